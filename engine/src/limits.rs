@@ -1,0 +1,6 @@
+//! Every bound of the engine, with its unit in its name. Nothing is unbounded (DESIGN, rule 10).
+
+/// Most cards of one slab.
+pub const SLAB_CARDS_MAX: u32 = 1 << 20;
+/// Most bytes of sealed slots in one slab; an import closes a slab that reaches either limit.
+pub const SLAB_SEALED_BYTES_MAX: u64 = 64 << 20;

@@ -1,0 +1,1 @@
+//! Slabs: immutable, memory-mapped files of sealed cards.
