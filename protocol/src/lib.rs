@@ -1,1 +1,89 @@
-//! Placeholder.
+//! Croupier's wire protocol: the words, the frames and the bodies that client and server share.
+//!
+//! This crate turns bytes into meaning and back. It knows no socket, no clock, no thread and no rule of the engine;
+//! it never panics on bytes from outside, and it allocates nothing on the order's way. The specification is
+//! `docs/wire-format.md`: where that page and this crate differ, the crate is wrong.
+//!
+//! ```text
+//!  0               4               8       10  11  12      14      16                              24
+//!  +---------------+---------------+-------+---+---+-------+-------+-------------------------------+------ - -
+//!  | length   u32  | checksum u32  | magic |ver|knd| flags | count | request_id                u64 | body …
+//!  +---------------+---------------+-------+---+---+-------+-------+-------------------------------+------ - -
+//!
+//!  Issue       body = count × IssueItem (32 bytes)
+//!  IssueReply  body = count × OrderItem (48 bytes, then its cards)
+//!  LookUp      body = count × order id  (16 bytes)         the reply is as for Issue
+//!  ImportRows  body = import id (8 bytes), count × row     (40 bytes, then label and secret)
+//!  the rest    body = one fixed layout, or one bincode value (see `control`)
+//! ```
+//!
+//! A server reads with [`peek`] and [`issue_items`], and answers with [`FrameWriter`], [`put_refused`] and
+//! [`IssuedWriter`]:
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use croupier_protocol::*;
+//!
+//! let item = IssueItem {
+//!     order_id: OrderId::new_v7(),
+//!     sku: SkuId(1),
+//!     quantity: 1,
+//!     priority: Priority::Standard as u8,
+//!     flags: 0,
+//!     deadline_ms: 0,
+//! };
+//! let mut wire = BytesMut::new();
+//! let mut frame = FrameWriter::begin(&mut wire, Kind::Issue, 7);
+//! item.encode_into(frame.body());
+//! frame.set_count(1);
+//! frame.finish();
+//!
+//! let header = peek(&wire, FRAME_BYTES_MAX_DEFAULT)?.expect("the frame is whole");
+//! let items: Vec<_> = issue_items(header.body_of(&wire), header.count)?.collect();
+//! assert_eq!(items, [item]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod limits;
+mod words;
+
+mod numbered;
+mod refusal;
+
+mod codec;
+mod frame;
+mod frame_writer;
+
+mod answer;
+mod body;
+mod control;
+mod hello;
+mod import;
+mod order;
+mod refused;
+
+pub use answer::{
+    Card, Cards, IssuedOrder, IssuedWriter, ORDER_FLAG_REPEAT, OrderItemHead, OrderItemView,
+    OrderItems, OrderOutcome, STATUS_ISSUED, STATUS_REFUSED, order_items, put_refused,
+};
+pub use body::BodyError;
+pub use codec::{CodecError, Frame, FrameCodec};
+pub use control::{
+    ControlBody, ImportBegin, ImportBeginReply, ImportEndReply, ReasonCount, RejectedLine,
+    RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply,
+    SkuListReply, SkuRow, Stock, StockReply, StockRow, decode_control, encode_control,
+};
+pub use frame::{FLAG_MORE, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, Kind, peek};
+pub use frame_writer::FrameWriter;
+pub use hello::{Hello, HelloReply, PROTOCOL_VERSION};
+pub use import::{ImportEnd, ImportRow, ImportRows, ImportRowsReply, import_rows, put_import_id};
+pub use limits::*;
+pub use numbered::UnknownNumber;
+pub use order::{IssueItem, issue_items, lookup_items, put_lookup};
+pub use refusal::{FaultCode, Refusal, RejectReason};
+pub use refused::{FaultBody, RefusedBody};
+pub use words::{
+    CardRef, Lsn, Name, NameError, OrderId, OrderIdParseError, Priority, PriorityParseError,
+    Secret, SkuId,
+};

@@ -1,0 +1,302 @@
+//! Control bodies: what operators and importers say. The only module that knows bincode.
+//!
+//! These bodies are bincode 2 in its legacy configuration (fixed-width little-endian integers, u64 lengths); the page
+//! lists them field by field, and the fields here stand in that order. None of them is on the order's way.
+
+use bincode::config::{self, Config};
+use bincode::de::read::Reader;
+use bincode::enc::write::Writer;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
+use bytes::BytesMut;
+
+use crate::body::BodyError;
+use crate::limits::{FRAME_BYTES_MAX_DEFAULT, FRAME_BYTES_MAX_LIMIT};
+
+/// A body that is one bincode value.
+pub trait ControlBody: Encode + Decode<()> {
+    /// Its name on the wire page, for errors.
+    const NAME: &'static str;
+}
+
+macro_rules! control_bodies {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })+) => { $(
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
+
+        impl ControlBody for $name {
+            const NAME: &'static str = stringify!($name);
+        }
+    )+ };
+}
+
+control_bodies! {
+    /// Makes a SKU.
+    SkuCreate {
+        /// Its name: see [`crate::Name`].
+        name: String,
+    }
+
+    /// The SKU was made.
+    SkuCreateReply {
+        /// Its numeric id.
+        sku: u32,
+        /// The place of the record in the log.
+        lsn: u64,
+    }
+
+    /// All SKUs, or one page of them (`MORE`).
+    SkuListReply {
+        /// In the order of their ids.
+        skus: Vec<SkuRow>,
+    }
+
+    /// One SKU of a list.
+    SkuRow {
+        /// Its numeric id.
+        sku: u32,
+        /// Its name.
+        name: String,
+    }
+
+    /// Asks for counts of cards.
+    Stock {
+        /// Of which SKU; `None` = of every one.
+        name: Option<String>,
+    }
+
+    /// Counts of cards, or one page of them (`MORE`).
+    StockReply {
+        /// In the order of the SKU ids.
+        rows: Vec<StockRow>,
+    }
+
+    /// Counts of cards of one SKU.
+    StockRow {
+        /// Its numeric id.
+        sku: u32,
+        /// Its name.
+        name: String,
+        /// Cards that can be issued now.
+        free: u64,
+        /// Cards reserved and neither committed nor cancelled.
+        held: u64,
+        /// Cards issued.
+        issued: u64,
+        /// Cards taken out of sale.
+        void: u64,
+        /// Cards ever imported.
+        imported: u64,
+    }
+
+    /// Opens an import on this connection.
+    ImportBegin {
+        /// Name of the SKU.
+        sku: String,
+        /// Make the SKU if there is none of that name.
+        create_sku: bool,
+        /// Label of the batch; `None` = the server chooses one.
+        batch: Option<String>,
+        /// Pool that the cards join.
+        pool: Option<String>,
+    }
+
+    /// The import is open.
+    ImportBeginReply {
+        /// Its id, for ImportRows and ImportEnd.
+        import: u64,
+        /// Numeric id of the SKU.
+        sku: u32,
+    }
+
+    /// What became of an import, or one page of it (`MORE`): `rejections` continues, the rest is repeated.
+    ImportEndReply {
+        /// Numeric id of the batch; 0 if no line was accepted.
+        batch: u32,
+        /// Label of the batch.
+        label: String,
+        /// The place of the record in the log; 0 if no line was accepted.
+        lsn: u64,
+        /// Cards that are sellable now.
+        accepted: u64,
+        /// Slabs that hold them.
+        slabs: u32,
+        /// Rejected lines, counted by reason.
+        counts: Vec<ReasonCount>,
+        /// Rejected lines, the first [`crate::REJECTIONS_LISTED_MAX`] of them.
+        rejections: Vec<RejectedLine>,
+    }
+
+    /// How many lines were rejected for one reason.
+    ReasonCount {
+        /// Number of a [`crate::RejectReason`].
+        reason: u16,
+        /// Lines.
+        count: u64,
+    }
+
+    /// One rejected line.
+    RejectedLine {
+        /// The caller's line number.
+        line: u64,
+        /// Number of a [`crate::RejectReason`].
+        reason: u16,
+    }
+
+    /// Puts a route table in force.
+    RoutesLoad {
+        /// The table.
+        toml: String,
+    }
+
+    /// The route table is in force.
+    RoutesLoadReply {
+        /// Its version.
+        version: u32,
+        /// The place of the record in the log.
+        lsn: u64,
+        /// What an operator may want to mend.
+        warnings: Vec<String>,
+    }
+
+    /// The route table in force.
+    RoutesShowReply {
+        /// Its version.
+        version: u32,
+        /// The table.
+        toml: String,
+    }
+
+    /// What server this is and how it does.
+    ServerInfoReply {
+        /// Version of the server.
+        version: String,
+        /// Which store it serves.
+        store_id: [u8; 16],
+        /// How often the store was opened.
+        epoch: u64,
+        /// Cores that deal.
+        cores: u32,
+        /// All records up to here are on stable storage.
+        durable_lsn: u64,
+        /// Since the server was ready, in milliseconds.
+        uptime_ms: u64,
+        /// How the log is made durable.
+        sync: String,
+        /// Version of the route table in force.
+        routes: u32,
+        /// Orders issued since the store was made.
+        orders: u64,
+    }
+}
+
+/// Appends a control body.
+pub fn encode_control<T: ControlBody>(value: &T, out: &mut BytesMut) {
+    // Encode can fail only where the writer does, and this one does not; the types above hold nothing exotic.
+    bincode::encode_into_writer(value, Appender(out), config::legacy())
+        .expect("these types encode into memory");
+}
+
+/// Reads a control body.
+///
+/// # Errors
+/// If `body` is not one value of that type, to the byte, or claims to hold more than a frame can.
+pub fn decode_control<T: ControlBody>(body: &[u8]) -> Result<T, BodyError> {
+    // bincode counts what a list will take in memory (at most three times its bytes on the wire) against the limit
+    // before it allocates. Two limits, so that forty bytes cannot ask for the memory of the longest frame.
+    const SMALL: usize = 4 * FRAME_BYTES_MAX_DEFAULT as usize;
+    const LARGE: usize = 4 * FRAME_BYTES_MAX_LIMIT as usize;
+    if body.len() <= FRAME_BYTES_MAX_DEFAULT as usize {
+        decode_limited(body, config::legacy().with_limit::<SMALL>())
+    } else {
+        decode_limited(body, config::legacy().with_limit::<LARGE>())
+    }
+}
+
+fn decode_limited<T: ControlBody, C: Config>(body: &[u8], config: C) -> Result<T, BodyError> {
+    let mut reader = OffsetReader {
+        body,
+        offset: 0,
+        short_by: None,
+    };
+    match bincode::decode_from_reader::<T, _, _>(&mut reader, config) {
+        Ok(value) if reader.offset == body.len() => Ok(value),
+        Ok(_) => {
+            let have = body.len() - reader.offset;
+            Err(BodyError {
+                what: "end of the body",
+                offset: reader.offset,
+                need: 0,
+                have,
+            })
+        }
+        Err(error) => Err(reader.body_error::<T>(&error)),
+    }
+}
+
+struct Appender<'a>(&'a mut BytesMut);
+
+impl Writer for Appender<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// A reader that knows where it is, for the error.
+struct OffsetReader<'a> {
+    body: &'a [u8],
+    offset: usize,
+    /// Bytes that the read that failed needed.
+    short_by: Option<usize>,
+}
+
+impl Reader for OffsetReader<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), DecodeError> {
+        let rest = &self.body[self.offset..];
+        let Some(next) = rest.get(..bytes.len()) else {
+            self.short_by = Some(bytes.len());
+            return Err(DecodeError::UnexpectedEnd {
+                additional: bytes.len() - rest.len(),
+            });
+        };
+        bytes.copy_from_slice(next);
+        self.offset += bytes.len();
+        Ok(())
+    }
+}
+
+impl OffsetReader<'_> {
+    fn body_error<T: ControlBody>(&self, error: &DecodeError) -> BodyError {
+        let have = self.body.len() - self.offset;
+        let error_at = |what, need, have| BodyError {
+            what,
+            offset: self.offset,
+            need,
+            have,
+        };
+        match error {
+            DecodeError::UnexpectedEnd { .. } => {
+                error_at(T::NAME, self.short_by.unwrap_or(have + 1), have)
+            }
+            DecodeError::LimitExceeded => error_at("length of a list or text", have, usize::MAX),
+            DecodeError::Utf8 { inner } => {
+                let valid = inner.valid_up_to();
+                error_at(
+                    "valid UTF-8 in the text that ends here, in bytes,",
+                    valid + 1,
+                    valid,
+                )
+            }
+            DecodeError::InvalidBooleanValue(found) => {
+                error_at("bool before here", 1, usize::from(*found))
+            }
+            // The discriminant of an Option is the only variant these types have.
+            DecodeError::UnexpectedVariant { found, .. } => {
+                error_at("option before here", 1, *found as usize)
+            }
+            _ => error_at(T::NAME, 0, have),
+        }
+    }
+}

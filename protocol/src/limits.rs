@@ -1,0 +1,42 @@
+//! Every limit of the wire, in one place, each with its unit in its name.
+//!
+//! A server may be configured below or above a `…_DEFAULT`; what it chose is in its `HelloReply`. The other limits
+//! are part of the format and the same everywhere.
+
+/// Bytes of a frame header: a frame is never shorter.
+pub const FRAME_HEADER_BYTES: usize = 24;
+/// The longest frame a server accepts unless it is configured otherwise.
+pub const FRAME_BYTES_MAX_DEFAULT: u32 = 64 * 1024;
+/// The longest frame this version allows at all; what a client must be ready to read.
+pub const FRAME_BYTES_MAX_LIMIT: u32 = 16 * 1024 * 1024;
+
+/// The longest secret of one card.
+pub const SECRET_BYTES_MAX: usize = 4096;
+/// The longest label of one card.
+pub const LABEL_BYTES_MAX: usize = 256;
+/// The longest name of a SKU, a batch or a pool.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Cards one order may ask for unless the server is configured otherwise.
+pub const QUANTITY_MAX_DEFAULT: u32 = 1000;
+/// Orders in one Issue or LookUp frame unless the server is configured otherwise: what fits a default frame.
+pub const ORDERS_PER_FRAME_MAX_DEFAULT: u32 =
+    (FRAME_BYTES_MAX_DEFAULT - FRAME_HEADER_BYTES as u32) / 32;
+/// Orders of one connection that may await their reply unless the server is configured otherwise.
+pub const ORDERS_IN_FLIGHT_MAX_DEFAULT: u32 = 65_536;
+
+/// ImportRows frames a client may have unanswered.
+pub const IMPORT_FRAMES_IN_FLIGHT_MAX: usize = 16;
+/// Rejected lines that an import lists; beyond it they are only counted.
+pub const REJECTIONS_LISTED_MAX: usize = 1_000_000;
+
+/// A connection that has not said Hello within this many milliseconds is closed.
+pub const HELLO_TIMEOUT_MS: u64 = 10_000;
+/// A frame that was begun must be whole within this many milliseconds.
+pub const FRAME_TIMEOUT_MS: u64 = 30_000;
+
+// An OrderItem is never split, so the largest order of a default server has to fit the longest frame there is.
+const _: () = assert!(
+    FRAME_HEADER_BYTES + 48 + QUANTITY_MAX_DEFAULT as usize * (12 + SECRET_BYTES_MAX)
+        <= FRAME_BYTES_MAX_LIMIT as usize
+);

@@ -1,0 +1,80 @@
+//! The reasons to say no: refusals of requests, reasons of rejected import lines, faults of connections.
+//!
+//! All three are closed and their numbers are permanent: a number is never given another meaning. The tables here
+//! equal those of `docs/wire-format.md`, and a test reads the page to make sure.
+
+use crate::numbered::numbered;
+
+numbered! {
+    /// A domain reason to refuse an order or a request. Nothing was changed by what was refused.
+    Refusal: u16, "refusal" {
+        UnknownSku = 1, "UnknownSku", "there is no such SKU: create it, or import with create-sku";
+        QuantityZero = 2, "QuantityZero", "the quantity must be at least 1";
+        QuantityTooLarge = 3, "QuantityTooLarge", "the quantity is above the server's limit: split the order";
+        OrderIdZero = 4, "OrderIdZero", "an order id of all zeros is not allowed: choose another id";
+        OrderIdReused = 5, "OrderIdReused", "this id belongs to an order with another SKU or quantity: use a new id";
+        OutOfStock = 6, "OutOfStock", "fewer cards are free than were asked for: import more, or ask for fewer";
+        Busy = 7, "Busy", "the lane is full: try again after the given time";
+        DeadlineExceeded = 8, "DeadlineExceeded", "the order was not dealt in time and nothing was taken: try again with the same id";
+        OrderNotFound = 9, "OrderNotFound", "no order with this id has been issued";
+        SkuExists = 10, "SkuExists", "a SKU of this name exists: use it, or choose another name";
+        NameInvalid = 11, "NameInvalid", "a name is 1 to 64 bytes without control characters or white space at its ends";
+        UnknownPriority = 12, "UnknownPriority", "the priority must be 0 (vip), 1 (standard), 2 (bulk) or 3 (background)";
+        UnsupportedFlag = 13, "UnsupportedFlag", "a flag bit is set that this version does not know: send 0";
+        DiskFull = 14, "DiskFull", "there is no room for the log or for slabs and nothing was taken: free some disk, then try again";
+        ShuttingDown = 15, "ShuttingDown", "the server is shutting down: try again after the given time";
+        StoreFailed = 16, "StoreFailed", "a write failed and the server stops: restart it, then ask again with the same ids";
+        TooManyOrders = 17, "TooManyOrders", "more orders in one frame than the server takes: send several frames";
+        NoImport = 18, "NoImport", "this connection has no open import of that id: begin one first";
+        ImportOpen = 19, "ImportOpen", "this connection already has an open import: end it first";
+        ImportTooFast = 20, "ImportTooFast", "more than 16 ImportRows frames are unanswered: wait for replies";
+        RoutesInvalid = 21, "RoutesInvalid", "the route table was not accepted and nothing changed: mend the line that the text names";
+        TooManySkus = 22, "TooManySkus", "the store's limit of SKUs is reached";
+        TooManyImports = 23, "TooManyImports", "too many imports at once: try again after the given time";
+        Malformed = 24, "Malformed", "the body cannot be read as its kind: the text says where";
+        NoRoute = 25, "NoRoute", "no rule of the route table takes this order: add one";
+        CardDamaged = 26, "CardDamaged", "a sealed card did not open, so its slab is damaged; the order stands: tell the operator";
+    }
+}
+
+impl Refusal {
+    /// True if the very same request, sent again after `retry_after_ms`, may well be accepted.
+    pub const fn retryable(self) -> bool {
+        matches!(self, Self::Busy | Self::ShuttingDown | Self::TooManyImports)
+    }
+}
+
+numbered! {
+    /// Why a line of an import was not accepted.
+    RejectReason: u16, "reject reason" {
+        EmptySecret = 1, "empty_secret", "the secret is empty";
+        TooLong = 2, "too_long", "the secret is longer than 4096 bytes";
+        InvalidUtf8 = 3, "invalid_utf8", "the line is not valid UTF-8";
+        WrongColumnCount = 4, "wrong_column_count", "the line has another number of columns than the header";
+        BadExpiry = 5, "bad_expiry", "the expiry is not a date or time that can be read";
+        DuplicateInFile = 6, "duplicate_in_file", "an earlier line of this import has the same secret";
+        DuplicateInStock = 7, "duplicate_in_stock", "a card with the same secret was imported before";
+        Expired = 8, "expired", "the card has already expired";
+        BadAmount = 9, "bad_amount", "the amount is not a number that can be read";
+        LabelTooLong = 10, "label_too_long", "the label is longer than 256 bytes";
+        BadQuoting = 11, "bad_quoting", "a quote is opened and never closed";
+    }
+}
+
+numbered! {
+    /// Why a connection was closed.
+    FaultCode: u16, "fault" {
+        FrameTooShort = 1, "FrameTooShort", "a frame's length was below the 24 bytes of its header";
+        FrameTooLong = 2, "FrameTooLong", "a frame was longer than frame_bytes_max";
+        BadMagic = 3, "BadMagic", "these bytes are not a Croupier frame: is this the right port?";
+        UnsupportedVersion = 4, "UnsupportedVersion", "the two sides share no protocol version: upgrade the older one";
+        BadChecksum = 5, "BadChecksum", "a frame was damaged on its way";
+        UnknownKind = 6, "UnknownKind", "a frame was of a kind that this version does not know";
+        HelloExpected = 7, "HelloExpected", "a request came before Hello";
+        HelloTwice = 8, "HelloTwice", "Hello was said twice on one connection";
+        TimedOut = 9, "TimedOut", "no Hello within 10 s, or a frame begun and not finished within 30 s";
+        TooManyConnections = 10, "TooManyConnections", "the server has no room for another connection: use fewer, or try later";
+        Malformed = 11, "Malformed", "a fixed body was shorter or longer than its count says";
+        UnsupportedFlag = 12, "UnsupportedFlag", "a header flag was set that a client may not set";
+    }
+}

@@ -1,0 +1,441 @@
+//! One frame of every kind, byte for byte. The bytes in `golden/frames-v1.txt` were made by another encoder and never
+//! change: a difference is a broken client in the field, not a file to renew.
+
+use bytes::BytesMut;
+use croupier_protocol::*;
+
+const REQUEST_ID: u64 = 0x0102_0304_0506_0708;
+const STORE_ID: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+/// The frames of the file, by kind name.
+fn golden() -> Vec<(String, Vec<u8>)> {
+    let mut frames: Vec<(String, Vec<u8>)> = Vec::new();
+    for line in include_str!("golden/frames-v1.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
+        match line.strip_prefix("  ") {
+            Some(hex) => frames
+                .last_mut()
+                .expect("a name comes first")
+                .1
+                .extend(bytes_of(hex)),
+            None => frames.push((line.to_owned(), Vec::new())),
+        }
+    }
+    frames
+}
+
+fn bytes_of(hex: &str) -> impl Iterator<Item = u8> + '_ {
+    hex.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+}
+
+fn order_id() -> OrderId {
+    "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()
+}
+
+fn other_order_id() -> OrderId {
+    OrderId::from_u128(order_id().as_u128() + 1)
+}
+
+fn issue_items_example() -> [IssueItem; 2] {
+    let vip = IssueItem {
+        order_id: order_id(),
+        sku: SkuId(7),
+        quantity: 2,
+        priority: Priority::Vip as u8,
+        flags: 0,
+        deadline_ms: 250,
+    };
+    let standard = IssueItem {
+        order_id: other_order_id(),
+        sku: SkuId(8),
+        quantity: 1,
+        priority: Priority::Standard as u8,
+        flags: 0,
+        deadline_ms: 0,
+    };
+    [vip, standard]
+}
+
+fn cards_example() -> [Card; 2] {
+    [
+        Card {
+            card: CardRef {
+                slab: 3,
+                slot: 1000,
+                generation: 1,
+            },
+            secret: b"AAAA-001".to_vec().into(),
+        },
+        Card {
+            card: CardRef {
+                slab: 3,
+                slot: 1001,
+                generation: 0,
+            },
+            secret: "卡#2".as_bytes().to_vec().into(),
+        },
+    ]
+}
+
+fn rows_example() -> [ImportRow<'static>; 2] {
+    [
+        ImportRow {
+            line: 1,
+            expires_at_s: 1_893_456_000,
+            premium_e4: Some(-2500),
+            cost_e4: Some(495_000),
+            label: b"blue",
+            secret: b"AAAA-001",
+        },
+        ImportRow::new(2, b"AAAA-002"),
+    ]
+}
+
+fn refused_example(
+    sku: u32,
+    refusal: Refusal,
+    retry_after_ms: u32,
+) -> (OrderOutcome, impl Fn(&mut BytesMut)) {
+    let outcome = OrderOutcome::Refused {
+        order_id: other_order_id(),
+        refusal,
+        retry_after_ms,
+    };
+    (outcome, move |out: &mut BytesMut| {
+        put_refused(out, other_order_id(), SkuId(sku), refusal, retry_after_ms)
+    })
+}
+
+fn issued_example() -> (OrderOutcome, impl Fn(&mut BytesMut)) {
+    let cards = cards_example();
+    let outcome = OrderOutcome::Issued(IssuedOrder {
+        order_id: order_id(),
+        lsn: Lsn(42),
+        sku: SkuId(7),
+        repeat: true,
+        cards: cards.to_vec(),
+    });
+    let write = move |out: &mut BytesMut| {
+        let [by_copy, in_place] = &cards;
+        let mut writer = IssuedWriter::begin(out, order_id(), Lsn(42), SkuId(7), true);
+        writer.put_card(by_copy.card, by_copy.secret.as_bytes());
+        writer
+            .put_card_with(in_place.card, |out| {
+                out.extend_from_slice(in_place.secret.as_bytes());
+                Ok::<_, ()>(in_place.secret.as_bytes().len())
+            })
+            .unwrap();
+        writer.finish();
+    };
+    (outcome, write)
+}
+
+/// Encodes one frame, compares it with the golden one, and hands the golden body to `decode`.
+#[track_caller]
+fn check(
+    kind: Kind,
+    count: u16,
+    flags: u16,
+    encode: impl Fn(&mut BytesMut),
+    decode: impl Fn(&[u8]),
+) {
+    let name = format!("{kind:?}");
+    let expect = golden()
+        .into_iter()
+        .find(|(golden, _)| *golden == name)
+        .expect("every kind is in the file")
+        .1;
+    let request_id = if kind == Kind::Fault { 0 } else { REQUEST_ID };
+
+    let mut wire = BytesMut::from(&b"before"[..]);
+    let mut writer = FrameWriter::begin(&mut wire, kind, request_id);
+    encode(writer.body());
+    writer.set_count(count);
+    writer.set_flags(flags);
+    assert_eq!(writer.finish(), expect.len());
+    assert_eq!(hex(&wire[6..]), hex(&expect), "{name}");
+
+    let header = peek(&expect, FRAME_BYTES_MAX_DEFAULT).unwrap().unwrap();
+    assert_eq!(
+        header,
+        FrameHeader {
+            kind,
+            flags,
+            count,
+            request_id,
+            length: expect.len() as u32
+        }
+    );
+    decode(header.body_of(&expect));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[track_caller]
+fn check_control<T: ControlBody + PartialEq + std::fmt::Debug>(kind: Kind, flags: u16, value: T) {
+    check(
+        kind,
+        0,
+        flags,
+        |out| encode_control(&value, out),
+        |body| assert_eq!(decode_control::<T>(body).as_ref(), Ok(&value)),
+    );
+}
+
+#[track_caller]
+fn check_bytes(kind: Kind, body: &[u8]) {
+    check(
+        kind,
+        0,
+        0,
+        |out| out.extend_from_slice(body),
+        |golden| assert_eq!(golden, body),
+    );
+}
+
+#[test]
+fn every_kind_is_in_the_file_once() {
+    let names: Vec<_> = golden().into_iter().map(|(name, _)| name).collect();
+    let kinds: Vec<_> = Kind::ALL.iter().map(|kind| format!("{kind:?}")).collect();
+    assert_eq!(names, kinds);
+}
+
+#[test]
+fn handshake_and_ping() {
+    let hello = Hello::default();
+    check(
+        Kind::Hello,
+        0,
+        0,
+        |out| hello.encode_into(out),
+        |body| assert_eq!(Hello::decode(body), Ok(hello)),
+    );
+    let reply = HelloReply {
+        version: PROTOCOL_VERSION,
+        frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
+        features: 0,
+        store_id: STORE_ID,
+        orders_per_frame_max: ORDERS_PER_FRAME_MAX_DEFAULT,
+        orders_in_flight_max: ORDERS_IN_FLIGHT_MAX_DEFAULT,
+        quantity_max: QUANTITY_MAX_DEFAULT,
+    };
+    check(
+        Kind::HelloReply,
+        0,
+        0,
+        |out| reply.encode_into(out),
+        |body| assert_eq!(HelloReply::decode(body), Ok(reply)),
+    );
+    check_bytes(Kind::Ping, b"ping");
+    check_bytes(Kind::PingReply, b"ping");
+}
+
+#[test]
+fn issue_and_look_up() {
+    let items = issue_items_example();
+    check(
+        Kind::Issue,
+        2,
+        0,
+        |out| items.iter().for_each(|item| item.encode_into(out)),
+        |body| assert_eq!(issue_items(body, 2).unwrap().collect::<Vec<_>>(), items),
+    );
+    let ids = [order_id(), other_order_id()];
+    check(
+        Kind::LookUp,
+        2,
+        0,
+        |out| ids.iter().for_each(|id| put_lookup(out, *id)),
+        |body| assert_eq!(lookup_items(body, 2).unwrap().collect::<Vec<_>>(), ids),
+    );
+}
+
+#[test]
+fn issue_reply_and_look_up_reply() {
+    let (issued, put_issued) = issued_example();
+    let (busy, put_busy) = refused_example(8, Refusal::Busy, 15);
+    check(
+        Kind::IssueReply,
+        2,
+        0,
+        |out| {
+            put_issued(out);
+            put_busy(out);
+        },
+        |body| {
+            assert_eq!(
+                order_items(body, 2).unwrap(),
+                [issued.clone(), busy.clone()]
+            )
+        },
+    );
+    let (not_found, put_not_found) = refused_example(0, Refusal::OrderNotFound, 0);
+    check(Kind::LookUpReply, 1, 0, put_not_found, |body| {
+        assert_eq!(
+            order_items(body, 1).unwrap(),
+            std::slice::from_ref(&not_found)
+        );
+    });
+}
+
+#[test]
+fn skus_and_stock() {
+    let name = || "gift-50".to_owned();
+    check_control(Kind::SkuCreate, 0, SkuCreate { name: name() });
+    check_control(Kind::SkuCreateReply, 0, SkuCreateReply { sku: 7, lsn: 42 });
+    check_bytes(Kind::SkuList, b"");
+    let skus = vec![
+        SkuRow {
+            sku: 7,
+            name: name(),
+        },
+        SkuRow {
+            sku: 8,
+            name: "卡".to_owned(),
+        },
+    ];
+    check_control(Kind::SkuListReply, FLAG_MORE, SkuListReply { skus });
+    check_control(Kind::Stock, 0, Stock { name: Some(name()) });
+    let row = StockRow {
+        sku: 7,
+        name: name(),
+        free: 1,
+        held: 2,
+        issued: 3,
+        void: 4,
+        imported: 10,
+    };
+    check_control(Kind::StockReply, 0, StockReply { rows: vec![row] });
+}
+
+#[test]
+fn import() {
+    let begin = ImportBegin {
+        sku: "gift-50".to_owned(),
+        create_sku: true,
+        batch: Some("may".to_owned()),
+        pool: None,
+    };
+    check_control(Kind::ImportBegin, 0, begin);
+    check_control(
+        Kind::ImportBeginReply,
+        0,
+        ImportBeginReply { import: 9, sku: 7 },
+    );
+    let rows = rows_example();
+    check(
+        Kind::ImportRows,
+        2,
+        0,
+        |out| {
+            put_import_id(out, 9);
+            rows.iter().for_each(|row| row.encode_into(out));
+        },
+        |body| {
+            let (import, decoded) = import_rows(body, 2).unwrap();
+            assert_eq!(import, 9);
+            assert_eq!(decoded.collect::<Result<Vec<_>, _>>().unwrap(), rows);
+        },
+    );
+    let reply = ImportRowsReply {
+        import: 9,
+        rows_received: 2,
+    };
+    check(
+        Kind::ImportRowsReply,
+        0,
+        0,
+        |out| reply.encode_into(out),
+        |body| assert_eq!(ImportRowsReply::decode(body), Ok(reply)),
+    );
+    let end = ImportEnd { import: 9 };
+    check(
+        Kind::ImportEnd,
+        0,
+        0,
+        |out| end.encode_into(out),
+        |body| assert_eq!(ImportEnd::decode(body), Ok(end)),
+    );
+    let reason = RejectReason::DuplicateInStock.as_u16();
+    let report = ImportEndReply {
+        batch: 5,
+        label: "may".to_owned(),
+        lsn: 43,
+        accepted: 1,
+        slabs: 1,
+        counts: vec![ReasonCount { reason, count: 1 }],
+        rejections: vec![RejectedLine { line: 2, reason }],
+    };
+    check_control(Kind::ImportEndReply, 0, report);
+}
+
+#[test]
+fn routes_and_server_info() {
+    let toml = || "version = 1\n".to_owned();
+    check_control(Kind::RoutesLoad, 0, RoutesLoad { toml: toml() });
+    let warnings = vec!["rule 2 is never reached".to_owned()];
+    check_control(
+        Kind::RoutesLoadReply,
+        0,
+        RoutesLoadReply {
+            version: 1,
+            lsn: 44,
+            warnings,
+        },
+    );
+    check_bytes(Kind::RoutesShow, b"");
+    check_control(
+        Kind::RoutesShowReply,
+        0,
+        RoutesShowReply {
+            version: 1,
+            toml: toml(),
+        },
+    );
+    check_bytes(Kind::ServerInfo, b"");
+    let info = ServerInfoReply {
+        version: "0.1.0".to_owned(),
+        store_id: STORE_ID,
+        epoch: 3,
+        cores: 2,
+        durable_lsn: 42,
+        uptime_ms: 60_000,
+        sync: "dsync".to_owned(),
+        routes: 1,
+        orders: 41,
+    };
+    check_control(Kind::ServerInfoReply, 0, info);
+}
+
+#[test]
+fn refused_and_fault() {
+    let refused = RefusedBody {
+        refusal: Refusal::TooManyOrders,
+        retry_after_ms: 0,
+        text: "at most 2047 orders a frame".to_owned(),
+    };
+    check(
+        Kind::Refused,
+        0,
+        0,
+        |out| refused.encode_into(out),
+        |body| assert_eq!(RefusedBody::decode(body).as_ref(), Ok(&refused)),
+    );
+    let fault = FaultBody {
+        fault: FaultCode::BadChecksum,
+        text: "damaged".to_owned(),
+    };
+    check(
+        Kind::Fault,
+        0,
+        0,
+        |out| fault.encode_into(out),
+        |body| assert_eq!(FaultBody::decode(body).as_ref(), Ok(&fault)),
+    );
+}
