@@ -14,12 +14,14 @@ use std::path::Path;
 
 use croupier_protocol::{ImportRow, LABEL_BYTES_MAX, RejectReason, SECRET_BYTES_MAX};
 
-pub mod amount;
+pub mod input;
+
 pub mod bars;
 pub mod csv;
-pub mod expiry;
-pub mod input;
 pub mod lines;
+
+pub mod amount;
+pub mod expiry;
 
 #[cfg(test)]
 mod tests;

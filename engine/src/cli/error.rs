@@ -1,0 +1,142 @@
+//! What stops a command, what it prints, and which exit code it becomes.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use croupier_client::Error as ClientError;
+use croupier_protocol::{OrderId, Refusal};
+use serde_json::{Value, json};
+
+use super::print;
+use crate::config::ConfigError;
+use crate::error::EngineError;
+use crate::import::FileError;
+
+/// Refused, or failed.
+pub(super) const FAILED: u8 = 1;
+/// The command line or the configuration makes no sense.
+pub(super) const USAGE: u8 = 2;
+/// No server answers there.
+pub(super) const NOT_REACHABLE: u8 = 4;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Sent and not answered: the caller must ask again, under the same id.
+    #[error(
+        "{error}\nThe outcome of order {order_id} is unknown. Ask again; it deals at most once:\n  \
+         croupier issue --sku '{sku}' --order {order_id} --quantity {quantity}"
+    )]
+    OutcomeUnknown {
+        order_id: OrderId,
+        sku: String,
+        quantity: u16,
+        error: ClientError,
+    },
+    #[error("no order {0} has been issued; the id is free")]
+    NoSuchOrder(OrderId),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{}: {error}", path.display())]
+    File { path: PathBuf, error: FileError },
+    #[error("cannot {op} {}: {source}", path.display())]
+    Path {
+        op: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Failed(String),
+    #[error("{what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+    /// Nobody reads stdout any more (`croupier wal dump | head`): no error to anyone.
+    #[error("stdout was closed")]
+    StdoutClosed,
+}
+
+impl CliError {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Client(
+                ClientError::Unreachable { .. } | ClientError::TimedOut { sent: false, .. },
+            ) => NOT_REACHABLE,
+            CliError::Client(ClientError::BadUrl { .. }) => USAGE,
+            CliError::Client(_) | CliError::OutcomeUnknown { .. } | CliError::NoSuchOrder(_) => {
+                FAILED
+            }
+            CliError::Engine(error) => error.exit_code(),
+            CliError::Config(_) | CliError::Usage(_) => USAGE,
+            CliError::File { error, .. } => match error {
+                FileError::NoSuchColumn { .. }
+                | FileError::NoSecretColumn { .. }
+                | FileError::SecretNeedsCsv { .. } => USAGE,
+                _ => FAILED,
+            },
+            CliError::Path { .. } | CliError::Failed(_) | CliError::System { .. } => FAILED,
+            CliError::StdoutClosed => 0,
+        }
+    }
+
+    /// A stable word for scripts: a refusal's own name where there is one.
+    fn name(&self) -> &'static str {
+        match self {
+            CliError::Client(ClientError::Refused { refusal, .. }) => refusal.name(),
+            CliError::Client(ClientError::OutcomeUnknown { .. })
+            | CliError::OutcomeUnknown { .. } => "OutcomeUnknown",
+            CliError::NoSuchOrder(_) => Refusal::OrderNotFound.name(),
+            CliError::Client(ClientError::Unreachable { .. }) => "Unreachable",
+            CliError::Client(ClientError::BadUrl { .. }) | CliError::Usage(_) => "Usage",
+            CliError::Client(_) => "Client",
+            CliError::Engine(error) if error.exit_code() == 3 => "Damage",
+            CliError::Engine(_) => "Engine",
+            CliError::Config(_) => "Config",
+            CliError::File { .. } => "File",
+            CliError::Path { .. } | CliError::System { .. } => "System",
+            CliError::Failed(_) => "Failed",
+            CliError::StdoutClosed => "StdoutClosed",
+        }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let mut error =
+            json!({ "name": self.name(), "text": self.to_string(), "exit_code": self.exit_code() });
+        match self {
+            CliError::Client(ClientError::Refused {
+                order_id,
+                retry_after_ms,
+                ..
+            }) => {
+                error["retry_after_ms"] = json!(retry_after_ms);
+                if let Some(order_id) = order_id {
+                    error["order_id"] = json!(order_id.to_string());
+                }
+            }
+            CliError::OutcomeUnknown { order_id, .. } | CliError::NoSuchOrder(order_id) => {
+                error["order_id"] = json!(order_id.to_string());
+            }
+            _ => {}
+        }
+        json!({ "error": error })
+    }
+
+    /// Prints the error (stderr; with `json` also as an object on stdout) and gives the exit code.
+    pub(super) fn report(&self, json: bool) -> ExitCode {
+        if !matches!(self, CliError::StdoutClosed) {
+            eprintln!("error: {self}");
+            if json {
+                let _ = print::json(&self.to_json());
+            }
+        }
+        ExitCode::from(self.exit_code())
+    }
+}
