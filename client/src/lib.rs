@@ -1,1 +1,70 @@
-//! Placeholder.
+//! Rust client of Croupier: deals gift codes exactly once, over one multiplexed connection.
+//!
+//! [`Client`] is a cheap handle: clone it, share it, call it from any task of any tokio runtime. All clones share one
+//! connection; calls are pipelined on it and answered in any order. Lost connections are made anew, and orders are
+//! sent again under the id they had, so that a retry never deals a second card.
+//!
+//! ```no_run
+//! use croupier_client::{Client, Error, Order, OrderId};
+//!
+//! # async fn deal() -> Result<(), Error> {
+//! let client = Client::connect("croupier://127.0.0.1:7733").await?;
+//! let sku = client.sku_id("gift-50").await?;
+//!
+//! // Keep the id with your own order before you ask: it is what makes asking again safe.
+//! let order_id = OrderId::new_v7();
+//! match client.issue(Order::new(order_id, sku)).await {
+//!     Ok(issued) => hand_over(issued.cards[0].secret.as_bytes()),
+//!     Err(Error::OutcomeUnknown { .. }) => ask_again_later_with_the_same(order_id),
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(())
+//! # }
+//! # fn hand_over(_secret: &[u8]) {}
+//! # fn ask_again_later_with_the_same(_order_id: OrderId) {}
+//! ```
+//!
+//! # What is tried again
+//!
+//! * A request that was never sent, whatever it is.
+//! * Orders, look-ups and other reads whose connection was lost before the reply, after 20 ms × 2ⁿ (1 s at most, with
+//!   jitter), until the call's time or its retries are used up.
+//! * What the server refused as `Busy`, `ShuttingDown` or `TooManyImports`, after the time it named, within the
+//!   call's time.
+//!
+//! Nothing else: a `sku_create` or `routes_load` that was sent and not answered is for the caller to look at. When an
+//! order was sent and no answer can be had, the error is [`Error::OutcomeUnknown`], and only then.
+//!
+//! # Cancellation
+//!
+//! Dropping the future of a call takes nothing back: what was sent may be carried out, and its late reply is thrown
+//! away. The connection stays usable.
+#![forbid(unsafe_code)]
+
+mod client;
+mod import;
+mod order;
+
+mod ask;
+mod call;
+mod retry;
+
+mod dial;
+mod inbox;
+mod link;
+
+mod builder;
+mod error;
+mod url;
+
+pub use builder::ClientBuilder;
+pub use client::Client;
+pub use error::{Error, ProtocolError};
+pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount};
+pub use order::Order;
+
+pub use croupier_protocol::{
+    Card, CardRef, FaultCode, ImportRow, IssuedOrder, Lsn, OrderId, OrderOutcome, Priority,
+    Refusal, RejectReason, RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply, SkuId,
+    SkuRow, StockRow,
+};

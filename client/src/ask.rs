@@ -1,0 +1,452 @@
+//! Asking about many orders at once: an Issue and a LookUp differ in their items, not in how they are asked.
+
+use bytes::BytesMut;
+use croupier_protocol::{
+    FRAME_HEADER_BYTES, HelloReply, IssueItem, Kind, OrderId, OrderOutcome, Refusal, order_items,
+    put_lookup,
+};
+use tokio::time::Instant;
+
+use crate::call::{Caller, Deadline, Failure, Resend};
+use crate::error::{Cause, Error, ProtocolError};
+use crate::link::{Lost, ReplyFrame, Request};
+use crate::order::Order;
+use crate::retry::{Backoff, join_all};
+
+/// Cards that one Issue may ask for in all, so that its reply stays within what is kept of a reply, whatever the size
+/// of the secrets.
+const CARDS_PER_FRAME_MAX: usize = 16_384;
+/// Order ids in one LookUp, for the same reason: each may have a thousand cards.
+const LOOKUP_IDS_PER_FRAME_MAX: usize = 64;
+
+/// One item of a request that is answered by OrderItems.
+pub(crate) trait Item: Copy + Sync {
+    /// The kind of the request.
+    const KIND: Kind;
+    /// Bytes of one item.
+    const BYTES: usize;
+    /// Items in one frame, whatever the server allows.
+    const PER_FRAME_MAX: usize;
+
+    fn order_id(&self) -> OrderId;
+
+    /// How many cards the answer may hold, as far as the item says.
+    fn cards(&self) -> usize;
+
+    /// Appends the item. `started` is when the call was.
+    fn put(&self, out: &mut BytesMut, started: Instant);
+}
+
+impl Item for Order {
+    const KIND: Kind = Kind::Issue;
+    const BYTES: usize = IssueItem::BYTES;
+    const PER_FRAME_MAX: usize = u16::MAX as usize;
+
+    fn order_id(&self) -> OrderId {
+        self.order_id
+    }
+
+    fn cards(&self) -> usize {
+        usize::from(self.quantity)
+    }
+
+    fn put(&self, out: &mut BytesMut, started: Instant) {
+        let item = IssueItem {
+            order_id: self.order_id,
+            sku: self.sku,
+            quantity: self.quantity,
+            priority: self.priority as u8,
+            flags: 0,
+            deadline_ms: self.deadline.map_or(0, |deadline| {
+                // Never zero, which means none. An order that was dealt in time by an earlier try is answered even
+                // if this one comes too late to be dealt.
+                let left_ms = deadline.saturating_sub(started.elapsed()).as_millis();
+                u32::try_from(left_ms).unwrap_or(u32::MAX).max(1)
+            }),
+        };
+        item.encode_into(out);
+    }
+}
+
+impl Item for OrderId {
+    const KIND: Kind = Kind::LookUp;
+    const BYTES: usize = 16;
+    const PER_FRAME_MAX: usize = LOOKUP_IDS_PER_FRAME_MAX;
+
+    fn order_id(&self) -> OrderId {
+        *self
+    }
+
+    fn cards(&self) -> usize {
+        0
+    }
+
+    fn put(&self, out: &mut BytesMut, _: Instant) {
+        put_lookup(out, *self);
+    }
+}
+
+/// Why there are no outcomes, before it is known whose words to use.
+pub(crate) enum AskFailure {
+    Failed(Failure),
+    /// The last try was refused in a way that says nothing about an earlier one, whose answer was lost.
+    Doubt(Refusal, u32),
+}
+
+impl Caller {
+    /// Asks about all items, in as many frames as it takes, all at once.
+    pub(crate) async fn ask<T: Item>(&self, items: &[T]) -> Result<Vec<OrderOutcome>, Error> {
+        let deadline = self.deadline();
+        let started = Instant::now();
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chunks = match items {
+            [_] => vec![items],
+            _ => self.chunks(items, deadline).await?,
+        };
+        if let [chunk] = chunks[..] {
+            return self
+                .ask_chunk(chunk, started, deadline)
+                .await
+                .map_err(|failure| self.error(chunk, failure));
+        }
+        let asked = chunks
+            .iter()
+            .map(|chunk| self.ask_chunk(chunk, started, deadline));
+        let mut outcomes = Vec::with_capacity(items.len());
+        let mut failed = None;
+        for (chunk, asked) in chunks.iter().zip(join_all(asked).await) {
+            match asked {
+                Ok(answered) => outcomes.extend(answered),
+                Err(failure) => failed = worse(failed, self.error(chunk, failure)),
+            }
+        }
+        match failed {
+            None => Ok(outcomes),
+            // An error that says that nothing happened would be wrong about the orders that were answered.
+            Some(error) if T::KIND == Kind::Issue && !outcomes.is_empty() => {
+                Err(unknown(items, error))
+            }
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Cuts items into what the server takes in one frame.
+    async fn chunks<'a, T: Item>(
+        &self,
+        items: &'a [T],
+        deadline: Deadline,
+    ) -> Result<Vec<&'a [T]>, Error> {
+        let limits = self.limits(deadline).await?;
+        let frame_bytes = (limits.frame_bytes_max as usize).saturating_sub(FRAME_HEADER_BYTES);
+        let count_max = (limits.orders_per_frame_max as usize)
+            .min(frame_bytes / T::BYTES)
+            .min(T::PER_FRAME_MAX)
+            .min(self.settings.in_flight_max as usize)
+            .max(1);
+        Ok(cut(items, count_max))
+    }
+
+    /// What the server of the moment allows. Waits for a connection as a call does.
+    async fn limits(&self, deadline: Deadline) -> Result<HelloReply, Error> {
+        let mut backoff = Backoff::new();
+        let mut retries_left = self.settings.retries;
+        loop {
+            let cause = match tokio::time::timeout_at(deadline.at, self.link()).await {
+                Ok(Ok(link)) => return Ok(link.hello),
+                Ok(Err(cause)) => cause,
+                Err(_) => deadline.cause(),
+            };
+            if !(cause.passes() && retries_left > 0 && deadline.wait(backoff.wait()).await) {
+                return Err(cause.into_error(&self.settings.addr, false));
+            }
+            retries_left -= 1;
+        }
+    }
+
+    /// Asks about the items of one frame, and again about those that the server was too busy for.
+    async fn ask_chunk<T: Item>(
+        &self,
+        items: &[T],
+        started: Instant,
+        deadline: Deadline,
+    ) -> Result<Vec<OrderOutcome>, AskFailure> {
+        let mut backoff = Backoff::new();
+        let (mut outcomes, mut in_doubt) = self.ask_once(items, started, deadline).await?;
+        loop {
+            let again: Vec<usize> = (0..items.len())
+                .filter(|index| retry_after_ms(&outcomes[*index]).is_some())
+                .collect();
+            let longest_ms = again
+                .iter()
+                .filter_map(|index| retry_after_ms(&outcomes[*index]))
+                .max();
+            let Some(longest_ms) = longest_ms else { break };
+            if !deadline.wait(backoff.wait_advised(longest_ms)).await {
+                break;
+            }
+            let asked: Vec<T> = again.iter().map(|index| items[*index]).collect();
+            match self.ask_once(&asked, started, deadline).await {
+                Ok((answered, doubt)) => {
+                    in_doubt |= doubt;
+                    for (index, outcome) in again.into_iter().zip(answered) {
+                        outcomes[index] = outcome;
+                    }
+                }
+                Err(failure) if failure.in_doubt() => return Err(failure),
+                // This try came to nothing, so what was answered before it stands.
+                Err(_) => break,
+            }
+        }
+        if in_doubt && T::KIND == Kind::Issue {
+            for outcome in &outcomes {
+                if let OrderOutcome::Refused {
+                    refusal,
+                    retry_after_ms,
+                    ..
+                } = outcome
+                    && leaves_doubt(*refusal)
+                {
+                    return Err(AskFailure::Doubt(*refusal, *retry_after_ms));
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// The outcomes of one frame, and whether an earlier try of it was sent and its answer lost.
+    async fn ask_once<T: Item>(
+        &self,
+        items: &[T],
+        started: Instant,
+        deadline: Deadline,
+    ) -> Result<(Vec<OrderOutcome>, bool), AskFailure> {
+        let encode = |out: &mut BytesMut| items.iter().for_each(|item| item.put(out, started));
+        // A chunk never has more items than the count of a frame can say.
+        let request = Request {
+            kind: T::KIND,
+            count: items.len() as u16,
+            encode,
+        };
+        let (frames, in_doubt) = self
+            .call(&request, items.len(), Resend::Safe, deadline)
+            .await
+            .map_err(AskFailure::Failed)?;
+        match read_outcomes(items, &frames) {
+            Ok(outcomes) => Ok((outcomes, in_doubt)),
+            Err(error) => Err(AskFailure::Failed(Failure::NoAnswer(Lost {
+                cause: Cause::Protocol(error),
+                sent: true,
+            }))),
+        }
+    }
+
+    /// Says it in the caller's words: for orders that may have been dealt, that their outcome is unknown.
+    fn error<T: Item>(&self, items: &[T], failure: AskFailure) -> Error {
+        let in_doubt = failure.in_doubt();
+        let error = match failure {
+            AskFailure::Failed(failure) => failure.into_error(&self.settings.addr),
+            AskFailure::Doubt(refusal, retry_after_ms) => Error::Refused {
+                order_id: None,
+                refusal,
+                retry_after_ms,
+                text: refusal.to_string(),
+            },
+        };
+        if in_doubt && T::KIND == Kind::Issue {
+            unknown(items, error)
+        } else {
+            error
+        }
+    }
+}
+
+impl AskFailure {
+    /// True if orders may have been dealt all the same.
+    fn in_doubt(&self) -> bool {
+        match self {
+            Self::Failed(Failure::NoAnswer(lost)) => lost.sent,
+            Self::Failed(Failure::Refused { refused, in_doubt }) => {
+                refused.refusal == Refusal::StoreFailed
+                    || (*in_doubt && leaves_doubt(refused.refusal))
+            }
+            Self::Doubt(..) => true,
+        }
+    }
+}
+
+/// `items` are never none. An error that already says so keeps its cause, and now is about all of them.
+fn unknown<T: Item>(items: &[T], error: Error) -> Error {
+    let cause = match error {
+        Error::OutcomeUnknown { cause, .. } => cause,
+        other => Box::new(other),
+    };
+    Error::OutcomeUnknown {
+        count: items.len(),
+        first: items[0].order_id(),
+        cause,
+    }
+}
+
+/// Of two failures of one call, the one that the caller must hear of.
+fn worse(so_far: Option<Error>, error: Error) -> Option<Error> {
+    match (so_far, error) {
+        (
+            Some(Error::OutcomeUnknown {
+                count,
+                first,
+                cause,
+            }),
+            Error::OutcomeUnknown { count: more, .. },
+        ) => Some(Error::OutcomeUnknown {
+            count: count + more,
+            first,
+            cause,
+        }),
+        (None, error) | (Some(_), error @ Error::OutcomeUnknown { .. }) => Some(error),
+        (so_far, _) => so_far,
+    }
+}
+
+/// A refusal that a server gives before it looks whether it knows the order: it says nothing about an earlier try.
+const fn leaves_doubt(refusal: Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Busy
+            | Refusal::DeadlineExceeded
+            | Refusal::DiskFull
+            | Refusal::ShuttingDown
+            | Refusal::StoreFailed
+            | Refusal::TooManyOrders
+    )
+}
+
+/// The server's advice, if the same item may be sent again.
+fn retry_after_ms(outcome: &OrderOutcome) -> Option<u32> {
+    match outcome {
+        OrderOutcome::Refused {
+            refusal,
+            retry_after_ms,
+            ..
+        } if refusal.retryable() => Some(*retry_after_ms),
+        _ => None,
+    }
+}
+
+/// As few pieces as hold at most `count_max` items and `CARDS_PER_FRAME_MAX` cards each (a single item may ask for
+/// more cards: the server judges that).
+fn cut<T: Item>(items: &[T], count_max: usize) -> Vec<&[T]> {
+    let mut chunks = Vec::with_capacity(items.len() / count_max + 1);
+    let (mut start, mut cards) = (0, 0);
+    for (index, item) in items.iter().enumerate() {
+        let full = index - start == count_max
+            || (index > start && cards + item.cards() > CARDS_PER_FRAME_MAX);
+        if full {
+            chunks.push(&items[start..index]);
+            (start, cards) = (index, 0);
+        }
+        cards += item.cards();
+    }
+    chunks.push(&items[start..]);
+    chunks
+}
+
+/// The answers in all frames of a reply, each to the order in its place.
+fn read_outcomes<T: Item>(
+    items: &[T],
+    frames: &[ReplyFrame],
+) -> Result<Vec<OrderOutcome>, ProtocolError> {
+    let mut outcomes = Vec::new();
+    for ReplyFrame { header, body } in frames {
+        let answered = order_items(body, header.count).map_err(|error| ProtocolError::Body {
+            kind: header.kind,
+            error,
+        })?;
+        if outcomes.is_empty() {
+            outcomes = answered;
+        } else {
+            outcomes.extend(answered);
+        }
+    }
+    if outcomes.len() != items.len() {
+        return Err(ProtocolError::WrongCount {
+            asked: items.len(),
+            answered: outcomes.len(),
+        });
+    }
+    for (item, outcome) in items.iter().zip(&outcomes) {
+        let (asked, answered) = (item.order_id(), outcome.order_id());
+        if asked != answered {
+            return Err(ProtocolError::WrongOrder { asked, answered });
+        }
+    }
+    Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use croupier_protocol::SkuId;
+
+    use super::*;
+
+    fn sizes(quantities: &[u16], count_max: usize) -> Vec<usize> {
+        let orders: Vec<_> = quantities
+            .iter()
+            .map(|quantity| Order::new(OrderId::from_u128(1), SkuId(1)).quantity(*quantity))
+            .collect();
+        cut(&orders, count_max)
+            .into_iter()
+            .map(<[Order]>::len)
+            .collect()
+    }
+
+    #[test]
+    fn items_are_cut_by_count_and_by_cards() {
+        assert_eq!(sizes(&[1; 1], 10), [1]);
+        assert_eq!(sizes(&[1; 10], 10), [10]);
+        assert_eq!(sizes(&[1; 21], 10), [10, 10, 1]);
+        assert_eq!(sizes(&[16_384, 1, 16_383, 1], 10), [1, 2, 1]);
+        assert_eq!(sizes(&[65_535, 65_535], 10), [1, 1]);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_what_the_caller_hears_of() {
+        let unknown = |count| Error::OutcomeUnknown {
+            count,
+            first: OrderId::from_u128(1),
+            cause: Box::new(Error::BadUrl { why: String::new() }),
+        };
+        let plain = || Error::TimedOut {
+            after_ms: 1,
+            sent: false,
+        };
+        let count_of = |error| match error {
+            Some(Error::OutcomeUnknown { count, .. }) => count,
+            _ => 0,
+        };
+        assert_eq!(count_of(worse(None, plain())), 0);
+        assert_eq!(count_of(worse(Some(plain()), unknown(2))), 2);
+        assert_eq!(count_of(worse(Some(unknown(2)), plain())), 2);
+        assert_eq!(count_of(worse(Some(unknown(2)), unknown(3))), 5);
+    }
+
+    #[test]
+    fn the_deadline_that_is_sent_is_what_is_left_of_it() {
+        let sent = |deadline: std::time::Duration, started| {
+            let mut out = BytesMut::new();
+            Order::new(OrderId::from_u128(1), SkuId(1))
+                .deadline(deadline)
+                .put(&mut out, started);
+            IssueItem::decode(out[..].try_into().unwrap()).deadline_ms
+        };
+        use std::time::Duration;
+        let now = Instant::now();
+        assert!((900..=1000).contains(&sent(Duration::from_secs(1), now)));
+        assert_eq!(sent(Duration::ZERO, now), 1);
+        assert_eq!(sent(Duration::MAX, now), u32::MAX);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!((1..=980).contains(&sent(Duration::from_secs(1), now)));
+        assert_eq!(sent(Duration::from_millis(5), now), 1);
+    }
+}

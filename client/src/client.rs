@@ -1,0 +1,345 @@
+//! The handle: what a caller can ask for.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use croupier_protocol::{
+    ControlBody, IssuedOrder, Kind, OrderId, OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply,
+    RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow,
+    Stock, StockReply, StockRow, decode_control, encode_control,
+};
+use tokio::time::Instant;
+
+use crate::builder::{ClientBuilder, Settings};
+use crate::call::{Caller, Resend};
+use crate::error::{Error, ProtocolError};
+use crate::import::{Import, ImportOptions};
+use crate::link::{ReplyFrame, Request};
+use crate::order::Order;
+
+/// A handle on a server. Cheap to clone; all clones share one connection, which closes with the last of them.
+///
+/// Every call has a time limit (10 s unless the builder says otherwise), retries included. The crate's root says what
+/// is tried again and what dropping a call's future means.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    caller: Caller,
+    /// Ids of SKUs by name. A SKU keeps its id for ever, so nothing in here turns wrong.
+    sku_ids: RwLock<HashMap<String, SkuId>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("settings", &self.shared.caller.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Connects to `croupier://HOST[:PORT]`, with the defaults of [`ClientBuilder`].
+    ///
+    /// # Errors
+    /// [`Error::BadUrl`], and those of [`ClientBuilder::build`].
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        Self::builder().server(url)?.build().await
+    }
+
+    /// Sets a client up step by step.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    pub(crate) async fn from_settings(settings: Settings) -> Result<Self, Error> {
+        let caller = Caller::new(settings);
+        match caller.link().await {
+            Ok(_) => Ok(Self {
+                shared: Arc::new(Shared {
+                    caller,
+                    sku_ids: RwLock::default(),
+                }),
+            }),
+            Err(cause) => Err(cause.into_error(&caller.settings.addr, false)),
+        }
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.shared.caller
+    }
+
+    /// Asks for the cards of one order. The same order, asked for again, gets the same cards, with `repeat` set.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the server's reason: nothing was taken, and the id may try again.
+    /// [`Error::OutcomeUnknown`] if the order was sent and no answer can be had: ask again with the same id.
+    /// [`Error::Unreachable`] or [`Error::TimedOut`] if it was never sent.
+    pub async fn issue(&self, order: Order) -> Result<IssuedOrder, Error> {
+        match self.only(self.caller().ask(&[order]).await?)? {
+            OrderOutcome::Issued(issued) => Ok(issued),
+            OrderOutcome::Refused {
+                refusal: Refusal::StoreFailed,
+                retry_after_ms,
+                ..
+            } => Err(Error::OutcomeUnknown {
+                count: 1,
+                first: order.order_id,
+                cause: Box::new(refused(
+                    order.order_id,
+                    Refusal::StoreFailed,
+                    retry_after_ms,
+                )),
+            }),
+            OrderOutcome::Refused {
+                refusal,
+                retry_after_ms,
+                ..
+            } => Err(refused(order.order_id, refusal, retry_after_ms)),
+        }
+    }
+
+    /// Asks for the cards of many orders, in as few frames as the server's limits allow, all at once. The outcomes
+    /// stand in the order of `orders`; each order is dealt or refused for itself. An order refused as `StoreFailed`
+    /// may have been dealt: ask again with the same id once the server is back.
+    ///
+    /// # Errors
+    /// As for [`Client::issue`], and then for all of `orders`: some may have been dealt. Asking again with the same
+    /// ids is safe, and those that were dealt get their original answer.
+    pub async fn issue_many(&self, orders: &[Order]) -> Result<Vec<OrderOutcome>, Error> {
+        self.caller().ask(orders).await
+    }
+
+    /// Looks an order up that was issued before; `None` if there is none of this id.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the server cannot show it, or those of a lost connection.
+    pub async fn order(&self, order_id: OrderId) -> Result<Option<IssuedOrder>, Error> {
+        match self.only(self.caller().ask(&[order_id]).await?)? {
+            OrderOutcome::Issued(issued) => Ok(Some(issued)),
+            OrderOutcome::Refused {
+                refusal: Refusal::OrderNotFound,
+                ..
+            } => Ok(None),
+            OrderOutcome::Refused {
+                refusal,
+                retry_after_ms,
+                ..
+            } => Err(refused(order_id, refusal, retry_after_ms)),
+        }
+    }
+
+    /// Looks many orders up; those that were never issued are refused as `OrderNotFound`.
+    ///
+    /// # Errors
+    /// Those of a lost connection, or [`Error::Refused`] if the look-up is refused as a whole.
+    pub async fn orders(&self, order_ids: &[OrderId]) -> Result<Vec<OrderOutcome>, Error> {
+        self.caller().ask(order_ids).await
+    }
+
+    fn only(&self, mut outcomes: Vec<OrderOutcome>) -> Result<OrderOutcome, Error> {
+        let answered = outcomes.len();
+        outcomes
+            .pop()
+            .ok_or(Error::Protocol(ProtocolError::WrongCount {
+                asked: 1,
+                answered,
+            }))
+    }
+
+    /// The id of a SKU. Ids are kept in the handle: only a name it has not met asks the server.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku` if there is none of this name.
+    pub async fn sku_id(&self, name: &str) -> Result<SkuId, Error> {
+        if let Some(id) = self.known_sku(name) {
+            return Ok(id);
+        }
+        self.sku_list().await?;
+        self.known_sku(name).ok_or_else(|| Error::Refused {
+            order_id: None,
+            refusal: Refusal::UnknownSku,
+            retry_after_ms: 0,
+            text: format!("{name:?}: {}", Refusal::UnknownSku),
+        })
+    }
+
+    fn known_sku(&self, name: &str) -> Option<SkuId> {
+        self.shared
+            .sku_ids
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .copied()
+    }
+
+    /// Makes a SKU. Not tried again once it was sent: if the answer was lost, [`Client::sku_list`] tells.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `SkuExists`, `NameInvalid` or `TooManySkus`.
+    pub async fn sku_create(&self, name: &str) -> Result<SkuId, Error> {
+        let body = SkuCreate {
+            name: name.to_owned(),
+        };
+        let reply: SkuCreateReply = self.control(Kind::SkuCreate, &body, Resend::Never).await?;
+        Ok(SkuId(reply.sku))
+    }
+
+    /// All SKUs.
+    ///
+    /// # Errors
+    /// Those of a lost connection.
+    pub async fn sku_list(&self) -> Result<Vec<SkuRow>, Error> {
+        let frames = self.call(Kind::SkuList, |_| {}, Resend::Safe).await?;
+        let skus: Vec<SkuRow> = joined(&frames, |page: SkuListReply| page.skus)?;
+        let ids = skus
+            .iter()
+            .map(|row| (row.name.clone(), SkuId(row.sku)))
+            .collect();
+        *self
+            .shared
+            .sku_ids
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = ids;
+        Ok(skus)
+    }
+
+    /// Counts of the cards of one SKU, or of every one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku` if there is none of this name.
+    pub async fn stock(&self, name: Option<&str>) -> Result<Vec<StockRow>, Error> {
+        let body = Stock {
+            name: name.map(str::to_owned),
+        };
+        let frames = self
+            .call(Kind::Stock, |out| encode_control(&body, out), Resend::Safe)
+            .await?;
+        joined(&frames, |page: StockReply| page.rows)
+    }
+
+    /// How long the server takes to answer, from this call to its reply.
+    ///
+    /// # Errors
+    /// Those of a lost connection.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        let asked = Instant::now();
+        self.call(Kind::Ping, |_| {}, Resend::Safe).await?;
+        Ok(asked.elapsed())
+    }
+
+    /// What server this is and how it does.
+    ///
+    /// # Errors
+    /// Those of a lost connection.
+    pub async fn server_info(&self) -> Result<ServerInfoReply, Error> {
+        let frames = self.call(Kind::ServerInfo, |_| {}, Resend::Safe).await?;
+        one(&frames)
+    }
+
+    /// Puts a route table in force. Not tried again once it was sent: if the answer was lost,
+    /// [`Client::routes_show`] tells.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `RoutesInvalid`; the text says line and reason, and nothing changed.
+    pub async fn routes_load(&self, toml: &str) -> Result<RoutesLoadReply, Error> {
+        self.control(
+            Kind::RoutesLoad,
+            &RoutesLoad {
+                toml: toml.to_owned(),
+            },
+            Resend::Never,
+        )
+        .await
+    }
+
+    /// The route table in force.
+    ///
+    /// # Errors
+    /// Those of a lost connection.
+    pub async fn routes_show(&self) -> Result<RoutesShowReply, Error> {
+        let frames = self.call(Kind::RoutesShow, |_| {}, Resend::Safe).await?;
+        one(&frames)
+    }
+
+    /// Opens an import, on a connection of its own.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], for example as `UnknownSku` or `NameInvalid`; or those of a lost connection.
+    pub async fn import(&self, options: ImportOptions) -> Result<Import, Error> {
+        Import::begin(self.caller(), options).await
+    }
+
+    async fn control<T: ControlBody>(
+        &self,
+        kind: Kind,
+        body: &(impl ControlBody + Sync),
+        resend: Resend,
+    ) -> Result<T, Error> {
+        let frames = self
+            .call(kind, |out| encode_control(body, out), resend)
+            .await?;
+        one(&frames)
+    }
+
+    async fn call(
+        &self,
+        kind: Kind,
+        encode: impl Fn(&mut BytesMut),
+        resend: Resend,
+    ) -> Result<Vec<ReplyFrame>, Error> {
+        let caller = self.caller();
+        let request = Request {
+            kind,
+            count: 0,
+            encode,
+        };
+        let called = caller.call(&request, 1, resend, caller.deadline()).await;
+        called
+            .map(|(frames, _)| frames)
+            .map_err(|failure| failure.into_error(&caller.settings.addr))
+    }
+}
+
+fn refused(order_id: OrderId, refusal: Refusal, retry_after_ms: u32) -> Error {
+    Error::Refused {
+        order_id: Some(order_id),
+        refusal,
+        retry_after_ms,
+        text: refusal.to_string(),
+    }
+}
+
+fn control_body<T: ControlBody>(frame: &ReplyFrame) -> Result<T, Error> {
+    let kind = frame.header.kind;
+    decode_control(&frame.body)
+        .map_err(|error| Error::Protocol(ProtocolError::Body { kind, error }))
+}
+
+/// The value of a reply that comes in one frame.
+pub(crate) fn one<T: ControlBody>(frames: &[ReplyFrame]) -> Result<T, Error> {
+    match frames {
+        [frame] => control_body(frame),
+        _ => Err(Error::Protocol(ProtocolError::WrongCount {
+            asked: 1,
+            answered: frames.len(),
+        })),
+    }
+}
+
+/// The items of all pages of a reply.
+pub(crate) fn joined<T: ControlBody, I>(
+    frames: &[ReplyFrame],
+    items: impl Fn(T) -> Vec<I>,
+) -> Result<Vec<I>, Error> {
+    let mut all = Vec::new();
+    for frame in frames {
+        all.extend(items(control_body(frame)?));
+    }
+    Ok(all)
+}

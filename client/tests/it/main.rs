@@ -1,0 +1,8 @@
+//! The client against a scripted peer: what it sends, and what it makes of every kind of answer, silence and noise.
+
+mod peer;
+
+mod calls;
+mod imports;
+mod losses;
+mod noise;
