@@ -1,8 +1,37 @@
 //! Croupier's engine: deals cards exactly once, durably, fast.
-#![allow(missing_docs)]
+//!
+//! The order's way, and where each step lives:
+//!
+//! ```text
+//! socket ─► frame ─► order ─► lane ─► dealer ─► route ─► claim ─► log ─► (durable) ─► open secret ─► frame ─► socket
+//! server::connection  order   lanes   dealer    route    slab::claim wal              slab::sealing  server::translate
+//!                                       │
+//!                                   state::index: has this id been dealt? join it
+//! ```
+//!
+//! Around it: `engine` and `intake` (the cold path), `recovery` and `checkpoint` (the way back), `store` (the data
+//! directory), `import` and `cli` (what operators type).
+#![allow(missing_docs)] // of the engine's inner parts: the module pages explain them; the public crates document all
 
 pub mod limits;
 
+pub mod server;
+pub mod order;
+pub mod lanes;
+pub mod dealer;
+pub mod route;
 pub mod slab;
+pub mod wal;
+pub mod state;
+
+pub mod engine;
+pub mod intake;
+pub mod recovery;
+pub mod checkpoint;
+pub mod store;
+pub mod config;
+pub mod clock;
+pub mod error;
+
 pub mod import;
 pub mod cli;

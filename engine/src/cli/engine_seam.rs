@@ -1,103 +1,156 @@
-//! Where the command line meets the store: the only file of it that names the engine's modules.
+//! Where the command line meets the store: with `records`, the only files of it that name the engine's modules.
 //!
 //! Everything here is thin: call, and turn what comes back into what a command prints.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use super::error::CliError;
+use super::order::hex;
 use super::print::Facts;
 use super::wal::Until;
+use crate::checkpoint;
 use crate::config::Config;
 use crate::error::EngineError;
+use crate::recovery::{self, ReplayReport, VerifyReport};
+use crate::route::RouteTable;
+use crate::server::{self, StopReport};
+use crate::state::catalog::Catalog;
+use crate::state::record::{RECORD_UNIT_BYTES, Record, decode};
+use crate::store::{self, Store};
+use crate::wal::reader::list_segments;
+use crate::wal::segments::segment_path;
+use crate::wal::{BlockReader, Position};
 
-fn not_built<T>(what: &str) -> Result<T, EngineError> {
-    Err(EngineError::Config(format!("{what}: not built yet")))
-}
+pub(super) use crate::server::Server;
 
 /// Makes a data directory; the store's id as text.
-pub(super) fn init(data: &Path, key_file: Option<&Path>) -> Result<String, EngineError> {
-    let _ = (data, key_file);
-    not_built("init")
+pub(super) fn init(config: &Config) -> Result<String, EngineError> {
+    let store_id = store::init(
+        &config.data,
+        config.key_file.as_deref(),
+        config.wal_segment_bytes,
+    )?;
+    Ok(hex(&store_id))
 }
 
 /// Makes the data directory unless it is one; true if it was made.
-pub(super) fn init_if_absent(data: &Path, key_file: Option<&Path>) -> Result<bool, EngineError> {
-    match init(data, key_file) {
+pub(super) fn init_if_absent(config: &Config) -> Result<bool, EngineError> {
+    match init(config) {
         Ok(_) => Ok(true),
         Err(EngineError::AlreadyAStore(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// A server that listens.
-pub(super) struct Running(Infallible);
-
 /// Recovers the store and listens; blocks until both are done.
-pub(super) fn start(config: Config) -> Result<Running, EngineError> {
-    let _ = config;
-    not_built("serve")
+pub(super) fn start(config: Config) -> Result<Server, EngineError> {
+    let server = server::start(config)?;
+    let recovered = server.recovered();
+    tracing::info!(
+        records = recovered.records,
+        checkpoint_orders = recovered.checkpoint_orders,
+        torn_bytes = recovered.torn_bytes,
+        took = ?recovered.took,
+        "recovered"
+    );
+    Ok(server)
 }
 
-impl Running {
-    pub(super) fn local_addr(&self) -> SocketAddr {
-        match self.0 {}
-    }
-
-    pub(super) fn ops_addr(&self) -> SocketAddr {
-        match self.0 {}
-    }
-
-    /// Reads the route table again; on error the one in force stays.
-    pub(super) fn reload_routes(&self) -> Result<(), EngineError> {
-        match self.0 {}
-    }
-
-    /// Drains, syncs, checkpoints; blocks until that is done. The report is for the log.
-    pub(super) fn stop(&self) -> Result<String, EngineError> {
-        match self.0 {}
-    }
-
-    /// Blocks until the log cannot be written any more, and says why.
-    pub(super) fn wait_failed(&self) -> EngineError {
-        match self.0 {}
-    }
+/// Drains, syncs, checkpoints; blocks until that is done.
+pub(super) fn stop(server: &Server) -> Result<(), EngineError> {
+    let StopReport {
+        digest,
+        orders,
+        end_lsn,
+        took,
+    } = server.stop()?;
+    tracing::info!(orders, end_lsn, %digest, ?took, "stopped");
+    Ok(())
 }
 
 /// Reads a route table: its warnings, or what is wrong with it.
 pub(super) fn routes_check(file: &Path, toml: &str) -> Result<Vec<String>, EngineError> {
-    let _ = (file, toml);
-    not_built("routes check")
+    let table = RouteTable::parse(0, toml).map_err(|error| EngineError::Routes {
+        path: file.to_owned(),
+        what: error.to_string(),
+    })?;
+    // Without a store nothing can be said about SKUs and pools that are not there "yet".
+    let mut warnings = table.warnings(&Catalog::default());
+    warnings.retain(|warning| !warning.ends_with(" yet"));
+    Ok(warnings)
 }
 
-/// One record of the log, as `wal dump` prints it.
-pub(super) struct DumpRow {
-    pub(super) lsn: u64,
-    /// RFC 3339.
-    pub(super) at: String,
-    /// A word of docs/wal-format.md.
-    pub(super) kind: String,
-    /// The rest of it; never a secret.
-    pub(super) text: String,
-}
-
-/// Gives every record from `from` to `until` to `put`, which may say that enough is enough.
+/// Gives every record of the log from `from` to `until` to `put`, which may say that enough is enough.
 pub(super) fn dump(
     data: &Path,
     key_file: Option<&Path>,
     from: u64,
     until: Option<Until>,
-    put: &mut dyn FnMut(DumpRow) -> Result<(), CliError>,
+    put: &mut dyn FnMut(u64, &Record<'_>) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let _ = (data, key_file, from, until, put);
-    Ok(not_built("wal dump")?)
+    let store = Store::open(data, key_file)?;
+    let wal = store.paths.wal();
+    // The log begins at its beginning until the first checkpoint lets go of it, and at a checkpoint from then on.
+    let begin = match list_segments(&store.disk, &wal)?.first() {
+        Some(1) => Position::START,
+        _ => checkpoint::load_current(&store.disk, &store.paths, store.store_id)?
+            .map_or(Position::START, |checkpoint| checkpoint.end),
+    };
+    let mut reader = BlockReader::open(store.disk.clone(), &wal, store.store_id, begin)?;
+    while let Some(block) = reader.next()? {
+        let mut at = 0;
+        while at < block.body.len() {
+            let lsn = block.header.first_lsn + (at / RECORD_UNIT_BYTES) as u64;
+            let (record, bytes) = decode(&block.body[at..]).map_err(|what| {
+                EngineError::damage(&segment_path(&wal, block.seq), block.offset, what)
+            })?;
+            let past = match until {
+                None => false,
+                Some(Until::Lsn(last)) => lsn > last,
+                Some(Until::UnixMs(last)) => record.stamp.unix_ms > last,
+            };
+            if past {
+                return Ok(());
+            }
+            if lsn >= from {
+                put(lsn, &record)?;
+            }
+            at += bytes;
+        }
+    }
+    Ok(())
 }
 
 /// Checks everything; damage is an error (exit code 3), else what was found.
-pub(super) fn verify(data: &Path, key_file: Option<&Path>) -> Result<Facts, EngineError> {
-    let _ = (data, key_file);
-    not_built("wal verify")
+pub(super) fn verify(data: &Path, key_file: Option<&Path>) -> Result<Facts, CliError> {
+    let VerifyReport {
+        orders,
+        records,
+        checkpoint_orders,
+        skus,
+        slabs,
+        imported,
+        issued,
+        free,
+        end_lsn,
+        torn_bytes,
+        digest,
+        took,
+    } = recovery::verify(data, key_file)?;
+    Ok(Facts::default()
+        .with("ok", true)
+        .with("skus", skus)
+        .with("slabs", slabs)
+        .with("imported", imported)
+        .with("free", free)
+        .with("issued", issued)
+        .with("orders", orders)
+        .with("checkpoint_orders", checkpoint_orders)
+        .with("records", records)
+        .with("end_lsn", end_lsn)
+        .with("torn_bytes", torn_bytes)
+        .with("digest", digest.to_string())
+        .with("took_ms", took.as_millis() as u64))
 }
 
 /// Rebuilds the state up to `until`: what it came to, with its digest.
@@ -106,7 +159,26 @@ pub(super) fn replay(
     key_file: Option<&Path>,
     until: Option<Until>,
     into: Option<&Path>,
-) -> Result<Facts, EngineError> {
-    let _ = (data, key_file, until, into);
-    not_built("wal replay")
+    segment_bytes: u64,
+) -> Result<Facts, CliError> {
+    let until = match until {
+        None => recovery::Until::End,
+        Some(Until::Lsn(lsn)) => recovery::Until::Lsn(lsn),
+        Some(Until::UnixMs(ms)) => recovery::Until::UnixMs(ms),
+    };
+    let ReplayReport {
+        records,
+        orders,
+        end_lsn,
+        digest,
+        into,
+        took,
+    } = recovery::replay(data, key_file, until, into, segment_bytes)?;
+    Ok(Facts::default()
+        .with("orders", orders)
+        .with("records", records)
+        .with("end_lsn", end_lsn)
+        .with("digest", digest.to_string())
+        .with("into", into.map(|into| into.display().to_string()))
+        .with("took_ms", took.as_millis() as u64))
 }

@@ -32,6 +32,7 @@ mod engine_seam;
 mod error;
 mod log;
 mod print;
+mod records;
 
 #[cfg(test)]
 mod tests;

@@ -155,6 +155,15 @@ impl Facts {
         self
     }
 
+    /// `field=value` one after the other, for lists with one thing a line.
+    pub(super) fn into_line(self) -> String {
+        let facts = self.0.into_iter().map(|(field, value)| match value {
+            Value::String(text) if !text.contains([' ', '"', '\n']) => format!("{field}={text}"),
+            other => format!("{field}={other}"),
+        });
+        facts.collect::<Vec<_>>().join(" ")
+    }
+
     pub(super) fn into_json(self) -> Value {
         Value::Object(
             self.0

@@ -60,13 +60,13 @@ Examples:
     },
 }
 
-/// Where a replay ends.
+/// The last record that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
-    /// With this record.
+    /// This one.
     Lsn(u64),
-    /// With the last record of this second (Unix time).
-    Second(u64),
+    /// The last one made at or before this time.
+    UnixMs(u64),
 }
 
 impl FromStr for Until {

@@ -1,0 +1,85 @@
+//! The command line: reads flags, runs the subcommand, prints its report, returns its exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{BenchError, EXIT_FAILED};
+use crate::report::{RunReport, draw_distribution, draw_sweep, write_hgrm};
+use crate::run::{self, Mode, RunArgs};
+
+/// Loads a Croupier server, measures it from the caller's side, and checks every answer.
+#[derive(Debug, Parser)]
+#[command(name = "croupier-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load one server: open loop at a rate (default 1,500/s for 30 s, P99 ≤ 1 ms), or closed loop with --closed
+    Run(Box<RunArgs>),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run_and_report(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_FAILED),
+        Err(error) => {
+            eprintln!("croupier-bench: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run_and_report(args: &RunArgs) -> Result<bool, BenchError> {
+    let report = run::run(args)?;
+    if args.json {
+        print_json(&report)?
+    } else {
+        print!("{report}")
+    }
+    write_files(args, &report)?;
+    Ok(report.verdict.pass)
+}
+
+fn print_json(report: &impl serde::Serialize) -> Result<(), BenchError> {
+    let text = serde_json::to_string_pretty(report).map_err(|error| BenchError::Io {
+        what: "write the report".into(),
+        source: error.into(),
+    })?;
+    println!("{text}");
+    Ok(())
+}
+
+fn write_files(args: &RunArgs, report: &RunReport) -> Result<(), BenchError> {
+    // A sweep has a distribution for each rate; the last one is the one that people ask about.
+    let Some(operations) = report.steps.last().map(|step| &step.operations) else {
+        return Ok(());
+    };
+    if let (Some(path), Some(operation)) = (&args.hgrm, operations.first()) {
+        write_hgrm(&operation.histogram, path)
+            .map_err(BenchError::io(format!("write {}", path.display())))?;
+    }
+    if let Some(path) = &args.plot {
+        let title = format!(
+            "croupier {}, {}",
+            report.server.version, report.server.durability
+        );
+        if args.mode() == Mode::Sweep {
+            draw_sweep(path, &title, &report.steps)?;
+        } else {
+            let series: Vec<_> = operations
+                .iter()
+                .map(|operation| (operation.operation.name().to_string(), &operation.histogram))
+                .collect();
+            draw_distribution(path, &title, &series)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Checkpoints: recovery run early. A fold takes the previous checkpoint and the sealed segments since, and makes the
+//! next one, off the live path and without the live state.
+//!
+//! Order of deeds, so that a crash at any point leaves a whole store: order file → checkpoint file → `CURRENT` → only
+//! then removal of what is folded. See docs/checkpoint-format.md for the bytes.
+
+mod format;
+mod orders;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use format::{Checkpoint, OrderFile};
+pub use orders::{OrderFileReader, OrderFileWriter};
+
+use crate::clock::unix_ms;
+use crate::error::{EngineError, IoContext as _};
+use crate::state::apply::Snapshot;
+use crate::state::digest::digest_of;
+use crate::state::record::{self, Fact};
+use crate::state::{Digest, State, StateSeed};
+use crate::store::{BitsOnly, Paths, Store};
+use crate::wal::format::StoreId;
+use crate::wal::reader::list_segments;
+use crate::wal::segments::segment_path;
+use crate::wal::{BlockReader, Position, SharedDisk};
+
+/// What a fold did.
+#[derive(Debug)]
+pub struct Folded {
+    pub records: u64,
+    pub orders: u64,
+    pub end: Position,
+    pub digest: Digest,
+    pub took: Duration,
+}
+
+/// Reads the checkpoint in force; `None` for a store that never had one.
+pub fn load_current(disk: &SharedDisk, paths: &Paths, store_id: StoreId) -> Result<Option<Checkpoint>, EngineError> {
+    let current = paths.current();
+    let reader = match disk.open_read(&current) {
+        Ok(reader) => reader,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return no_checkpoint(disk, paths).map(|()| None);
+        }
+        Err(error) => return Err(error).at("open", &current),
+    };
+    let mut name = vec![0; reader.bytes().min(256) as usize];
+    reader.read_at(0, &mut name).at("read", &current)?;
+    let name = String::from_utf8_lossy(&name).trim_end().to_owned();
+    if !format::is_checkpoint_name(&name) {
+        return Err(EngineError::damage(&current, 0, "it does not name a checkpoint"));
+    }
+    format::read(disk, &paths.checkpoints().join(name), store_id).map(Some)
+}
+
+/// Without `CURRENT` the log must begin at its beginning, or something has been lost.
+fn no_checkpoint(disk: &SharedDisk, paths: &Paths) -> Result<(), EngineError> {
+    let first = list_segments(disk, &paths.wal())?.first().copied();
+    if first == Some(1) && disk.list(&paths.checkpoints()).at("list", &paths.checkpoints())?.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::damage(&paths.current(), 0, "it is missing, though the store has had a checkpoint"))
+}
+
+/// Folds every sealed segment before `stop_before_segment` into a new checkpoint and removes what is folded. `None` when
+/// there is nothing to fold.
+pub fn fold(
+    disk: &SharedDisk,
+    paths: &Paths,
+    store_id: StoreId,
+    stop_before_segment: u64,
+) -> Result<Option<Folded>, EngineError> {
+    let begun = Instant::now();
+    let previous = load_current(disk, paths, store_id)?;
+    let from = previous.as_ref().map_or(Position::START, |checkpoint| checkpoint.end);
+    let seed = previous.as_ref().map_or(StateSeed::default(), |checkpoint| checkpoint.orders);
+    let mut files = previous.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.files.clone());
+    let state = State::new(Box::new(BitsOnly), 0, [1, 1], seed);
+    if let Some(checkpoint) = &previous {
+        let restored = state.restore(checkpoint.snapshot.clone());
+        restored.map_err(|what| EngineError::damage(&paths.current(), 0, what))?;
+    }
+    let mut reader = BlockReader::open_until(disk.clone(), &paths.wal(), store_id, from, stop_before_segment)?;
+    let mut writer = OrderFileWriter::begin(disk, &paths.orders(), store_id)?;
+    let mut records = 0;
+    while let Some(block) = reader.next()? {
+        let at = segment_path(&paths.wal(), block.seq);
+        records += apply_block(&state, &at, &block, |lsn, bytes| writer.put(lsn, bytes))?;
+    }
+    let end = reader.position();
+    if end == from {
+        return Ok(None);
+    }
+    files.extend(writer.publish(from.lsn, end.lsn)?);
+    let joined_away = orders::join_small(disk, &paths.orders(), store_id, &mut files)?;
+    let snapshot = state.snapshot();
+    let orders = state.orders();
+    let digest = digest_of(&snapshot, orders);
+    let checkpoint = Checkpoint { end, orders, digest, snapshot, files, created_unix_ms: unix_ms() };
+    let name = put_in_force(disk, paths, store_id, &checkpoint)?;
+    remove_folded(disk, paths, &name, end.seq, &joined_away);
+    Ok(Some(Folded { records, orders: orders.orders, end, digest, took: begun.elapsed() }))
+}
+
+/// Writes the checkpoint and switches `CURRENT` to it.
+fn put_in_force(
+    disk: &SharedDisk,
+    paths: &Paths,
+    store_id: StoreId,
+    checkpoint: &Checkpoint,
+) -> Result<String, EngineError> {
+    let name = format::write(disk, &paths.checkpoints(), store_id, checkpoint)?;
+    let current = paths.current();
+    crate::wal::disk::replace(&**disk, &current, format!("{name}\n").as_bytes()).at("switch", &current)?;
+    Ok(name)
+}
+
+/// Puts a state given as values in force in a store that has none yet: for `wal replay --into`.
+pub fn install(
+    store: &Store,
+    end: Position,
+    snapshot: Snapshot,
+    orders: StateSeed,
+    files: Vec<OrderFile>,
+) -> Result<(), EngineError> {
+    let digest = digest_of(&snapshot, orders);
+    let checkpoint = Checkpoint { end, orders, digest, snapshot, files, created_unix_ms: unix_ms() };
+    put_in_force(&store.disk, &store.paths, store.store_id, &checkpoint).map(|_| ())
+}
+
+/// Applies every record of a block; `each_order` gets LSN and bytes of the Issued ones. Returns how many records.
+pub fn apply_block(
+    state: &State,
+    path: &Path,
+    block: &crate::wal::reader::Block<'_>,
+    mut each_order: impl FnMut(u64, &[u8]) -> Result<(), EngineError>,
+) -> Result<u64, EngineError> {
+    let (mut at, mut count) = (0, 0);
+    while at < block.body.len() {
+        let offset = block.offset + (crate::wal::format::BLOCK_HEADER_BYTES + at) as u64;
+        let damaged = |what| EngineError::damage(path, offset, what);
+        let (record, bytes) = record::decode(&block.body[at..]).map_err(damaged)?;
+        let lsn = block.header.first_lsn + (at / record::RECORD_UNIT_BYTES) as u64;
+        state.apply(lsn, &record, None).map_err(damaged)?;
+        if let Fact::Issued(_) = record.fact {
+            each_order(lsn, &block.body[at..at + bytes])?;
+        }
+        at += bytes;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Removes what the checkpoint `name` has made superfluous. What cannot be removed now is tried again by the next fold.
+fn remove_folded(disk: &SharedDisk, paths: &Paths, name: &str, keep_from_segment: u64, joined_away: &[String]) {
+    let mut superfluous = Vec::new();
+    if let Ok(names) = disk.list(&paths.checkpoints()) {
+        superfluous.extend(names.iter().filter(|other| *other != name).map(|other| paths.checkpoints().join(other)));
+    }
+    superfluous.extend(joined_away.iter().map(|file| paths.orders().join(file)));
+    if let Ok(segments) = list_segments(disk, &paths.wal()) {
+        let old = segments.into_iter().take_while(|&seq| seq < keep_from_segment);
+        superfluous.extend(old.map(|seq| segment_path(&paths.wal(), seq)));
+    }
+    for path in superfluous {
+        if let Err(error) = disk.remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove what a checkpoint has made superfluous");
+        }
+    }
+}

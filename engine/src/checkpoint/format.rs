@@ -1,0 +1,345 @@
+//! The checkpoint file: docs/checkpoint-format.md in code.
+
+use std::path::Path;
+
+use crate::error::{EngineError, IoContext as _};
+use crate::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
+use crate::state::{Batch, Digest, SlabFacts, StateSeed};
+use crate::wal::format::{StoreId, crc32c};
+use crate::wal::{Position, SharedDisk};
+
+const MAGIC: [u8; 8] = *b"CRPRCKPT";
+const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 192;
+
+/// One file of orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderFile {
+    pub name: String,
+    pub first_lsn: u64,
+    pub end_lsn: u64,
+    pub rows: u64,
+    pub file_bytes: u64,
+}
+
+/// A checkpoint as values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Where reading the log goes on.
+    pub end: Position,
+    pub orders: StateSeed,
+    pub digest: Digest,
+    pub snapshot: Snapshot,
+    pub files: Vec<OrderFile>,
+    pub created_unix_ms: u64,
+}
+
+/// Whether `name` is what [`write`] calls a checkpoint.
+pub fn is_checkpoint_name(name: &str) -> bool {
+    let digits = name.strip_prefix("ckpt-").and_then(|rest| rest.strip_suffix(".ckpt"));
+    digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[derive(Default)]
+struct Out(Vec<u8>);
+
+impl Out {
+    fn u16(&mut self, value: u16) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+    fn u32(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+    fn u64(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+    fn text(&mut self, text: &str) {
+        self.u16(text.len() as u16);
+        self.bytes(text.as_bytes());
+    }
+    fn list<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Out, &T)) {
+        self.u32(items.len() as u32);
+        items.iter().for_each(|item| each(self, item));
+    }
+    fn slab(&mut self, facts: &SlabFacts) {
+        self.u32(facts.slab);
+        self.u32(facts.sku);
+        self.u32(facts.batch);
+        self.u16(facts.pool);
+        self.u32(facts.cards);
+        self.u32(facts.class_bytes);
+        self.bytes(&facts.header_hash);
+    }
+}
+
+fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
+    let mut out = Out::default();
+    out.list(&snapshot.skus, |out, sku| {
+        out.u32(sku.sku);
+        out.text(&sku.name);
+        out.list(&sku.pools, |out, pool| out.text(pool));
+    });
+    out.list(&snapshot.batches, |out, batch| {
+        out.u32(batch.batch);
+        out.u32(batch.sku);
+        out.u16(batch.pool);
+        out.u64(batch.cards);
+        out.text(&batch.label);
+        out.u64(batch.sealed_unix_ms);
+    });
+    out.list(&snapshot.slabs, |out, (facts, words)| {
+        out.slab(facts);
+        out.list(words, |out, word| out.u64(*word));
+    });
+    out.list(&snapshot.unsealed, |out, facts| out.slab(facts));
+    out.u32(snapshot.routes.version);
+    out.u32(snapshot.routes.toml.len() as u32);
+    out.bytes(snapshot.routes.toml.as_bytes());
+    out.list(files, |out, file| {
+        out.text(&file.name);
+        for word in [file.first_lsn, file.end_lsn, file.rows, file.file_bytes] {
+            out.u64(word);
+        }
+    });
+    out.0
+}
+
+/// Writes the checkpoint file, durable, and returns its name.
+pub fn write(
+    disk: &SharedDisk,
+    dir: &Path,
+    store_id: StoreId,
+    checkpoint: &Checkpoint,
+) -> Result<String, EngineError> {
+    let body = encode_body(&checkpoint.snapshot, &checkpoint.files);
+    let mut head = Out::default();
+    head.bytes(&MAGIC);
+    head.u16(VERSION);
+    head.u16(0);
+    head.u32(HEADER_BYTES as u32);
+    head.bytes(&store_id);
+    for word in [
+        checkpoint.end.lsn,
+        checkpoint.snapshot.epoch.max(checkpoint.end.epoch),
+        checkpoint.end.block - 1,
+        checkpoint.end.seq,
+        checkpoint.end.offset,
+    ] {
+        head.u64(word);
+    }
+    head.bytes(&checkpoint.end.prev_hash);
+    head.u64(checkpoint.orders.orders);
+    head.bytes(&checkpoint.orders.orders_sum.to_le_bytes());
+    head.bytes(&checkpoint.digest.0);
+    head.u64(body.len() as u64);
+    head.u64(0);
+    head.u64(checkpoint.created_unix_ms);
+    head.u32(crc32c(&body));
+    let crc = crc32c(&head.0);
+    head.u32(crc);
+    assert_eq!(head.0.len(), HEADER_BYTES, "docs/checkpoint-format.md: 192 bytes");
+
+    let name = format!("ckpt-{:016x}.ckpt", checkpoint.end.lsn);
+    let path = dir.join(&name);
+    let written = disk.draft(dir).and_then(|mut draft| {
+        draft.write_all(&head.0)?;
+        draft.write_all(&body)?;
+        draft.publish(&path)
+    });
+    written.at("write", &path)?;
+    Ok(name)
+}
+
+/// A cursor over bytes that says where it ran out.
+struct In<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> In<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
+        let end = self.at.checked_add(count).filter(|&end| end <= self.bytes.len());
+        let end = end.ok_or_else(|| format!("{count} bytes needed at {}, {} there", self.at, self.bytes.len() - self.at))?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        Ok(self.take(N)?.try_into().expect("take gives what was asked"))
+    }
+    fn u16(&mut self) -> Result<u16, String> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+    fn u32(&mut self) -> Result<u32, String> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+    fn u64(&mut self) -> Result<u64, String> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+    fn string(&mut self, bytes: usize) -> Result<String, String> {
+        let text = std::str::from_utf8(self.take(bytes)?).map_err(|_| "a text is not UTF-8")?;
+        Ok(text.into())
+    }
+    fn text(&mut self) -> Result<String, String> {
+        let bytes = self.u16()?.into();
+        self.string(bytes)
+    }
+    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
+        let count = self.u32()? as usize;
+        // No item is smaller than two bytes: a count beyond that is damage, not a reason to allocate.
+        if count > self.bytes.len() / 2 {
+            return Err(format!("a list of {count} items in {} bytes", self.bytes.len()));
+        }
+        (0..count).map(|_| each(self)).collect()
+    }
+    fn slab(&mut self) -> Result<SlabFacts, String> {
+        Ok(SlabFacts {
+            slab: self.u32()?,
+            sku: self.u32()?,
+            batch: self.u32()?,
+            pool: self.u16()?,
+            cards: self.u32()?,
+            class_bytes: self.u32()?,
+            header_hash: self.array()?,
+        })
+    }
+}
+
+fn decode_body(bytes: &[u8], epoch: u64) -> Result<(Snapshot, Vec<OrderFile>), String> {
+    let mut body = In { bytes, at: 0 };
+    let skus = body.list(|body| {
+        Ok(SkuSnapshot { sku: body.u32()?, name: body.text()?, pools: body.list(In::text)? })
+    })?;
+    let batches = body.list(|body| {
+        Ok(Batch {
+            batch: body.u32()?,
+            sku: body.u32()?,
+            pool: body.u16()?,
+            cards: body.u64()?,
+            label: body.text()?,
+            sealed_unix_ms: body.u64()?,
+        })
+    })?;
+    let slabs = body.list(|body| {
+        let facts = body.slab()?;
+        let words = body.list(In::u64)?;
+        if words.len() != crate::slab::claim::words_for(facts.cards) {
+            return Err(format!("slab {} has {} words for {} cards", facts.slab, words.len(), facts.cards));
+        }
+        Ok((facts, words))
+    })?;
+    let unsealed = body.list(In::slab)?;
+    let version = body.u32()?;
+    let toml_bytes = body.u32()? as usize;
+    let routes = RoutesFact { version, toml: body.string(toml_bytes)? };
+    let files = body.list(|body| {
+        Ok(OrderFile {
+            name: body.text()?,
+            first_lsn: body.u64()?,
+            end_lsn: body.u64()?,
+            rows: body.u64()?,
+            file_bytes: body.u64()?,
+        })
+    })?;
+    if body.at != bytes.len() {
+        return Err(format!("{} bytes are left over", bytes.len() - body.at));
+    }
+    Ok((Snapshot { skus, batches, slabs, unsealed, routes, epoch }, files))
+}
+
+/// Reads a checkpoint from bytes; the error says offset and reason.
+pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, String)> {
+    let head_bytes = bytes.get(..HEADER_BYTES).ok_or((0, format!("shorter than {HEADER_BYTES} bytes")))?;
+    let whole = |fault: String| (0, fault);
+    let mut head = In { bytes: head_bytes, at: 0 };
+    if head.array::<8>().map_err(whole)? != MAGIC {
+        return Err((0, "not a checkpoint (wrong magic)".into()));
+    }
+    let stored = u32::from_le_bytes(head_bytes[HEADER_BYTES - 4..].try_into().expect("4 bytes"));
+    if stored != crc32c(&head_bytes[..HEADER_BYTES - 4]) {
+        return Err((HEADER_BYTES as u64 - 4, "the header's checksum is wrong".into()));
+    }
+    let (version, flags, header_bytes) =
+        (head.u16().map_err(whole)?, head.u16().map_err(whole)?, head.u32().map_err(whole)?);
+    if version != VERSION || flags != 0 || header_bytes != HEADER_BYTES as u32 {
+        return Err((8, format!("checkpoint version {version}: this program knows version {VERSION}; use a newer croupier")));
+    }
+    if head.array::<16>().map_err(whole)? != store_id {
+        return Err((16, "the checkpoint belongs to another store".into()));
+    }
+    let mut parse = || -> Result<_, String> {
+        let (lsn, epoch, block) = (head.u64()?, head.u64()?, head.u64()? + 1);
+        let (seq, offset, prev_hash) = (head.u64()?, head.u64()?, head.array()?);
+        let end = Position { seq, offset, block, lsn, epoch, prev_hash };
+        let orders = StateSeed { orders: head.u64()?, orders_sum: u128::from_le_bytes(head.array()?) };
+        let (digest, body_bytes) = (Digest(head.array()?), head.u64()?);
+        let (features, created_unix_ms, body_crc) = (head.u64()?, head.u64()?, head.u32()?);
+        Ok((end, orders, digest, body_bytes, features, created_unix_ms, body_crc))
+    };
+    let (end, orders, digest, body_bytes, features, created_unix_ms, body_crc) = parse().map_err(whole)?;
+    if features != 0 {
+        return Err((168, format!("features {features:#x} that this program does not know; use a newer croupier")));
+    }
+    let body = &bytes[HEADER_BYTES..];
+    if body.len() as u64 != body_bytes {
+        return Err((160, format!("the body has {} bytes, the header says {body_bytes}", body.len())));
+    }
+    if crc32c(body) != body_crc {
+        return Err((HEADER_BYTES as u64, "the body's checksum is wrong".into()));
+    }
+    let (snapshot, files) = decode_body(body, end.epoch).map_err(|what| (HEADER_BYTES as u64, what))?;
+    Ok(Checkpoint { end, orders, digest, snapshot, files, created_unix_ms })
+}
+
+/// Reads and checks a checkpoint file.
+pub fn read(disk: &SharedDisk, path: &Path, store_id: StoreId) -> Result<Checkpoint, EngineError> {
+    let reader = disk.open_read(path).at("open", path)?;
+    let mut bytes = vec![0; reader.bytes() as usize];
+    let got = reader.read_at(0, &mut bytes).at("read", path)?;
+    bytes.truncate(got);
+    decode(&bytes, store_id).map_err(|(offset, what)| EngineError::damage(path, offset, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Checkpoint {
+        let facts = SlabFacts { slab: 3, sku: 1, batch: 2, pool: 0, cards: 70, class_bytes: 48, header_hash: [9; 32] };
+        let snapshot = Snapshot {
+            skus: vec![SkuSnapshot { sku: 1, name: "卡".into(), pools: vec!["main".into()] }],
+            batches: vec![Batch { batch: 2, sku: 1, pool: 0, cards: 70, label: "b".into(), sealed_unix_ms: 7 }],
+            slabs: vec![(facts, vec![5, 1])],
+            unsealed: vec![SlabFacts { slab: 4, ..facts }],
+            routes: RoutesFact { version: 2, toml: "x".into() },
+            epoch: 6,
+        };
+        let files = vec![OrderFile { name: "orders-1".into(), first_lsn: 1, end_lsn: 9, rows: 3, file_bytes: 99 }];
+        let end = Position { seq: 4, offset: 4096, block: 12, lsn: 9, epoch: 6, prev_hash: [3; 32] };
+        let orders = StateSeed { orders: 3, orders_sum: 1 << 100 };
+        Checkpoint { end, orders, digest: Digest([8; 32]), snapshot, files, created_unix_ms: 5 }
+    }
+
+    #[test]
+    fn round_trip_and_every_flipped_bit_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: SharedDisk = std::sync::Arc::new(crate::wal::RealDisk);
+        let name = write(&disk, dir.path(), [7; 16], &sample()).unwrap();
+        assert!(is_checkpoint_name(&name));
+        let path = dir.path().join(name);
+        assert_eq!(read(&disk, &path, [7; 16]).unwrap(), sample());
+        assert!(read(&disk, &path, [8; 16]).is_err(), "another store's");
+        let bytes = std::fs::read(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&flipped, [7; 16]).is_err(), "bit {bit}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut], [7; 16]).is_err(), "cut at {cut}");
+        }
+    }
+}

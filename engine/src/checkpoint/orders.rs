@@ -1,0 +1,208 @@
+//! Order files: the Issued records that checkpoints have folded, in LSN order, for ever.
+
+use std::path::{Path, PathBuf};
+
+use super::format::OrderFile;
+use crate::error::{EngineError, IoContext as _};
+use crate::wal::SharedDisk;
+use crate::wal::disk::{Draft, ReadAt};
+use crate::wal::format::{StoreId, crc32c};
+
+const MAGIC: [u8; 8] = *b"CRPRORDS";
+const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 64;
+const CHUNK_HEADER_BYTES: usize = 16;
+/// A chunk is closed when it is at least this long.
+const CHUNK_BYTES: usize = 1 << 20;
+/// A reader refuses longer ones: a chunk ends with at most one record beyond `CHUNK_BYTES`.
+const CHUNK_BYTES_MAX: usize = 2 << 20;
+
+fn header(store_id: StoreId) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[12..16].copy_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
+    bytes[16..32].copy_from_slice(&store_id);
+    let crc = crc32c(&bytes[..HEADER_BYTES - 4]);
+    bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Writes an order file; it gets its name when it is published.
+pub struct OrderFileWriter {
+    draft: Box<dyn Draft>,
+    dir: PathBuf,
+    chunk: Vec<u8>,
+    chunk_rows: u32,
+    rows: u64,
+    file_bytes: u64,
+}
+
+impl OrderFileWriter {
+    /// Begins a file in `dir`.
+    pub fn begin(disk: &SharedDisk, dir: &Path, store_id: StoreId) -> Result<OrderFileWriter, EngineError> {
+        let mut draft = disk.draft(dir).at("write in", dir)?;
+        draft.write_all(&header(store_id)).at("write in", dir)?;
+        let (chunk, dir) = (Vec::with_capacity(CHUNK_BYTES_MAX), dir.to_path_buf());
+        Ok(OrderFileWriter { draft, dir, chunk, chunk_rows: 0, rows: 0, file_bytes: HEADER_BYTES as u64 })
+    }
+
+    /// Adds an Issued record.
+    pub fn put(&mut self, lsn: u64, record: &[u8]) -> Result<(), EngineError> {
+        self.chunk.extend_from_slice(&lsn.to_le_bytes());
+        self.chunk.extend_from_slice(record);
+        self.chunk_rows += 1;
+        if self.chunk.len() >= CHUNK_BYTES { self.close_chunk() } else { Ok(()) }
+    }
+
+    fn close_chunk(&mut self) -> Result<(), EngineError> {
+        if self.chunk_rows == 0 {
+            return Ok(());
+        }
+        let mut head = [0; CHUNK_HEADER_BYTES];
+        head[..4].copy_from_slice(&(self.chunk.len() as u32).to_le_bytes());
+        head[4..8].copy_from_slice(&crc32c(&self.chunk).to_le_bytes());
+        head[8..12].copy_from_slice(&self.chunk_rows.to_le_bytes());
+        self.draft.write_all(&head).and_then(|()| self.draft.write_all(&self.chunk)).at("write in", &self.dir)?;
+        self.file_bytes += (CHUNK_HEADER_BYTES + self.chunk.len()) as u64;
+        self.rows += u64::from(self.chunk_rows);
+        self.chunk.clear();
+        self.chunk_rows = 0;
+        Ok(())
+    }
+
+    /// Makes it durable under its name. `None` when it has no rows: no file is made.
+    pub fn publish(mut self, first_lsn: u64, end_lsn: u64) -> Result<Option<OrderFile>, EngineError> {
+        self.close_chunk()?;
+        if self.rows == 0 {
+            return Ok(None);
+        }
+        let name = format!("orders-{first_lsn:016x}-{end_lsn:016x}.run");
+        let path = self.dir.join(&name);
+        self.draft.publish(&path).at("write", &path)?;
+        Ok(Some(OrderFile { name, first_lsn, end_lsn, rows: self.rows, file_bytes: self.file_bytes }))
+    }
+}
+
+/// Reads an order file chunk by chunk.
+pub struct OrderFileReader {
+    file: Box<dyn ReadAt>,
+    path: PathBuf,
+    at: u64,
+    rows_left: u64,
+    chunk: Vec<u8>,
+}
+
+impl OrderFileReader {
+    /// Opens a file that a checkpoint lists, and checks that it is that one.
+    pub fn open(
+        disk: &SharedDisk,
+        dir: &Path,
+        store_id: StoreId,
+        listed: &OrderFile,
+    ) -> Result<OrderFileReader, EngineError> {
+        let path = dir.join(&listed.name);
+        let file = disk.open_read(&path).at("open", &path)?;
+        let mut head = [0; HEADER_BYTES];
+        let got = file.read_at(0, &mut head).at("read", &path)?;
+        if got < HEADER_BYTES || head != header(store_id) {
+            return Err(EngineError::damage(&path, 0, "not an order file of this store and version"));
+        }
+        if file.bytes() != listed.file_bytes {
+            let what = format!("it has {} bytes, the checkpoint says {}", file.bytes(), listed.file_bytes);
+            return Err(EngineError::damage(&path, 0, what));
+        }
+        Ok(OrderFileReader { file, path, at: HEADER_BYTES as u64, rows_left: listed.rows, chunk: Vec::new() })
+    }
+
+    /// The file, for errors.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next chunk: its offset, its number of rows, and its rows (LSN and record each); `None` at the end.
+    pub fn next_chunk(&mut self) -> Result<Option<(u64, u32, &[u8])>, EngineError> {
+        if self.at >= self.file.bytes() {
+            if self.rows_left != 0 {
+                return Err(EngineError::damage(&self.path, self.at, "it has fewer orders than the checkpoint says"));
+            }
+            return Ok(None);
+        }
+        let begin = self.at;
+        let mut head = [0; CHUNK_HEADER_BYTES];
+        let got = self.file.read_at(begin, &mut head).at("read", &self.path)?;
+        let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("4 bytes"));
+        let (bytes, crc, rows) = (word(0) as usize, word(4), word(8));
+        if got < CHUNK_HEADER_BYTES || bytes > CHUNK_BYTES_MAX || word(12) != 0 || u64::from(rows) > self.rows_left {
+            return Err(EngineError::damage(&self.path, begin, "no chunk of orders begins here"));
+        }
+        self.chunk.resize(bytes, 0);
+        let got = self.file.read_at(begin + CHUNK_HEADER_BYTES as u64, &mut self.chunk).at("read", &self.path)?;
+        if got < bytes || crc32c(&self.chunk) != crc {
+            return Err(EngineError::damage(&self.path, begin, "a chunk of orders does not match its checksum"));
+        }
+        self.at += (CHUNK_HEADER_BYTES + bytes) as u64;
+        self.rows_left -= u64::from(rows);
+        Ok(Some((begin, rows, &self.chunk)))
+    }
+
+    /// Every order: LSN and record bytes.
+    pub fn for_each(
+        &mut self,
+        mut visit: impl FnMut(u64, &[u8]) -> Result<(), String>,
+    ) -> Result<(), EngineError> {
+        let path = self.path.clone();
+        while let Some((offset, rows, chunk)) = self.next_chunk()? {
+            let damaged = |what: String| EngineError::damage(&path, offset, what);
+            let (mut at, mut seen) = (0, 0);
+            while at < chunk.len() {
+                let row = chunk.get(at..at + 8).ok_or_else(|| damaged("a row is cut short".into()))?;
+                let lsn = u64::from_le_bytes(row.try_into().expect("8 bytes"));
+                let (_, bytes) = crate::state::record::decode(&chunk[at + 8..]).map_err(damaged)?;
+                visit(lsn, &chunk[at + 8..at + 8 + bytes]).map_err(damaged)?;
+                at += 8 + bytes;
+                seen += 1;
+            }
+            if seen != rows {
+                return Err(damaged(format!("a chunk of {rows} orders has {seen}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Joins the newest files while the last is not much smaller than the one before, so that sizes fall by halves and there
+/// are few. Returns the names that are not needed any more once the checkpoint is switched.
+pub fn join_small(
+    disk: &SharedDisk,
+    dir: &Path,
+    store_id: StoreId,
+    files: &mut Vec<OrderFile>,
+) -> Result<Vec<String>, EngineError> {
+    let mut keep = files.len();
+    let mut joined_bytes = 0;
+    while keep > 0 && (keep == files.len() || files[keep - 1].file_bytes < 2 * joined_bytes) {
+        keep -= 1;
+        joined_bytes += files[keep].file_bytes;
+    }
+    let parts = files.split_off(keep);
+    if parts.len() < 2 {
+        files.extend(parts);
+        return Ok(Vec::new());
+    }
+    let mut writer = OrderFileWriter::begin(disk, dir, store_id)?;
+    for part in &parts {
+        let mut reader = OrderFileReader::open(disk, dir, store_id, part)?;
+        let mut failed = None;
+        reader.for_each(|lsn, record| {
+            writer.put(lsn, record).map_err(|error| {
+                failed = Some(error);
+                "not written".into()
+            })
+        })
+        .map_err(|error| failed.take().unwrap_or(error))?;
+    }
+    let (first, end) = (parts[0].first_lsn, parts[parts.len() - 1].end_lsn);
+    files.extend(writer.publish(first, end)?);
+    Ok(parts.into_iter().map(|part| part.name).collect())
+}

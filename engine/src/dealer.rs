@@ -1,0 +1,391 @@
+//! The dealer: orders in, cards promised, records written, verdicts out.
+//!
+//! Plain synchronous code without I/O and without a clock, so that a simulator can run it. One dealer per core; all share
+//! the state. A *turn* deals a batch: it looks every order up, takes credits for all new ones of a SKU at once, claims
+//! their ids, claims their slots in one go, appends all records as one batch, and applies them with the LSNs they got.
+//!
+//! Order of deeds for one order, and why:
+//! 1. look-up first, so that a repeat takes nothing;
+//! 2. credits next: an empty SKU is refused before the order leaves any trace;
+//! 3. then the id: from here on there is no way to refuse, and none is needed, because
+//! 4. a slot certainly exists for every credit;
+//! 5. the record gets its LSN, and only then the index tells what the order got.
+
+use std::sync::Arc;
+
+use croupier_protocol::Refusal;
+
+use crate::order::{Order, Outcome, Verdict};
+use crate::route::{NoTarget, Resolver, RouteCell};
+use crate::slab::claim;
+use crate::state::index::{Claim, Hashed, Place, Settled};
+use crate::state::record::{Issued, Run, Runs, Stamp, issued_units, put_issued};
+use crate::state::{Catalog, Pool, Promise, State};
+
+/// Where a dealer's records go.
+pub trait Append {
+    /// Appends whole units and returns the LSN of the first; `None` when there is no room.
+    fn append(&self, units: &[u64]) -> Option<u64>;
+}
+
+impl Append for crate::wal::Log {
+    fn append(&self, units: &[u64]) -> Option<u64> {
+        crate::wal::Log::append(self, units)
+    }
+}
+
+/// Most orders of a turn.
+pub const TURN_ORDERS_MAX: usize = 1024;
+
+/// Units that an order may need at most.
+pub fn units_at_most(order: &Order) -> usize {
+    issued_units(order.quantity.into())
+}
+
+/// An order with the lane it came from and its hash.
+#[derive(Clone, Copy)]
+struct Item {
+    lane: u8,
+    order: Order,
+    hashed: Hashed,
+}
+
+/// An order that has its id and its cards and waits for its record.
+struct Placed {
+    item: Item,
+    place: Place,
+    /// Its cards, as a range of `slots`.
+    slots: std::ops::Range<usize>,
+}
+
+/// Where a dealer goes on looking for free slots of a pool.
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    /// Index of the slab in the pool's list.
+    slab: usize,
+    /// Words of the leased region that are still to be looked at.
+    at: usize,
+    to: usize,
+    /// The region is the whole slab: what other cores have left over.
+    sweeping: bool,
+}
+
+/// One core's dealer.
+pub struct Dealer<'a> {
+    state: &'a State,
+    resolver: Resolver<'a>,
+    cursors: Vec<Cursor>,
+    // Kept between turns so that a turn allocates nothing.
+    items: Vec<Item>,
+    fresh: Vec<Item>,
+    accepted: Vec<(Item, Place)>,
+    slots: Vec<(u32, u32)>,
+    placed: Vec<Placed>,
+    runs: Vec<Run>,
+    words: Vec<u64>,
+    credits: Vec<(Arc<Pool>, u64, u64)>,
+    /// Orders to be dealt again next turn: somebody else is just dealing the same id.
+    deferred: Vec<(u8, Order)>,
+}
+
+impl<'a> Dealer<'a> {
+    pub fn new(state: &'a State, routes: &'a RouteCell) -> Dealer<'a> {
+        Dealer {
+            state,
+            resolver: Resolver::new(routes, &state.catalog),
+            cursors: Vec::new(),
+            items: Vec::new(),
+            fresh: Vec::new(),
+            accepted: Vec::new(),
+            slots: Vec::new(),
+            placed: Vec::new(),
+            runs: Vec::new(),
+            words: Vec::new(),
+            credits: Vec::new(),
+            deferred: Vec::new(),
+        }
+    }
+
+    /// The catalog as this dealer sees it.
+    pub fn catalog(&mut self) -> &Arc<Catalog> {
+        self.resolver.catalog()
+    }
+
+    /// Where an order waits; also tells that it has nowhere to go.
+    pub fn lane_of(&mut self, order: &Order) -> Result<usize, Refusal> {
+        match self.resolver.resolve(order.sku, order.priority) {
+            Ok(target) => Ok(target.lane.as_index()),
+            Err(NoTarget::UnknownSku) => Err(Refusal::UnknownSku),
+            Err(NoTarget::NoRoute) => Err(Refusal::NoRoute),
+        }
+    }
+
+    /// Looks whether routes or catalog have changed; before the first `lane_of` of a turn.
+    pub fn refresh(&mut self) -> u32 {
+        self.resolver.refresh()
+    }
+
+    /// Orders that must come again in the next turn, with their lanes.
+    pub fn take_deferred(&mut self, into: &mut Vec<(u8, Order)>) {
+        into.append(&mut self.deferred);
+    }
+
+    /// Deals a batch. `orders` needs at most `APPEND_UNITS_MAX` units, and `log` has room for them. `cannot_record`: why
+    /// nothing new can be dealt just now; repeats are answered all the same.
+    pub fn turn(
+        &mut self,
+        now_unix_ms: u64,
+        log: &impl Append,
+        cannot_record: Option<Refusal>,
+        orders: &[(u8, Order)],
+        out: &mut Vec<Outcome>,
+    ) {
+        let route_table = self.resolver.refresh();
+        let mut items = std::mem::take(&mut self.items);
+        let index = &self.state.index;
+        items.extend(orders.iter().map(|&(lane, order)| Item { lane, order, hashed: index.hash(order.id) }));
+        // All first lines are asked for before any is needed.
+        std::hint::black_box(items.iter().fold(0, |any, item| any ^ index.touch(item.hashed)));
+        let mut rest = &items[..];
+        while let Some(first) = rest.first() {
+            let key = (first.order.sku, first.order.priority);
+            let same = rest.iter().take_while(|item| (item.order.sku, item.order.priority) == key).count();
+            self.deal_same(now_unix_ms, cannot_record, &rest[..same], out);
+            rest = &rest[same..];
+        }
+        items.clear();
+        self.items = items;
+        self.record(Stamp { unix_ms: now_unix_ms, route_table }, log, out);
+    }
+
+    /// Deals orders of one SKU and priority.
+    fn deal_same(&mut self, now: u64, cannot_record: Option<Refusal>, items: &[Item], out: &mut Vec<Outcome>) {
+        let mut need = 0u64;
+        for item in items {
+            match self.state.index.look(item.hashed) {
+                Some(Claim::Known(settled)) => out.push(self.answer_known(&item.order, settled)),
+                Some(_) => self.deferred.push((item.lane, item.order)),
+                None if item.order.deadline_unix_ms < now => {
+                    out.push(refused(&item.order, Refusal::DeadlineExceeded, 0));
+                }
+                None => {
+                    if let Some(refusal) = cannot_record {
+                        out.push(refused(&item.order, refusal, RETRY_AFTER_MS));
+                    } else {
+                        need += u64::from(item.order.quantity);
+                        self.fresh.push(*item);
+                    }
+                }
+            }
+        }
+        if self.fresh.is_empty() {
+            return;
+        }
+        if let Err(refusal) = self.take_credits(&items[0].order, need) {
+            out.extend(self.fresh.drain(..).map(|item| refused(&item.order, refusal, 0)));
+            return;
+        }
+        let accepted_cards = self.claim_ids(out);
+        self.claim_slots(accepted_cards);
+        self.hand_out();
+    }
+
+    /// Takes up to `need` credits from the pools that the route names, in their order.
+    fn take_credits(&mut self, like: &Order, need: u64) -> Result<(), Refusal> {
+        let target = match self.resolver.resolve(like.sku, like.priority) {
+            Ok(target) => target,
+            Err(NoTarget::UnknownSku) => return Err(Refusal::UnknownSku),
+            Err(NoTarget::NoRoute) => return Err(Refusal::NoRoute),
+        };
+        let mut missing = need;
+        for pool in target.pools.iter() {
+            let got = pool.take_credits(missing);
+            if got > 0 {
+                self.credits.push((pool.clone(), got, 0));
+                missing -= got;
+            }
+            if missing == 0 {
+                break;
+            }
+        }
+        if self.credits.is_empty() { Err(Refusal::OutOfStock) } else { Ok(()) }
+    }
+
+    /// Claims the ids of fresh orders as far as the credits reach; returns how many cards they are.
+    fn claim_ids(&mut self, out: &mut Vec<Outcome>) -> u64 {
+        let mut left: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
+        let all = left;
+        for item in std::mem::take(&mut self.fresh).drain(..) {
+            let quantity = u64::from(item.order.quantity);
+            if quantity > left {
+                out.push(refused(&item.order, Refusal::OutOfStock, 0));
+                continue;
+            }
+            match self.state.index.claim(item.hashed) {
+                Claim::Ours(place) => {
+                    left -= quantity;
+                    self.accepted.push((item, place));
+                }
+                Claim::InFlight => self.deferred.push((item.lane, item.order)),
+                Claim::Known(settled) => out.push(self.answer_known(&item.order, settled)),
+            }
+        }
+        all - left
+    }
+
+    /// Claims slots for `cards` cards and gives unused credits back.
+    fn claim_slots(&mut self, cards: u64) {
+        let mut want = cards;
+        for (pool, got, used) in &mut self.credits {
+            *used = want.min(*got);
+            want -= *used;
+        }
+        for (pool, got, used) in std::mem::take(&mut self.credits).drain(..) {
+            if used > 0 {
+                let number = pool.number as usize;
+                if self.cursors.len() <= number {
+                    self.cursors.resize(number + 1, Cursor::default());
+                }
+                take_slots(&pool, &mut self.cursors[number], used as u32, &mut self.slots);
+            }
+            if got > used {
+                pool.add_credits(got - used);
+            }
+        }
+    }
+
+    /// Gives the claimed slots to the accepted orders, in their order.
+    fn hand_out(&mut self) {
+        let mut next = self.placed.last().map_or(0, |placed| placed.slots.end);
+        for (item, place) in self.accepted.drain(..) {
+            let slots = next..next + usize::from(item.order.quantity);
+            next = slots.end;
+            self.placed.push(Placed { item, place, slots });
+        }
+        assert_eq!(next, self.slots.len(), "every claimed slot has its order");
+    }
+
+    /// Writes the records of this turn as one batch and applies them.
+    fn record(&mut self, stamp: Stamp, log: &impl Append, out: &mut Vec<Outcome>) {
+        if self.placed.is_empty() {
+            return;
+        }
+        let mut offsets = 0u64;
+        let mut run_ends = 0;
+        for placed in &self.placed {
+            push_runs(&self.slots[placed.slots.clone()], &mut self.runs);
+            let runs = Runs::Given(&self.runs[run_ends..]);
+            run_ends = self.runs.len();
+            put_issued(&mut self.words, stamp, &issued(&placed.item, runs));
+        }
+        let base = log.append(&self.words).expect("room was checked before the turn");
+        let mut at = 0;
+        for placed in self.placed.drain(..) {
+            let runs = runs_of(&self.slots[placed.slots.clone()], &self.runs[at..]);
+            at += runs;
+            let issued = issued(&placed.item, Runs::Given(&self.runs[at - runs..at]));
+            let applied = self.state.apply_issued(base + offsets, &issued, Some(Promise(placed.place)));
+            let settled = applied.expect("a dealer's own promise holds");
+            offsets += issued_units(runs) as u64;
+            let Order { ticket, id, sku, .. } = placed.item.order;
+            out.push(Outcome { ticket, id, sku, verdict: Verdict::Issued { settled, repeat: false } });
+        }
+        self.words.clear();
+        self.runs.clear();
+        self.slots.clear();
+    }
+
+    /// The answer to an id that has been dealt: the same again, or a refusal when it was another order.
+    fn answer_known(&mut self, order: &Order, settled: Settled) -> Outcome {
+        let first = self.state.index.cards(settled).next();
+        let sku = first.and_then(|(slab, _)| self.resolver.catalog().slab(slab).map(|slab| slab.facts.sku));
+        if sku != Some(order.sku) || settled.quantity != order.quantity {
+            return refused(order, Refusal::OrderIdReused, 0);
+        }
+        let verdict = Verdict::Issued { settled, repeat: true };
+        Outcome { ticket: order.ticket, id: order.id, sku: order.sku, verdict }
+    }
+}
+
+/// What a caller is told to wait when nothing better is known.
+pub const RETRY_AFTER_MS: u32 = 20;
+
+/// A refusal of an order.
+pub fn refused(order: &Order, refusal: Refusal, retry_after_ms: u32) -> Outcome {
+    let verdict = Verdict::Refused { refusal, retry_after_ms };
+    Outcome { ticket: order.ticket, id: order.id, sku: order.sku, verdict }
+}
+
+fn issued<'r>(item: &Item, runs: Runs<'r>) -> Issued<'r> {
+    Issued {
+        order_id: item.order.id,
+        sku: item.order.sku,
+        principal: 0,
+        quantity: item.order.quantity,
+        priority: item.order.priority as u8,
+        lane: item.lane,
+        runs,
+    }
+}
+
+/// Appends the runs that `slots` form.
+fn push_runs(slots: &[(u32, u32)], runs: &mut Vec<Run>) {
+    let begin = runs.len();
+    for &(slab, slot) in slots {
+        match runs[begin..].last_mut() {
+            Some(run) if run.slab == slab && run.slot + run.count == slot => run.count += 1,
+            _ => runs.push(Run { slab, slot, count: 1, generation: 0 }),
+        }
+    }
+}
+
+/// How many of the first of `runs` make up `slots`.
+fn runs_of(slots: &[(u32, u32)], runs: &[Run]) -> usize {
+    let mut cards = 0;
+    let is_ours = |run: &&Run| {
+        let ours = cards < slots.len();
+        cards += run.count as usize;
+        ours
+    };
+    runs.iter().take_while(is_ours).count()
+}
+
+/// Claims `want` slots of a pool for credits that the caller holds; a free bit exists for each of them.
+fn take_slots(pool: &Pool, cursor: &mut Cursor, want: u32, slots: &mut Vec<(u32, u32)>) {
+    let mut missing = want;
+    let mut passes = 0;
+    let list = pool.slabs.load();
+    while missing > 0 {
+        let Some(slab) = list.get(cursor.slab) else {
+            // A full pass that began after the credits were taken sees every free bit; the first may have begun in the
+            // middle.
+            passes += 1;
+            assert!(passes <= 2, "SKU {}: {missing} cards are counted as free and not to be found", pool.sku);
+            *cursor = Cursor { slab: 0, ..Cursor::default() };
+            continue;
+        };
+        if cursor.at < cursor.to {
+            let number = slab.facts.slab;
+            let found = |slot| slots.push((number, slot));
+            missing -= claim::take_in(slab.words(), slab.facts.cards, &mut cursor.at, cursor.to, missing, found);
+            continue;
+        }
+        next_region(pool, slab, cursor, passes);
+    }
+}
+
+/// The next words to look at: a region of its own, then what others have left over, then the next slab.
+fn next_region(pool: &Pool, slab: &crate::state::SlabState, cursor: &mut Cursor, passes: u32) {
+    if cursor.slab < pool.first() && passes == 0 {
+        *cursor = Cursor { slab: pool.first(), ..Cursor::default() };
+    } else if let Some((at, to)) = slab.lease_region() {
+        *cursor = Cursor { at, to, ..*cursor };
+    } else if !cursor.sweeping {
+        *cursor = Cursor { at: 0, to: slab.words().len(), sweeping: true, ..*cursor };
+    } else {
+        if cursor.slab == pool.first() {
+            pool.used_up_before(cursor.slab + 1);
+        }
+        *cursor = Cursor { slab: cursor.slab + 1, ..Cursor::default() };
+    }
+}

@@ -1,0 +1,325 @@
+//! The engine: one open store with everything that serves it, and the deeds of the cold path.
+//!
+//! Cold deeds (SKUs, imports, routes, reports) block; they run on threads of their own, never on a dealer's turn. Each
+//! that changes something appends a record, waits until it is durable, and only then applies it.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use croupier_protocol::{Name, Refusal, ServerInfoReply, StockRow};
+
+use crate::checkpoint;
+use crate::clock::unix_ms;
+use crate::config::Config;
+use crate::error::EngineError;
+use crate::recovery::{self, Report};
+use crate::route::{DEFAULT_ROUTES, RouteCell, RouteError, RouteTable};
+use crate::state::record::{Fact, Record, Stamp};
+use crate::state::{Digest, State};
+use crate::store::Store;
+use crate::wal::log::{APPEND_UNITS_MAX, Subscriber};
+use crate::wal::{Log, LogOptions, SyncMethod};
+
+/// Most SKUs of a store.
+pub const SKUS_MAX: u32 = 1 << 20;
+/// How long a cold deed waits for room in the ring before it says `Busy`.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// A refusal of a cold deed, with a sentence for people.
+#[derive(Debug)]
+pub struct Refused {
+    pub refusal: Refusal,
+    pub text: String,
+}
+
+impl Refused {
+    /// A refusal whose own sentence is enough.
+    pub fn plain(refusal: Refusal) -> Refused {
+        Refused { refusal, text: refusal.to_string() }
+    }
+
+    /// A refusal with more to say.
+    pub fn because(refusal: Refusal, text: impl std::fmt::Display) -> Refused {
+        Refused { refusal, text: text.to_string() }
+    }
+}
+
+/// One open store.
+pub struct Engine {
+    pub config: Config,
+    pub store: Store,
+    pub state: State,
+    pub log: Log,
+    pub routes: RouteCell,
+    pub cores: u32,
+    started: Instant,
+    /// New orders are refused: the server is about to stop.
+    pub draining: AtomicBool,
+    pub(crate) slab_ids: Arc<AtomicU32>,
+    pub(crate) batch_ids: AtomicU32,
+    pub(crate) import_ids: AtomicU64,
+    /// SKUs into which somebody imports: one import a SKU at a time, so that duplicates are found.
+    pub(crate) importing: Mutex<HashSet<u32>>,
+    cold: Mutex<()>,
+    folding: Mutex<()>,
+}
+
+impl Engine {
+    /// Opens, recovers and tidies the store of `config` and begins a new epoch in its log.
+    pub fn open(config: Config, cores: u32, subscribers: Vec<Arc<Subscriber>>) -> Result<(Engine, Report), EngineError> {
+        let store = Store::open(&config.data, config.key_file.as_deref())?;
+        let recovered = recovery::recover(&store, store.mapped_slabs(), hash_seed())?;
+        for deed in recovery::tidy(&store, &recovered)? {
+            tracing::warn!("{deed}");
+        }
+        let (state, tail, report) = (recovered.state, recovered.tail, recovered.report);
+        let epoch = state.ledger().epoch.max(tail.end.epoch) + 1;
+        let options = LogOptions {
+            store_id: store.store_id,
+            dir: store.paths.wal(),
+            segment_bytes: segment_bytes(&store, &tail)?,
+            ring_bytes: config.ring_bytes,
+            epoch,
+            sync: config.unsafe_no_sync.then_some(SyncMethod::UnsafeNone),
+            writers: u64::from(cores) + 1,
+        };
+        check_ring(&options)?;
+        let log = Log::open(store.disk.clone(), options, tail.end, tail.last_segment, subscribers)?;
+        let (slab_max, batch_max, routes) = {
+            let ledger = state.ledger();
+            (ledger.slab_max, ledger.batch_max, ledger.routes.clone())
+        };
+        let text = if routes.version == 0 { DEFAULT_ROUTES } else { routes.toml.as_str() };
+        let table = RouteTable::parse(routes.version, text)
+            .map_err(|error| EngineError::damage(&store.paths.current(), 0, format!("the recorded route table: {error}")))?;
+        let engine = Engine {
+            cores,
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            slab_ids: Arc::new(AtomicU32::new(slab_max + 1)),
+            batch_ids: AtomicU32::new(batch_max + 1),
+            import_ids: AtomicU64::new(1),
+            importing: Mutex::default(),
+            cold: Mutex::default(),
+            folding: Mutex::default(),
+            routes: RouteCell::new(table),
+            config,
+            store,
+            state,
+            log,
+        };
+        let started = Fact::Started { epoch, version: env!("CARGO_PKG_VERSION") };
+        match engine.record(&[started]) {
+            Ok(_) => {}
+            Err(refused) if refused.refusal == Refusal::DiskFull => {
+                tracing::error!("{}", refused.text);
+            }
+            Err(refused) => return Err(EngineError::WriterFailed(refused.text)),
+        }
+        Ok((engine, report))
+    }
+
+    /// Appends facts as one batch, waits until they are durable, applies them. Returns the LSN of the last.
+    pub(crate) fn record(&self, facts: &[Fact<'_>]) -> Result<u64, Refused> {
+        let _one_at_a_time = self.lock(&self.cold);
+        let stamp = Stamp { unix_ms: unix_ms(), route_table: self.routes.load().version() };
+        let mut lsn = 0;
+        let mut pending = Vec::new();
+        let mut words = Vec::new();
+        for fact in facts {
+            let record = Record { stamp, fact: *fact };
+            let before = words.len();
+            record.put(&mut words);
+            if (words.len() / 8) as u64 > APPEND_UNITS_MAX {
+                let rest = words.split_off(before);
+                lsn = self.append(&words)?;
+                words = rest;
+            }
+            pending.push(record);
+        }
+        let base = self.append(&words)?;
+        self.log.wait_durable(base).map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
+        lsn = lsn.max(base);
+        for record in &pending {
+            // Facts of the cold path keep no LSN: only orders do.
+            self.state.apply(lsn, record, None).map_err(|what| Refused::because(Refusal::StoreFailed, what))?;
+        }
+        Ok(lsn)
+    }
+
+    fn append(&self, words: &[u64]) -> Result<u64, Refused> {
+        let begun = Instant::now();
+        loop {
+            if let Some(why) = self.log.failure() {
+                return Err(Refused::because(Refusal::StoreFailed, why));
+            }
+            if self.log.is_full() {
+                return Err(Refused::plain(Refusal::DiskFull));
+            }
+            if self.log.has_room()
+                && let Some(lsn) = self.log.append(words)
+            {
+                return Ok(lsn);
+            }
+            if begun.elapsed() > ROOM_WAIT {
+                return Err(Refused::plain(Refusal::Busy));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Makes a SKU; its number and the record's LSN.
+    pub fn sku_create(&self, name: &str) -> Result<(u32, u64), Refused> {
+        let name = Name::new(name).map_err(|error| Refused::because(Refusal::NameInvalid, error))?;
+        let _one_at_a_time = self.lock(&self.importing);
+        if let Some(sku) = self.state.sku_by_name(name.as_str()) {
+            return Err(Refused::because(Refusal::SkuExists, format!("SKU {:?} exists; its number is {sku}", name.as_str())));
+        }
+        let sku = self.state.catalog.load().skus.len() as u32 + 1;
+        if sku > SKUS_MAX {
+            return Err(Refused::plain(Refusal::TooManySkus));
+        }
+        let lsn = self.record(&[Fact::SkuCreated { sku, name: name.as_str() }])?;
+        Ok((sku, lsn))
+    }
+
+    /// Numbers and names of all SKUs.
+    pub fn sku_list(&self) -> Vec<(u32, String)> {
+        self.state.catalog.load().skus.iter().map(|sku| (sku.sku, sku.name.clone())).collect()
+    }
+
+    /// Counts of one SKU or of all.
+    pub fn stock(&self, name: Option<&str>) -> Result<Vec<StockRow>, Refused> {
+        let catalog = self.state.catalog.load();
+        let only = match name {
+            None => None,
+            Some(name) => Some(self.state.sku_by_name(name).ok_or_else(|| unknown_sku(name))?),
+        };
+        let rows = catalog.skus.iter().filter(|sku| only.is_none_or(|only| sku.sku == only)).map(|sku| {
+            let counts = sku.stock();
+            StockRow {
+                sku: sku.sku,
+                name: sku.name.clone(),
+                free: counts.free,
+                held: 0,
+                issued: counts.issued,
+                void: 0,
+                imported: counts.imported,
+            }
+        });
+        Ok(rows.collect())
+    }
+
+    /// Puts another route table in force; its version, the record's LSN, and warnings.
+    pub fn routes_load(&self, text: &str) -> Result<(u32, u64, Vec<String>), Refused> {
+        let _one_at_a_time = self.lock(&self.importing);
+        let version = self.routes.load().version() + 1;
+        let table = RouteTable::parse(version, text).map_err(|error| Refused::because(Refusal::RoutesInvalid, error))?;
+        let warnings = table.warnings(&self.state.catalog.load());
+        let lsn = self.record(&[Fact::RoutesLoaded { version, toml: text }])?;
+        self.routes.swap(table);
+        tracing::info!(version, "another route table is in force");
+        Ok((version, lsn, warnings))
+    }
+
+    /// Reads the route table of the configuration and puts it in force unless it is already.
+    pub fn reload_routes(&self) -> Result<Option<u32>, EngineError> {
+        let Some(path) = &self.config.routes else {
+            return Err(EngineError::Config("no route table is configured: start with --routes FILE, or use `croupier routes load`".into()));
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| EngineError::Io { path: path.clone(), op: "read", source })?;
+        if text == self.routes.load().text() {
+            return Ok(None);
+        }
+        match self.routes_load(&text) {
+            Ok((version, _, warnings)) => {
+                for warning in warnings {
+                    tracing::warn!(path = %path.display(), "{warning}");
+                }
+                Ok(Some(version))
+            }
+            Err(refused) => Err(EngineError::Routes { path: path.clone(), what: refused.text }),
+        }
+    }
+
+    /// What server this is.
+    pub fn info(&self) -> ServerInfoReply {
+        ServerInfoReply {
+            version: env!("CARGO_PKG_VERSION").into(),
+            store_id: self.store.store_id,
+            epoch: self.log.epoch(),
+            cores: self.cores,
+            durable_lsn: self.log.durable() - 1,
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            sync: self.log.sync_method().name().into(),
+            routes: self.routes.load().version(),
+            orders: self.state.index.len_hint(),
+        }
+    }
+
+    /// Why nothing new can be dealt just now.
+    pub fn cannot_record(&self) -> Option<Refusal> {
+        if self.log.failure().is_some() {
+            Some(Refusal::StoreFailed)
+        } else if self.draining.load(Ordering::Relaxed) {
+            Some(Refusal::ShuttingDown)
+        } else if self.log.is_full() {
+            Some(Refusal::DiskFull)
+        } else {
+            None
+        }
+    }
+
+    /// Folds sealed segments into a checkpoint; `all`: the whole log, which nobody writes any more.
+    pub fn fold(&self, all: bool) -> Result<Option<checkpoint::Folded>, EngineError> {
+        let _one_at_a_time = self.lock(&self.folding);
+        let stop = if all { u64::MAX } else { self.log.segment_in_use() };
+        checkpoint::fold(&self.store.disk, &self.store.paths, self.store.store_id, stop)
+    }
+
+    /// The digest of the live state. Only when no order is in flight.
+    pub fn digest(&self) -> Digest {
+        self.state.digest()
+    }
+
+    pub(crate) fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
+        mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn unknown_sku(name: &str) -> Refused {
+    Refused::because(
+        Refusal::UnknownSku,
+        format!("no SKU is called {name:?}: `croupier sku create {name}` makes it, `import --create-sku` too"),
+    )
+}
+
+/// The size that the store's segments have; it is chosen when the store is made.
+fn segment_bytes(store: &Store, tail: &crate::wal::Tail) -> Result<u64, EngineError> {
+    let path = crate::wal::segments::segment_path(&store.paths.wal(), tail.end.seq);
+    let file = store.disk.open_read(&path).map_err(|source| EngineError::Io { path, op: "open", source })?;
+    Ok(file.bytes())
+}
+
+fn check_ring(options: &LogOptions) -> Result<(), EngineError> {
+    let least = APPEND_UNITS_MAX * 64 * options.writers;
+    let most = options.segment_bytes / 4;
+    if options.ring_bytes < least || options.ring_bytes > most {
+        return Err(EngineError::Config(format!(
+            "ring_bytes is {}: for {} cores and segments of {} bytes it must be {least} to {most}",
+            options.ring_bytes,
+            options.writers - 1,
+            options.segment_bytes
+        )));
+    }
+    Ok(())
+}
+
+/// Keys for the order index, so that nobody can choose ids that collide.
+fn hash_seed() -> [u64; 2] {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    [high, low]
+}

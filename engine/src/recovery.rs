@@ -1,0 +1,373 @@
+//! Recovery: the state as the disk tells it. Checkpoint, then order files, then the log to its end.
+//!
+//! Claim bits in memory begin at zero and are set from checkpoint and log alone (DESIGN, rule 2). Verification and replay
+//! are the same walk without a live store around it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::{self, Checkpoint, OrderFileReader, OrderFileWriter, apply_block};
+use crate::error::{EngineError, IoContext as _};
+use crate::slab::{Slab, remove_leftovers, slab_file_name};
+use crate::state::record::Fact;
+use crate::state::{Digest, State, StateSeed, SlabSource};
+use crate::store::{BitsOnly, Store, init_copy};
+use crate::wal::segments::segment_path;
+use crate::wal::{BlockReader, Position, Tail};
+
+/// What recovery read.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Orders that came from order files.
+    pub checkpoint_orders: u64,
+    /// Records read from the log.
+    pub records: u64,
+    /// Bytes of a torn write behind the last whole block.
+    pub torn_bytes: u64,
+    pub took: Duration,
+}
+
+/// The recovered state, and where the log ends.
+pub struct Recovered {
+    pub state: State,
+    pub tail: Tail,
+    pub report: Report,
+}
+
+/// Where to stop.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    End,
+    /// The last record applied is before this LSN … or at it.
+    Lsn(u64),
+    /// The last record applied was made at or before this time.
+    UnixMs(u64),
+}
+
+/// Reads the state. Changes nothing on disk.
+pub fn recover(store: &Store, source: Box<dyn SlabSource>, hash_seed: [u64; 2]) -> Result<Recovered, EngineError> {
+    recover_until(store, source, hash_seed, Until::End)
+}
+
+fn recover_until(
+    store: &Store,
+    source: Box<dyn SlabSource>,
+    hash_seed: [u64; 2],
+    until: Until,
+) -> Result<Recovered, EngineError> {
+    let begun = Instant::now();
+    let checkpoint = checkpoint::load_current(&store.disk, &store.paths, store.store_id)?;
+    let orders = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.orders.orders);
+    let state = State::new(source, orders, hash_seed, StateSeed::default());
+    let mut report = Report::default();
+    let from = match &checkpoint {
+        Some(checkpoint) => {
+            report.checkpoint_orders = restore(store, &state, checkpoint)?;
+            checkpoint.end
+        }
+        None => Position::START,
+    };
+    check_reach(from, until)?;
+    let tail = apply_log(store, &state, from, until, &mut report)?;
+    report.torn_bytes = tail.torn.as_ref().map_or(0, |torn| torn.bytes);
+    report.took = begun.elapsed();
+    Ok(Recovered { state, tail, report })
+}
+
+/// A checkpoint cannot be undone: what is before it can only be reached from an older copy.
+fn check_reach(from: Position, until: Until) -> Result<(), EngineError> {
+    match until {
+        Until::Lsn(lsn) if lsn + 1 < from.lsn => Err(EngineError::Config(format!(
+            "--until {lsn}: the log before LSN {} has been folded into a checkpoint; replay a copy that was made earlier",
+            from.lsn
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn restore(store: &Store, state: &State, checkpoint: &Checkpoint) -> Result<u64, EngineError> {
+    let current = store.paths.current();
+    state.restore(checkpoint.snapshot.clone()).map_err(|what| EngineError::damage(&current, 0, what))?;
+    let mut count = 0;
+    for file in &checkpoint.files {
+        let mut reader = OrderFileReader::open(&store.disk, &store.paths.orders(), store.store_id, file)?;
+        reader.for_each(|lsn, bytes| {
+            let (record, _) = crate::state::record::decode(bytes)?;
+            let Fact::Issued(issued) = &record.fact else {
+                return Err("a record that is not an order".into());
+            };
+            count += 1;
+            state.restore_order(lsn, issued)
+        })?;
+    }
+    if count != checkpoint.orders.orders {
+        let what = format!("its order files hold {count} orders, it says {}", checkpoint.orders.orders);
+        return Err(EngineError::damage(&current, 0, what));
+    }
+    Ok(count)
+}
+
+fn apply_log(
+    store: &Store,
+    state: &State,
+    from: Position,
+    until: Until,
+    report: &mut Report,
+) -> Result<Tail, EngineError> {
+    let wal = store.paths.wal();
+    let mut reader = BlockReader::open(store.disk.clone(), &wal, store.store_id, from)?;
+    loop {
+        let before = reader.position();
+        let Some(block) = reader.next()? else { break };
+        let path = segment_path(&wal, block.seq);
+        if past(until, &block) {
+            let (records, reached) = apply_part(state, &path, &block, until)?;
+            report.records += records;
+            return Ok(Tail { end: Position { lsn: reached, ..before }, last_segment: before.seq, torn: None });
+        }
+        report.records += apply_block(state, &path, &block, |_, _| Ok(()))?;
+    }
+    Ok(reader.tail().expect("the reader has reached the end").clone())
+}
+
+fn past(until: Until, block: &crate::wal::reader::Block<'_>) -> bool {
+    match until {
+        Until::End => false,
+        Until::Lsn(lsn) => block.header.end_lsn > lsn + 1,
+        // A record is never younger than the block that carries it.
+        Until::UnixMs(limit) => block.header.unix_ms > limit,
+    }
+}
+
+/// Applies the records of a block up to the limit; returns their number and the LSN after them.
+fn apply_part(
+    state: &State,
+    path: &Path,
+    block: &crate::wal::reader::Block<'_>,
+    until: Until,
+) -> Result<(u64, u64), EngineError> {
+    let (mut at, mut count) = (0, 0);
+    let mut lsn = block.header.first_lsn;
+    while at < block.body.len() {
+        let damaged = |what| EngineError::damage(path, block.offset, what);
+        let (record, bytes) = crate::state::record::decode(&block.body[at..]).map_err(damaged)?;
+        let stop = match until {
+            Until::End => false,
+            Until::Lsn(limit) => lsn > limit,
+            Until::UnixMs(limit) => record.stamp.unix_ms > limit,
+        };
+        if stop {
+            break;
+        }
+        state.apply(lsn, &record, None).map_err(damaged)?;
+        at += bytes;
+        count += 1;
+        lsn = block.header.first_lsn + (at / crate::state::record::RECORD_UNIT_BYTES) as u64;
+    }
+    Ok((count, lsn))
+}
+
+/// Makes the disk fit the recovered state: zeroes a torn tail, removes what cut-short imports left. Returns what it did,
+/// for the operator.
+pub fn tidy(store: &Store, recovered: &Recovered) -> Result<Vec<String>, EngineError> {
+    let mut done = Vec::new();
+    if let Some(torn) = &recovered.tail.torn {
+        store.disk.zero_range(&torn.path, torn.offset, torn.bytes).at("zero the torn tail of", &torn.path)?;
+        done.push(format!(
+            "{}: a write of {} bytes at offset {} was cut short by a crash and never acknowledged; zeroed",
+            torn.path.display(),
+            torn.bytes,
+            torn.offset
+        ));
+    }
+    for facts in recovered.state.drop_unsealed() {
+        done.push(format!("slab {} of batch {} was never sealed; dropped", facts.slab, facts.batch));
+    }
+    let catalog = recovered.state.catalog.load();
+    let removed = remove_leftovers(&store.paths.slabs(), |slab| catalog.slab(slab).is_some());
+    let slabs = store.paths.slabs();
+    for path in removed.map_err(|fault| std::io::Error::other(fault.to_string())).at("tidy", &slabs)? {
+        done.push(format!("{}: left by an import that did not finish; removed", path.display()));
+    }
+    for dir in [store.paths.root.clone(), store.paths.wal(), store.paths.orders(), store.paths.checkpoints()] {
+        for name in store.disk.list(&dir).at("list", &dir)? {
+            if name.ends_with(".tmp") {
+                let path = dir.join(name);
+                store.disk.remove(&path).at("remove", &path)?;
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// What `croupier wal verify` found.
+#[derive(Debug)]
+pub struct VerifyReport {
+    pub orders: u64,
+    pub records: u64,
+    pub checkpoint_orders: u64,
+    pub skus: u64,
+    pub slabs: u64,
+    pub imported: u64,
+    pub issued: u64,
+    pub free: u64,
+    pub end_lsn: u64,
+    pub torn_bytes: u64,
+    pub digest: Digest,
+    pub took: Duration,
+}
+
+/// Reads everything and checks everything: every checksum, every slab section, every order, and that free + issued =
+/// imported. Changes nothing.
+pub fn verify(dir: &Path, key_file: Option<&Path>) -> Result<VerifyReport, EngineError> {
+    let begun = Instant::now();
+    let store = Store::open(dir, key_file)?;
+    let recovered = recover(&store, store.mapped_slabs(), [1, 1])?;
+    let state = &recovered.state;
+    state.drop_unsealed();
+    let catalog = state.catalog.load();
+    let (mut imported, mut free, mut set) = (0, 0, 0);
+    for slab in catalog.slabs.iter().flatten() {
+        if let Some(mapped) = slab.mapped() {
+            mapped.verify_sections()?;
+        }
+        set += crate::slab::claim::count_set(slab.words());
+    }
+    for sku in &catalog.skus {
+        let stock = sku.stock();
+        imported += stock.imported;
+        free += stock.free;
+    }
+    let orders = state.orders();
+    let mut dealt = 0u64;
+    state.index.for_each(|_, settled| dealt += u64::from(settled.quantity));
+    if set != dealt || free + dealt != imported {
+        let what = format!("{imported} cards imported, {free} free, {set} bits taken, {dealt} cards in orders: these do not add up");
+        return Err(EngineError::damage(dir, 0, what));
+    }
+    Ok(VerifyReport {
+        orders: orders.orders,
+        records: recovered.report.records,
+        checkpoint_orders: recovered.report.checkpoint_orders,
+        skus: catalog.skus.len() as u64,
+        slabs: catalog.slabs.iter().flatten().count() as u64,
+        imported,
+        issued: dealt,
+        free,
+        end_lsn: recovered.tail.end.lsn,
+        torn_bytes: recovered.report.torn_bytes,
+        digest: state.digest(),
+        took: begun.elapsed(),
+    })
+}
+
+/// What `croupier wal replay` did.
+#[derive(Debug)]
+pub struct ReplayReport {
+    pub records: u64,
+    pub orders: u64,
+    pub end_lsn: u64,
+    pub digest: Digest,
+    pub into: Option<PathBuf>,
+    pub took: Duration,
+}
+
+/// Replays checkpoint and log up to `until`. With `into`, that state becomes a store of its own in an empty directory,
+/// with the same identity and key; the original stays as it is.
+pub fn replay(
+    dir: &Path,
+    key_file: Option<&Path>,
+    until: Until,
+    into: Option<&Path>,
+    segment_bytes: u64,
+) -> Result<ReplayReport, EngineError> {
+    let begun = Instant::now();
+    let store = Store::open(dir, key_file)?;
+    let recovered = recover_until(&store, Box::new(BitsOnly), [1, 1], until)?;
+    recovered.state.drop_unsealed();
+    if let Some(into) = into {
+        write_copy(&store, &recovered, key_file, into, segment_bytes)?;
+    }
+    Ok(ReplayReport {
+        records: recovered.report.records,
+        orders: recovered.state.orders().orders,
+        end_lsn: recovered.tail.end.lsn,
+        digest: recovered.state.digest(),
+        into: into.map(Path::to_path_buf),
+        took: begun.elapsed(),
+    })
+}
+
+/// A store in `into` whose checkpoint is the recovered state and whose log begins behind it.
+fn write_copy(
+    store: &Store,
+    recovered: &Recovered,
+    key_file: Option<&Path>,
+    into: &Path,
+    segment_bytes: u64,
+) -> Result<(), EngineError> {
+    init_copy(into, store, key_file, segment_bytes)?;
+    let copy = Store::open(into, key_file)?;
+    let catalog = recovered.state.catalog.load();
+    for slab in catalog.slabs.iter().flatten() {
+        let name = slab_file_name(slab.facts.slab);
+        let (from, to) = (store.paths.slabs().join(&name), copy.paths.slabs().join(&name));
+        std::fs::copy(&from, &to).at("copy a slab to", &to)?;
+        std::fs::File::open(&to).and_then(|file| file.sync_all()).at("sync", &to)?;
+        let mapped = Slab::open(&to, &copy.vault, None)?;
+        if mapped.header_hash() != slab.facts.header_hash {
+            return Err(EngineError::damage(&from, 0, "the slab is not the one that the log names"));
+        }
+    }
+    crate::wal::disk::sync_dir(&copy.paths.slabs()).at("sync", &copy.paths.slabs())?;
+    let orders = copy_orders(store, recovered, &copy)?;
+    let state = &recovered.state;
+    let end = Position { lsn: recovered.tail.end.lsn, epoch: recovered.tail.end.epoch, ..Position::START };
+    let (snapshot, all) = (state.snapshot(), state.orders());
+    checkpoint::install(&copy, end, snapshot, all, orders)
+}
+
+/// All orders of the recovered state as one order file, with the records as they were logged.
+fn copy_orders(
+    store: &Store,
+    recovered: &Recovered,
+    copy: &Store,
+) -> Result<Vec<checkpoint::OrderFile>, EngineError> {
+    let end_lsn = recovered.tail.end.lsn;
+    let mut writer = OrderFileWriter::begin(&copy.disk, &copy.paths.orders(), copy.store_id)?;
+    let checkpoint = checkpoint::load_current(&store.disk, &store.paths, store.store_id)?;
+    let mut failed = None;
+    let mut put = |lsn: u64, record: &[u8]| {
+        writer.put(lsn, record).map_err(|error| {
+            let told = error.to_string();
+            failed = Some(error);
+            told
+        })
+    };
+    for file in checkpoint.iter().flat_map(|checkpoint| &checkpoint.files) {
+        let mut reader = OrderFileReader::open(&store.disk, &store.paths.orders(), store.store_id, file)?;
+        reader.for_each(&mut put)?;
+    }
+    let from = checkpoint.map_or(Position::START, |checkpoint| checkpoint.end);
+    let mut reader = BlockReader::open(store.disk.clone(), &store.paths.wal(), store.store_id, from)?;
+    'log: while let Some(block) = reader.next()? {
+        let mut at = 0;
+        while at < block.body.len() {
+            let lsn = block.header.first_lsn + (at / crate::state::record::RECORD_UNIT_BYTES) as u64;
+            if lsn >= end_lsn {
+                break 'log;
+            }
+            let path = segment_path(&store.paths.wal(), block.seq);
+            let damaged = |what| EngineError::damage(&path, block.offset, what);
+            let (record, bytes) = crate::state::record::decode(&block.body[at..]).map_err(damaged)?;
+            if let Fact::Issued(_) = record.fact {
+                put(lsn, &block.body[at..at + bytes]).map_err(damaged)?;
+            }
+            at += bytes;
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    Ok(writer.publish(1, end_lsn)?.into_iter().collect())
+}

@@ -1,0 +1,233 @@
+//! The server: sockets, cores, and the life of the process around one engine.
+//!
+//! The only place that knows sockets and wire messages. Reading order: `core` (a thread's body: accepting, dealing,
+//! answering), `connection` (bytes in, bytes out), `translate` (wire ⇄ domain), `control` (the cold requests).
+
+pub mod connection;
+pub mod control;
+pub mod core;
+pub mod ops;
+pub mod translate;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Cores};
+use crate::engine::Engine;
+use crate::error::{EngineError, IoContext as _};
+use crate::recovery::Report;
+use crate::state::Digest;
+use crate::wal::log::Subscriber;
+use core::CoreShared;
+
+/// How long a stop waits for orders in flight.
+const DRAIN_WAIT: Duration = Duration::from_secs(10);
+/// How often the checkpointer looks for sealed segments.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
+
+/// What a clean stop did.
+#[derive(Debug)]
+pub struct StopReport {
+    /// State digest at the end.
+    pub digest: Digest,
+    /// Orders of the store.
+    pub orders: u64,
+    /// The LSN after the last record.
+    pub end_lsn: u64,
+    pub took: Duration,
+}
+
+/// A wake-up that threads wait for.
+#[derive(Default)]
+struct Flag {
+    set: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Flag {
+    fn raise(&self) {
+        *self.set.lock().expect("no one panics with this lock") = true;
+        self.told.notify_all();
+    }
+
+    /// Waits at most `limit`; true when raised.
+    fn wait(&self, limit: Duration) -> bool {
+        let set = self.set.lock().expect("no one panics with this lock");
+        *self.told.wait_timeout_while(set, limit, |set| !*set).expect("no one panics with this lock").0
+    }
+}
+
+/// A running server.
+pub struct Server {
+    engine: Arc<Engine>,
+    cores: Arc<[Arc<CoreShared>]>,
+    listen: SocketAddr,
+    ops: SocketAddr,
+    recovered: Report,
+    stop: Arc<AtomicBool>,
+    halted: Arc<Flag>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    cold: Mutex<Option<tokio::runtime::Runtime>>,
+}
+
+/// Recovers the store of `config`, starts every thread and returns once it listens.
+pub fn start(config: Config) -> Result<Server, EngineError> {
+    let cpus = allowed_cpus();
+    let count = match config.cores {
+        Cores::All => cpus.len() as u32,
+        Cores::N(count) => count,
+    };
+    let cores: Arc<[Arc<CoreShared>]> =
+        (0..count).map(|_| Arc::new(CoreShared::new(config.lane_orders_max as usize))).collect();
+    let subscribers: Vec<Arc<Subscriber>> = cores.iter().map(|core| core.subscriber.clone()).collect();
+    // Before the store is touched: a taken port changes nothing on disk.
+    let (listeners, listen) = core::listen(config.listen, count)?;
+    let (ops_listener, ops) = ops::listen(config.ops)?;
+    let (engine, recovered) = Engine::open(config, count, subscribers)?;
+    let engine = Arc::new(engine);
+    if engine.config.routes.is_some() {
+        engine.reload_routes()?;
+    }
+    let cold = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(16)
+        .thread_name("croupier-cold")
+        .enable_all()
+        .build()
+        .at("start the cold threads for", &engine.config.data)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let halted = Arc::new(Flag::default());
+    cold.spawn(ops::serve(ops_listener, engine.clone(), cores.clone()));
+    let mut threads = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let body = core::Body {
+            index: index as u16,
+            cpu: cpus.get(index % cpus.len()).copied(),
+            engine: engine.clone(),
+            cores: cores.clone(),
+            listener,
+            cold: cold.handle().clone(),
+            stop: stop.clone(),
+        };
+        let thread = std::thread::Builder::new().name(format!("croupier-{index}")).spawn(move || body.run());
+        threads.push(thread.at("start a core's thread for", &engine.config.data)?);
+    }
+    threads.push(spawn_checkpointer(&engine, &halted)?);
+    Ok(Server {
+        engine,
+        cores,
+        listen,
+        ops,
+        recovered,
+        stop,
+        halted,
+        threads: Mutex::new(threads),
+        cold: Mutex::new(Some(cold)),
+    })
+}
+
+/// CPUs this process may run on.
+fn allowed_cpus() -> Vec<usize> {
+    let set = rustix::thread::sched_getaffinity(None);
+    let cpus: Vec<usize> =
+        set.map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()).unwrap_or_default();
+    if cpus.is_empty() { vec![0] } else { cpus }
+}
+
+fn spawn_checkpointer(engine: &Arc<Engine>, halted: &Arc<Flag>) -> Result<JoinHandle<()>, EngineError> {
+    let (engine, halted) = (engine.clone(), halted.clone());
+    let dir = engine.config.data.clone();
+    let body = move || {
+        let mut folded_before = engine.log.segment_in_use();
+        while !halted.wait(CHECKPOINT_EVERY) {
+            let in_use = engine.log.segment_in_use();
+            if in_use - folded_before < u64::from(engine.config.checkpoint_segments) {
+                continue;
+            }
+            match engine.fold(false) {
+                Ok(Some(folded)) => {
+                    tracing::info!(records = folded.records, orders = folded.orders, took = ?folded.took, "checkpoint made");
+                }
+                Ok(None) => {}
+                // The store goes on without: the log simply stays longer.
+                Err(error) => tracing::error!(%error, "no checkpoint could be made"),
+            }
+            folded_before = in_use;
+        }
+    };
+    std::thread::Builder::new().name("croupier-fold".into()).spawn(body).at("start the checkpointer for", &dir)
+}
+
+impl Server {
+    /// Where orders come in.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where operators ask.
+    pub fn ops_addr(&self) -> SocketAddr {
+        self.ops
+    }
+
+    /// What the start read.
+    pub fn recovered(&self) -> &Report {
+        &self.recovered
+    }
+
+    /// The engine, for embedding.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Reads the configured route table again; the new version, or `None` when it is in force already.
+    pub fn reload_routes(&self) -> Result<Option<u32>, EngineError> {
+        self.engine.reload_routes()
+    }
+
+    /// Blocks until the log's writer has failed; then says why. `None` when the server was stopped instead.
+    pub fn wait_failed(&self) -> Option<EngineError> {
+        loop {
+            if let Some(why) = self.engine.log.failure() {
+                return Some(EngineError::WriterFailed(why.into()));
+            }
+            if self.halted.wait(Duration::from_millis(100)) {
+                return None;
+            }
+        }
+    }
+
+    /// Refuses new orders, answers those in flight, ends every thread, makes the log durable and a checkpoint of it.
+    pub fn stop(&self) -> Result<StopReport, EngineError> {
+        let begun = Instant::now();
+        self.engine.draining.store(true, Ordering::Relaxed);
+        while begun.elapsed() < DRAIN_WAIT && self.cores.iter().any(|core| core.is_busy()) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.stop.store(true, Ordering::Release);
+        self.halted.raise();
+        self.cores.iter().for_each(|core| core.notify.notify_one());
+        for thread in self.threads.lock().expect("no one panics with this lock").drain(..) {
+            if thread.join().is_err() {
+                return Err(EngineError::WriterFailed("a core's thread panicked".into()));
+            }
+        }
+        if let Some(cold) = self.cold.lock().expect("no one panics with this lock").take() {
+            cold.shutdown_timeout(Duration::from_secs(2));
+        }
+        self.engine.log.stop()?;
+        // No one deals any more: what was folded must be what is live.
+        let folded = self.engine.fold(true)?;
+        let digest = self.engine.digest();
+        if let Some(folded) = &folded
+            && folded.digest != digest
+        {
+            let what = format!("the live state ({digest}) is not what the log says ({})", folded.digest);
+            return Err(EngineError::damage(&self.engine.config.data, 0, what));
+        }
+        let orders = self.engine.state.orders().orders;
+        Ok(StopReport { digest, orders, end_lsn: self.engine.log.end(), took: begun.elapsed() })
+    }
+}

@@ -1,0 +1,374 @@
+//! The state and the one function that changes it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arc_swap::ArcSwap;
+
+use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
+use super::index::{Claim, OrderIndex, Place, Settled};
+use super::record::{Fact, Issued, Record};
+use crate::slab::claim;
+
+/// What a dealer has taken in memory before the record was written (DESIGN, rule 2): the order's place in the index, and
+/// with it the credits and claim bits of the cards that the record names.
+pub struct Promise(pub Place);
+
+/// The order of the route table as the log tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoutesFact {
+    pub version: u32,
+    pub toml: String,
+}
+
+/// The part that only cold paths touch.
+#[derive(Default)]
+pub struct Ledger {
+    pub batches: BTreeMap<u32, Batch>,
+    /// Slabs whose batch is not sealed yet.
+    pub unsealed: Vec<SlabFacts>,
+    pub routes: RoutesFact,
+    pub epoch: u64,
+    pub(super) names: HashMap<String, u32>,
+    pools: u32,
+    pub slab_max: u32,
+    pub batch_max: u32,
+}
+
+/// Orders that a checkpoint has counted and that are not in the index (see docs/checkpoint-format.md).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSeed {
+    pub orders: u64,
+    pub orders_sum: u128,
+}
+
+/// Everything the store knows.
+pub struct State {
+    pub catalog: ArcSwap<Catalog>,
+    pub index: OrderIndex,
+    pub(super) seed: StateSeed,
+    ledger: Mutex<Ledger>,
+    source: Box<dyn SlabSource>,
+}
+
+impl State {
+    /// An empty state. `orders`: how many to expect; `hash_seed` keys the index.
+    pub fn new(source: Box<dyn SlabSource>, orders: u64, hash_seed: [u64; 2], seed: StateSeed) -> State {
+        State {
+            catalog: ArcSwap::default(),
+            index: OrderIndex::new(orders, hash_seed),
+            seed,
+            ledger: Mutex::default(),
+            source,
+        }
+    }
+
+    /// The cold part.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("no one panics with this lock")
+    }
+
+    /// A SKU by name.
+    pub fn sku_by_name(&self, name: &str) -> Option<u32> {
+        self.ledger().names.get(name).copied()
+    }
+
+    /// The fact at `lsn` becomes part of the state. The only way to change it, live, in recovery and in checkpoints.
+    ///
+    /// `promise` is there when the cards and the order's place have been taken before, by the dealer that wrote the
+    /// record; without it this takes them, and finds a card that goes to two orders or an order that is dealt twice.
+    /// The error says what in the record cannot be.
+    pub fn apply(&self, lsn: u64, record: &Record<'_>, promise: Option<Promise>) -> Result<(), String> {
+        match &record.fact {
+            Fact::Issued(issued) => self.apply_issued(lsn, issued, promise).map(|_| ()),
+            Fact::Started { epoch, .. } => {
+                self.ledger().epoch = *epoch;
+                Ok(())
+            }
+            Fact::SkuCreated { sku, name } => self.apply_sku(*sku, name),
+            Fact::SlabAdded { slab, sku, batch, pool, cards, class_bytes, header_hash } => {
+                let facts = SlabFacts {
+                    slab: *slab,
+                    sku: *sku,
+                    batch: *batch,
+                    pool: *pool,
+                    cards: *cards,
+                    class_bytes: *class_bytes,
+                    header_hash: *header_hash,
+                };
+                let mut ledger = self.ledger();
+                ledger.slab_max = ledger.slab_max.max(*slab);
+                ledger.batch_max = ledger.batch_max.max(*batch);
+                ledger.unsealed.push(facts);
+                Ok(())
+            }
+            Fact::BatchSealed { batch, sku, pool, cards, slabs, label, pool_name } => {
+                let sealed = Batch {
+                    batch: *batch,
+                    sku: *sku,
+                    pool: *pool,
+                    cards: *cards,
+                    label: (*label).into(),
+                    sealed_unix_ms: record.stamp.unix_ms,
+                };
+                self.apply_batch(sealed, *slabs, pool_name)
+            }
+            Fact::RoutesLoaded { version, toml } => {
+                self.ledger().routes = RoutesFact { version: *version, toml: (*toml).into() };
+                Ok(())
+            }
+        }
+    }
+
+    /// The part of [`apply`](Self::apply) for orders; tells what the index now says of the order.
+    #[inline]
+    pub fn apply_issued(&self, lsn: u64, issued: &Issued<'_>, promise: Option<Promise>) -> Result<Settled, String> {
+        let place = match promise {
+            Some(Promise(place)) => place,
+            None => self.keep_promise(issued)?,
+        };
+        let id = issued.order_id;
+        if issued.quantity == 1 {
+            let run = issued.runs.iter().next().ok_or("an order without cards")?;
+            Ok(self.index.settle_one(place, id, lsn, run.slab, run.slot))
+        } else {
+            let mut cards = Vec::with_capacity(issued.quantity.into());
+            for run in issued.runs.iter() {
+                cards.extend((run.slot..run.slot + run.count).map(|slot| (run.slab, slot)));
+            }
+            Ok(self.index.settle_many(place, id, lsn, cards.into_iter()))
+        }
+    }
+
+    /// Takes what a dealer would have taken: when the record comes from the disk.
+    fn keep_promise(&self, issued: &Issued<'_>) -> Result<Place, String> {
+        let catalog = self.catalog.load();
+        let mut cards = 0u64;
+        for run in issued.runs.iter() {
+            let slab = catalog.slab(run.slab).ok_or_else(|| format!("an order has cards of slab {}, which is not there", run.slab))?;
+            let end = u64::from(run.slot) + u64::from(run.count);
+            if end > slab.facts.cards.into() || slab.facts.sku != issued.sku {
+                return Err(format!("an order of SKU {} has cards that slab {} does not have", issued.sku, run.slab));
+            }
+            for slot in run.slot..run.slot + run.count {
+                if !claim::set(slab.words(), slot) {
+                    return Err(format!("card {}:{slot} goes to two orders", run.slab));
+                }
+            }
+            if slab.pool.take_credits(run.count.into()) != u64::from(run.count) {
+                return Err(format!("the count of free cards of SKU {} falls below zero", issued.sku));
+            }
+            cards += u64::from(run.count);
+        }
+        if cards != u64::from(issued.quantity) || cards == 0 {
+            return Err(format!("an order of {} cards has {cards}", issued.quantity));
+        }
+        match self.index.claim(self.index.hash(issued.order_id)) {
+            Claim::Ours(place) => Ok(place),
+            _ => Err("an order is dealt twice".into()),
+        }
+    }
+
+    fn apply_sku(&self, sku: u32, name: &str) -> Result<(), String> {
+        let mut ledger = self.ledger();
+        let mut catalog = Catalog::clone(&self.catalog.load());
+        if sku as usize != catalog.skus.len() + 1 {
+            return Err(format!("SKU {sku} is created as number {}", catalog.skus.len() + 1));
+        }
+        if ledger.names.insert(name.into(), sku).is_some() {
+            return Err(format!("SKU {name:?} is created twice"));
+        }
+        let main = Pool::new(sku, 0, MAIN_POOL, ledger.pools);
+        ledger.pools += 1;
+        catalog.skus.push(Arc::new(SkuState {
+            sku,
+            name: name.into(),
+            pools: ArcSwap::from_pointee(vec![main]),
+            imported: 0.into(),
+        }));
+        catalog.version += 1;
+        self.catalog.store(Arc::new(catalog));
+        Ok(())
+    }
+
+    /// The pool of a SKU by index, made when it is the next one.
+    fn pool(&self, ledger: &mut Ledger, sku: &SkuState, index: u16, name: &str) -> Result<Arc<Pool>, String> {
+        let pools = sku.pools.load();
+        if let Some(pool) = pools.get(usize::from(index)) {
+            return if pool.name == name { Ok(pool.clone()) } else { Err(format!("pool {index} is called {:?} and {name:?}", pool.name)) };
+        }
+        if usize::from(index) != pools.len() {
+            return Err(format!("pool {index} of SKU {} comes before pool {}", sku.sku, pools.len()));
+        }
+        let made = Pool::new(sku.sku, index, name, ledger.pools);
+        ledger.pools += 1;
+        let mut longer = Vec::clone(&pools);
+        longer.push(made.clone());
+        sku.pools.store(Arc::new(longer));
+        Ok(made)
+    }
+
+    fn apply_batch(&self, batch: Batch, slabs: u32, pool_name: &str) -> Result<(), String> {
+        let mut ledger = self.ledger();
+        let (ours, others): (Vec<_>, Vec<_>) =
+            ledger.unsealed.drain(..).partition(|facts| facts.batch == batch.batch);
+        ledger.unsealed = others;
+        let cards: u64 = ours.iter().map(|facts| u64::from(facts.cards)).sum();
+        if ours.len() != slabs as usize || cards != batch.cards {
+            return Err(format!("batch {} is sealed with {slabs} slabs of {} cards, but has {} of {cards}", batch.batch, batch.cards, ours.len()));
+        }
+        self.seal_slabs(&mut ledger, &batch, ours, pool_name, |_| None)?;
+        ledger.batches.insert(batch.batch, batch);
+        Ok(())
+    }
+
+    /// Opens the slabs and makes them sellable: slabs first, then the count of what is free.
+    fn seal_slabs(
+        &self,
+        ledger: &mut Ledger,
+        batch: &Batch,
+        slabs: Vec<SlabFacts>,
+        pool_name: &str,
+        words_of: impl Fn(u32) -> Option<Vec<u64>>,
+    ) -> Result<(), String> {
+        let mut catalog = Catalog::clone(&self.catalog.load());
+        let sku = catalog.sku(batch.sku).cloned().ok_or_else(|| format!("batch of SKU {}, which is not there", batch.sku))?;
+        let pool = self.pool(ledger, &sku, batch.pool, pool_name)?;
+        let mut list = Vec::clone(&pool.slabs.load());
+        let (mut cards, mut free) = (0, 0);
+        for facts in slabs {
+            if facts.sku != batch.sku || facts.pool != batch.pool {
+                return Err(format!("slab {} is of another SKU or pool than its batch", facts.slab));
+            }
+            let body = self.source.body(&facts).map_err(|error| error.to_string())?;
+            let slab = Arc::new(SlabState::new(facts, body, pool.clone()));
+            if let Some(words) = words_of(facts.slab) {
+                for (word, value) in slab.words().iter().zip(words) {
+                    word.store(value, Ordering::Relaxed);
+                }
+            }
+            let at = facts.slab as usize;
+            if catalog.slabs.len() <= at {
+                catalog.slabs.resize(at + 1, None);
+            }
+            if catalog.slabs[at].replace(slab.clone()).is_some() {
+                return Err(format!("slab {at} is added twice"));
+            }
+            cards += u64::from(facts.cards);
+            free += u64::from(facts.cards) - claim::count_set(slab.words());
+            list.push(slab);
+        }
+        catalog.version += 1;
+        sku.imported.fetch_add(cards, Ordering::Relaxed);
+        pool.slabs.store(Arc::new(list));
+        self.catalog.store(Arc::new(catalog));
+        // Last: whoever gets a credit finds the slab.
+        pool.add_credits(free);
+        Ok(())
+    }
+
+    /// Puts back what a checkpoint holds. Only on an empty state.
+    pub fn restore(&self, snapshot: Snapshot) -> Result<(), String> {
+        for sku in &snapshot.skus {
+            self.apply_sku(sku.sku, &sku.name)?;
+            let mut ledger = self.ledger();
+            let state = self.catalog.load().sku(sku.sku).cloned().ok_or("a SKU just made is not there")?;
+            for (index, pool) in sku.pools.iter().enumerate() {
+                self.pool(&mut ledger, &state, index as u16, pool)?;
+            }
+        }
+        let mut ledger = self.ledger();
+        let mut words: HashMap<u32, Vec<u64>> = HashMap::new();
+        let mut by_batch: HashMap<u32, Vec<SlabFacts>> = HashMap::new();
+        for (facts, bits) in snapshot.slabs {
+            words.insert(facts.slab, bits);
+            by_batch.entry(facts.batch).or_default().push(facts);
+            ledger.slab_max = ledger.slab_max.max(facts.slab);
+        }
+        for batch in snapshot.batches {
+            let slabs = by_batch.remove(&batch.batch).unwrap_or_default();
+            let sku = self.catalog.load().sku(batch.sku).cloned().ok_or("a batch of a SKU that is not there")?;
+            let pool_name = sku.pools.load().get(usize::from(batch.pool)).map(|pool| pool.name.clone());
+            let pool_name = pool_name.ok_or("a batch of a pool that is not there")?;
+            self.seal_slabs(&mut ledger, &batch, slabs, &pool_name, |slab| words.get(&slab).cloned())?;
+            ledger.batch_max = ledger.batch_max.max(batch.batch);
+            ledger.batches.insert(batch.batch, batch);
+        }
+        if let Some((batch, _)) = by_batch.into_iter().next() {
+            return Err(format!("slabs of batch {batch}, which is not there"));
+        }
+        ledger.unsealed = snapshot.unsealed;
+        ledger.slab_max = ledger.unsealed.iter().map(|facts| facts.slab).fold(ledger.slab_max, u32::max);
+        ledger.batch_max = ledger.unsealed.iter().map(|facts| facts.batch).fold(ledger.batch_max, u32::max);
+        ledger.routes = snapshot.routes;
+        ledger.epoch = snapshot.epoch;
+        Ok(())
+    }
+
+    /// What a checkpoint holds. Only when no order is in flight.
+    pub fn snapshot(&self) -> Snapshot {
+        let ledger = self.ledger();
+        let catalog = self.catalog.load();
+        Snapshot {
+            skus: catalog
+                .skus
+                .iter()
+                .map(|sku| SkuSnapshot {
+                    sku: sku.sku,
+                    name: sku.name.clone(),
+                    pools: sku.pools.load().iter().map(|pool| pool.name.clone()).collect(),
+                })
+                .collect(),
+            batches: ledger.batches.values().cloned().collect(),
+            slabs: catalog
+                .slabs
+                .iter()
+                .flatten()
+                .map(|slab| {
+                    let words = slab.words().iter().map(|word| word.load(Ordering::Relaxed)).collect();
+                    (slab.facts, words)
+                })
+                .collect(),
+            unsealed: ledger.unsealed.clone(),
+            routes: ledger.routes.clone(),
+            epoch: ledger.epoch,
+        }
+    }
+
+    /// Puts back an order that a checkpoint holds; its cards are among the restored bits.
+    pub fn restore_order(&self, lsn: u64, issued: &Issued<'_>) -> Result<(), String> {
+        match self.index.claim(self.index.hash(issued.order_id)) {
+            Claim::Ours(place) => self.apply_issued(lsn, issued, Some(Promise(place))).map(|_| ()),
+            _ => Err("an order stands twice in the order files".into()),
+        }
+    }
+
+    /// Forgets imports that a crash cut short; returns their slabs. At the end of recovery.
+    pub fn drop_unsealed(&self) -> Vec<SlabFacts> {
+        std::mem::take(&mut self.ledger().unsealed)
+    }
+}
+
+/// Name of the pool that every SKU has.
+pub const MAIN_POOL: &str = "main";
+
+/// A SKU as a checkpoint holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkuSnapshot {
+    pub sku: u32,
+    pub name: String,
+    pub pools: Vec<String>,
+}
+
+/// The state without its orders, as plain values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub skus: Vec<SkuSnapshot>,
+    pub batches: Vec<Batch>,
+    pub slabs: Vec<(SlabFacts, Vec<u64>)>,
+    /// Slabs whose batch was not sealed yet.
+    pub unsealed: Vec<SlabFacts>,
+    pub routes: RoutesFact,
+    pub epoch: u64,
+}

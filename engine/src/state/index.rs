@@ -1,0 +1,639 @@
+//! The order index: which orders there are and what they got. Lock-free, insert-only, grows without a pause.
+//!
+//! An order id is for ever (DESIGN, rule 6), so nothing is ever removed. Any dealer may deal any order, so the index is
+//! shared; it must let exactly one of two dealers that hold the same id go on.
+//!
+//! # Shape
+//!
+//! `SHARDS` shards by hash; a shard is one table of 32-byte entries with linear probing, or, while it grows, two:
+//!
+//! ```text
+//! shard ──► table (new) ──older──► table (frozen) ──older──► none
+//! ```
+//!
+//! An entry's `state` word is the only one that is fought over:
+//!
+//! ```text
+//! EMPTY ──claim──► CLAIMED(tag of the id) ──settle──► SETTLED(lsn, cards known)
+//!   └────freeze──► FROZEN
+//! ```
+//!
+//! # The interleavings that matter
+//!
+//! * **Two claims of one id in one table** probe the same entries from the same start, so they meet at the first EMPTY
+//!   one: one `compare_exchange` wins, the loser sees CLAIMED with its own tag and reports [`Claim::InFlight`].
+//! * **Two claims of one id, one still in the old table, one already in the new.** Whoever goes on to the new table has
+//!   first *frozen* the EMPTY entry that ended its probe of the old one. If the other claims that entry first, the
+//!   freeze fails and finds the claim; if the freeze is first, the other's claim fails and it goes to the new table too.
+//! * **A reader while entries move.** `older` is loaded before the new table is probed; if it is already gone, all its
+//!   entries are in the new table; if not, they are still in the old one, which only ever loses its link.
+//!
+//! CLAIMED lasts for a part of one dealer turn (from the claim until its records have their LSNs). A table with CLAIMED
+//! entries is not moved yet; the next insert into the shard tries again. Should the new table fill up before that, a
+//! claim answers [`Claim::InFlight`]: the order comes back in the next turn, when this turn's claims are settled.
+//!
+//! Invariant: `used ≤ limit < entries`, also while the older table's entries (at most its own `limit`) are still to
+//! come. So a probe always ends at an entry that is EMPTY or FROZEN.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::sync::Arc;
+
+const EMPTY: u64 = 0;
+const FROZEN: u64 = 1;
+/// Low two bits of a claimed entry; the rest is the tag.
+const CLAIMED: u64 = 2;
+/// Low two bits of a settled entry; then 14 bits of quantity, then 48 bits of LSN.
+const SETTLED: u64 = 3;
+const KIND_BITS: u64 = 3;
+const LSN_BITS_MAX: u64 = 1 << 48;
+
+/// What an order got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub lsn: u64,
+    /// Number of cards.
+    pub quantity: u16,
+    cards: u64,
+}
+
+/// What came of trying to claim an id.
+pub enum Claim {
+    /// The id is ours: settle it in this turn.
+    Ours(Place),
+    /// Somebody else has just claimed it and not settled it yet: ask again soon.
+    InFlight,
+    /// It has been dealt before.
+    Known(Settled),
+}
+
+/// A claimed entry, to be settled.
+#[must_use = "a claimed entry must be settled in the same turn"]
+pub struct Place {
+    table: Arc<Table>,
+    index: usize,
+}
+
+#[derive(Default)]
+struct Entry {
+    id_high: AtomicU64,
+    id_low: AtomicU64,
+    /// One card: slab and slot. More: place in the arena.
+    cards: AtomicU64,
+    state: AtomicU64,
+}
+
+struct Table {
+    entries: Box<[Entry]>,
+    /// Entries taken so far, reserved before they are claimed. At `limit` the table is full and the next one is made.
+    used: AtomicUsize,
+    limit: usize,
+    /// Entries that moving the older table may still bring.
+    room_for_older: usize,
+    older: ArcSwapOption<Table>,
+}
+
+impl Table {
+    fn new(capacity: usize, older: Option<Arc<Table>>) -> Arc<Table> {
+        let limit = capacity * 7 / 8;
+        let room_for_older = older.as_ref().map_or(0, |older| older.limit);
+        assert!(room_for_older < limit, "a newer table is larger");
+        Arc::new(Table {
+            entries: (0..capacity).map(|_| Entry::default()).collect(),
+            used: AtomicUsize::new(0),
+            limit,
+            room_for_older,
+            older: ArcSwapOption::new(older),
+        })
+    }
+
+    /// Multiply-shift: any capacity, and order of hashes is order of entries, so that moving is nearly sequential.
+    fn start(&self, spread: u64) -> usize {
+        ((u128::from(spread) * self.entries.len() as u128) >> 64) as usize
+    }
+
+    /// Takes one of the entries below the limit; while an older table is linked, its entries have theirs already.
+    fn reserve(&self, older_linked: bool) -> bool {
+        let kept = if older_linked { self.limit - self.room_for_older } else { self.limit };
+        // Relaxed: a count, not a guard.
+        if self.used.fetch_add(1, Ordering::Relaxed) < kept {
+            return true;
+        }
+        self.used.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    fn after(&self, index: usize) -> usize {
+        if index + 1 == self.entries.len() { 0 } else { index + 1 }
+    }
+}
+
+/// What a probe of one table found.
+enum Probe {
+    /// The first entry that ends the search: EMPTY when it was looked at.
+    Vacant(usize),
+    /// The search ends at a FROZEN entry: the id can only be in a newer table.
+    Frozen,
+    InFlight,
+    Known(Settled),
+}
+
+/// An id's hash, split into what each level uses.
+#[derive(Clone, Copy)]
+pub struct Hashed {
+    id: u128,
+    shard: usize,
+    spread: u64,
+    tag: u64,
+}
+
+/// The index of one store.
+pub struct OrderIndex {
+    shards: Box<[ArcSwap<Table>]>,
+    arena: Arena,
+    keys: (u64, u64),
+}
+
+/// Shards of the index: each grows by itself, so no growth is long and not all grow at once.
+#[cfg(not(croupier_loom))]
+pub const SHARDS: usize = 4096;
+#[cfg(croupier_loom)]
+pub const SHARDS: usize = 1;
+/// Entries a shard begins with.
+const SHARD_ENTRIES_MIN: usize = 32;
+
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+impl OrderIndex {
+    /// An empty index with room for about `orders` without growing. `seed` keys the hash, so that callers who choose
+    /// ids cannot choose collisions.
+    pub fn new(orders: u64, seed: [u64; 2]) -> OrderIndex {
+        // A quarter above the mean, so that few shards grow at once after a start.
+        let capacity = (orders as usize / SHARDS * 10 / 7).max(SHARD_ENTRIES_MIN);
+        OrderIndex {
+            shards: (0..SHARDS).map(|_| ArcSwap::new(Table::new(capacity, None))).collect(),
+            arena: Arena::default(),
+            keys: (seed[0] | 1, seed[1] | 1),
+        }
+    }
+
+    /// Hashes an id once; all else takes the result.
+    pub fn hash(&self, id: u128) -> Hashed {
+        let (low, high) = (id as u64, (id >> 64) as u64);
+        let mixed = fold(low ^ self.keys.0, high ^ self.keys.1);
+        let spread = fold(mixed ^ self.keys.1, 0x9e37_79b9_7f4a_7c15 ^ low.rotate_left(32));
+        let tag = fold(spread ^ self.keys.0, 0xd6e8_feb8_6659_fd93 ^ high);
+        Hashed { id, shard: (tag >> 48) as usize % SHARDS, spread, tag: tag << 2 }
+    }
+
+    /// Loads the first cache line a look-up will need, so that a batch of look-ups waits for memory once, not each.
+    pub fn touch(&self, hashed: Hashed) -> u64 {
+        let table = self.shards[hashed.shard].load();
+        // Relaxed: the value does not matter, only that the line comes.
+        table.entries[table.start(hashed.spread)].state.load(Ordering::Relaxed)
+    }
+
+    /// What is known of an id. `None` also while it is in flight.
+    pub fn get(&self, hashed: Hashed) -> Option<Settled> {
+        match self.find(hashed) {
+            Claim::Known(settled) => Some(settled),
+            _ => None,
+        }
+    }
+
+    /// True when the id has been claimed or settled; cheaper than [`claim`](Self::claim) and changes nothing.
+    pub fn look(&self, hashed: Hashed) -> Option<Claim> {
+        match self.find(hashed) {
+            Claim::Ours(_) => None,
+            found => Some(found),
+        }
+    }
+
+    /// `Ours` stands for "not there" here; its place is never used.
+    fn find(&self, hashed: Hashed) -> Claim {
+        let table = self.shards[hashed.shard].load();
+        // Before the probe: see the module, third interleaving.
+        let older = table.older.load();
+        match probe(&table, hashed) {
+            Probe::Known(settled) => return Claim::Known(settled),
+            Probe::InFlight => return Claim::InFlight,
+            Probe::Vacant(_) | Probe::Frozen => {}
+        }
+        if let Some(older) = older.as_ref() {
+            match probe(older, hashed) {
+                Probe::Known(settled) => return Claim::Known(settled),
+                Probe::InFlight => return Claim::InFlight,
+                Probe::Vacant(_) | Probe::Frozen => {}
+            }
+        }
+        drop(older);
+        Claim::Ours(Place { table: Arc::clone(&table), index: usize::MAX })
+    }
+
+    /// Claims an id, or says who has it. Lock-free: every retry means that another thread got on.
+    pub fn claim(&self, hashed: Hashed) -> Claim {
+        let shard = &self.shards[hashed.shard];
+        loop {
+            let table = shard.load_full();
+            // Before the probe: see the module, third interleaving.
+            let older = table.older.load_full();
+            if let Some(older) = &older {
+                match freeze_probe(older, hashed) {
+                    Probe::Known(settled) => return Claim::Known(settled),
+                    Probe::InFlight => return Claim::InFlight,
+                    Probe::Vacant(_) | Probe::Frozen => {}
+                }
+                self.try_move(&table, older);
+            }
+            match probe(&table, hashed) {
+                Probe::Known(settled) => return Claim::Known(settled),
+                Probe::InFlight => return Claim::InFlight,
+                Probe::Frozen => {}
+                Probe::Vacant(index) => {
+                    if table.reserve(older.is_some()) {
+                        let claimed = hashed.tag | CLAIMED;
+                        let state = &table.entries[index].state;
+                        // Relaxed: nothing is published by a claim; settle publishes.
+                        if state.compare_exchange(EMPTY, claimed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                            return Claim::Ours(Place { table, index });
+                        }
+                        table.used.fetch_sub(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    if !self.grow(shard, &table) {
+                        return Claim::InFlight;
+                    }
+                }
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Puts a larger table in front; the chain is at most two long, so false while the one before cannot be moved yet.
+    fn grow(&self, shard: &ArcSwap<Table>, table: &Arc<Table>) -> bool {
+        if let Some(older) = table.older.load_full() {
+            self.try_move(table, &older);
+            // Whether that made room or only the link went: the caller looks again.
+            return table.older.load().is_none();
+        }
+        let capacity = table.entries.len() + table.entries.len().div_ceil(4).max(8);
+        let newer = Table::new(capacity, Some(table.clone()));
+        // Only one of several growers wins; the others find its table in the next round.
+        shard.compare_and_swap(table, newer);
+        true
+    }
+
+    /// Moves every entry of `older` into `table` and unlinks it, unless some entry is still CLAIMED.
+    fn try_move(&self, table: &Arc<Table>, older: &Arc<Table>) {
+        let mut busy = false;
+        for entry in &older.entries {
+            // Acquire pairs with settle: id and cards are there.
+            let mut state = entry.state.load(Ordering::Acquire);
+            if state == EMPTY {
+                match entry.state.compare_exchange(EMPTY, FROZEN, Ordering::Relaxed, Ordering::Acquire) {
+                    Ok(_) => continue,
+                    Err(now) => state = now,
+                }
+            }
+            busy |= state & KIND_BITS == CLAIMED;
+        }
+        if busy {
+            return;
+        }
+        // Now `older` cannot change any more. Several threads may copy at once; the ids make that harmless.
+        for entry in &older.entries {
+            let state = entry.state.load(Ordering::Acquire);
+            if state & KIND_BITS != SETTLED {
+                continue;
+            }
+            let id = entry.id();
+            let hashed = self.hash(id);
+            self.copy_into(table, hashed, entry, state);
+        }
+        table.older.compare_and_swap(older, None);
+    }
+
+    fn copy_into(&self, table: &Table, hashed: Hashed, entry: &Entry, state: u64) {
+        loop {
+            match probe(table, hashed) {
+                Probe::Known(_) => return,
+                // Another copier is between its claim and its settle of the very same entry.
+                Probe::InFlight => std::hint::spin_loop(),
+                // `table` has itself been grown over and frozen: then somebody else has finished this move.
+                Probe::Frozen => return,
+                Probe::Vacant(index) => {
+                    let target = &table.entries[index];
+                    let claimed = hashed.tag | CLAIMED;
+                    // Relaxed: as in claim.
+                    if target.state.compare_exchange(EMPTY, claimed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                        table.used.fetch_add(1, Ordering::Relaxed);
+                        target.publish(hashed.id, entry.cards.load(Ordering::Relaxed), state);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a claimed id known: one card.
+    pub fn settle_one(&self, place: Place, id: u128, lsn: u64, slab: u32, slot: u32) -> Settled {
+        self.settle(place, id, lsn, 1, u64::from(slab) << 32 | u64::from(slot))
+    }
+
+    /// Makes a claimed id known: several cards, in the order they were dealt.
+    pub fn settle_many(
+        &self,
+        place: Place,
+        id: u128,
+        lsn: u64,
+        cards: impl ExactSizeIterator<Item = (u32, u32)>,
+    ) -> Settled {
+        let quantity = cards.len() as u16;
+        let cards = self.arena.put(cards.map(|(slab, slot)| u64::from(slab) << 32 | u64::from(slot)));
+        self.settle(place, id, lsn, quantity, cards)
+    }
+
+    fn settle(&self, place: Place, id: u128, lsn: u64, quantity: u16, cards: u64) -> Settled {
+        assert!(lsn < LSN_BITS_MAX && quantity < 1 << 14, "an entry has room for it");
+        let state = SETTLED | u64::from(quantity) << 2 | lsn << 16;
+        place.table.entries[place.index].publish(id, cards, state);
+        Settled { lsn, quantity, cards }
+    }
+
+    /// The cards of an order, in the order they were dealt: slab and slot.
+    pub fn cards(&self, settled: Settled) -> impl ExactSizeIterator<Item = (u32, u32)> + '_ {
+        let many = settled.quantity > 1;
+        (0..usize::from(settled.quantity)).map(move |nth| {
+            let card = if many { self.arena.get(settled.cards + nth as u64) } else { settled.cards };
+            ((card >> 32) as u32, card as u32)
+        })
+    }
+
+    /// Orders known. Exact only when nobody inserts.
+    pub fn len(&self) -> u64 {
+        let mut count = 0;
+        self.for_each(|_, _| count += 1);
+        count
+    }
+
+    /// About how many orders there are, cheaply.
+    pub fn len_hint(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.load().used.load(Ordering::Relaxed) as u64).sum()
+    }
+
+    /// Nothing known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every settled order, in no order. Exact only when nobody inserts.
+    pub fn for_each(&self, mut visit: impl FnMut(u128, Settled)) {
+        for shard in &self.shards {
+            let table = shard.load_full();
+            if let Some(older) = table.older.load_full() {
+                self.try_move(&table, &older);
+                assert!(table.older.load().is_none(), "only walked when no order is in flight");
+            }
+            for entry in &table.entries {
+                let state = entry.state.load(Ordering::Acquire);
+                if state & KIND_BITS == SETTLED {
+                    visit(entry.id(), entry.settled(state));
+                }
+            }
+        }
+    }
+
+    /// Bytes of memory the index holds, for reports.
+    pub fn memory_bytes(&self) -> u64 {
+        let tables: usize = self
+            .shards
+            .iter()
+            .map(|shard| {
+                let table = shard.load();
+                let older = table.older.load().as_ref().map_or(0, |older| older.entries.len());
+                (table.entries.len() + older) * size_of::<Entry>()
+            })
+            .sum();
+        tables as u64 + self.arena.memory_bytes()
+    }
+}
+
+impl Entry {
+    fn id(&self) -> u128 {
+        // Relaxed: the caller has seen SETTLED with Acquire.
+        u128::from(self.id_high.load(Ordering::Relaxed)) << 64 | u128::from(self.id_low.load(Ordering::Relaxed))
+    }
+
+    fn settled(&self, state: u64) -> Settled {
+        Settled {
+            lsn: state >> 16,
+            quantity: (state >> 2 & 0x3fff) as u16,
+            cards: self.cards.load(Ordering::Relaxed),
+        }
+    }
+
+    fn publish(&self, id: u128, cards: u64, state: u64) {
+        self.id_high.store((id >> 64) as u64, Ordering::Relaxed);
+        self.id_low.store(id as u64, Ordering::Relaxed);
+        self.cards.store(cards, Ordering::Relaxed);
+        // Release pairs with the Acquire of every probe: whoever sees SETTLED sees id and cards.
+        self.state.store(state, Ordering::Release);
+    }
+}
+
+fn probe(table: &Table, hashed: Hashed) -> Probe {
+    let mut index = table.start(hashed.spread);
+    for _ in 0..table.entries.len() {
+        let entry = &table.entries[index];
+        // Acquire pairs with publish.
+        let state = entry.state.load(Ordering::Acquire);
+        match state & KIND_BITS {
+            _ if state == EMPTY => return Probe::Vacant(index),
+            _ if state == FROZEN => return Probe::Frozen,
+            SETTLED if entry.id() == hashed.id => return Probe::Known(entry.settled(state)),
+            CLAIMED if state == hashed.tag | CLAIMED => return Probe::InFlight,
+            _ => index = table.after(index),
+        }
+    }
+    Probe::Frozen
+}
+
+/// Probes an old table and freezes the entry that ends the search, so that no one can claim the id there any more.
+fn freeze_probe(table: &Table, hashed: Hashed) -> Probe {
+    loop {
+        match probe(table, hashed) {
+            Probe::Vacant(index) => {
+                let state = &table.entries[index].state;
+                // Relaxed: freezing publishes nothing.
+                if state.compare_exchange(EMPTY, FROZEN, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    return Probe::Frozen;
+                }
+            }
+            found => return found,
+        }
+    }
+}
+
+/// Where the cards of orders with several cards lie: append-only chunks that never move.
+struct Arena {
+    chunks: Box<[OnceLock<Box<[AtomicU64]>>]>,
+    next: AtomicU64,
+}
+
+const ARENA_CHUNK_WORDS: usize = 1 << 16;
+/// 2^32 cards of orders with several cards: 32 GiB of memory, beyond any machine this runs on.
+const ARENA_CHUNKS_MAX: usize = 1 << 16;
+
+impl Default for Arena {
+    fn default() -> Arena {
+        Arena { chunks: (0..ARENA_CHUNKS_MAX).map(|_| OnceLock::new()).collect(), next: AtomicU64::new(0) }
+    }
+}
+
+impl Arena {
+    fn put(&self, words: impl ExactSizeIterator<Item = u64>) -> u64 {
+        // Relaxed: the range is ours alone; the entry's Release publishes it.
+        let begin = self.next.fetch_add(words.len() as u64, Ordering::Relaxed);
+        for (at, word) in (begin..).zip(words) {
+            self.chunk(at).get_or_init(|| (0..ARENA_CHUNK_WORDS).map(|_| AtomicU64::new(0)).collect())
+                [at as usize % ARENA_CHUNK_WORDS]
+                .store(word, Ordering::Relaxed);
+        }
+        begin
+    }
+
+    fn get(&self, at: u64) -> u64 {
+        let chunk = self.chunk(at).get().expect("an order's cards are put before it is settled");
+        chunk[at as usize % ARENA_CHUNK_WORDS].load(Ordering::Relaxed)
+    }
+
+    fn chunk(&self, at: u64) -> &OnceLock<Box<[AtomicU64]>> {
+        let chunk = at as usize / ARENA_CHUNK_WORDS;
+        assert!(chunk < ARENA_CHUNKS_MAX, "the arena of many-card orders is full");
+        &self.chunks[chunk]
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.next.load(Ordering::Relaxed).next_multiple_of(ARENA_CHUNK_WORDS as u64) * 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(index: &OrderIndex, id: u128) -> Claim {
+        index.claim(index.hash(id))
+    }
+
+    fn put(index: &OrderIndex, id: u128, lsn: u64) {
+        let Claim::Ours(place) = claim(index, id) else { panic!("{id} is new") };
+        index.settle_one(place, id, lsn, (id >> 3) as u32, id as u32);
+    }
+
+    #[test]
+    fn an_id_is_claimed_once_and_then_known_for_ever() {
+        let index = OrderIndex::new(0, [1, 2]);
+        let Claim::Ours(place) = claim(&index, 7) else { panic!() };
+        assert!(matches!(claim(&index, 7), Claim::InFlight));
+        assert!(matches!(index.look(index.hash(7)), Some(Claim::InFlight)));
+        assert!(index.look(index.hash(8)).is_none());
+        index.settle_one(place, 7, 40, 3, 9);
+        let Claim::Known(settled) = claim(&index, 7) else { panic!() };
+        assert_eq!((settled.lsn, settled.quantity), (40, 1));
+        assert_eq!(index.cards(settled).collect::<Vec<_>>(), [(3, 9)]);
+    }
+
+    #[test]
+    fn many_cards_keep_their_order() {
+        let index = OrderIndex::new(0, [1, 2]);
+        for id in 1..=200u128 {
+            let cards: Vec<_> = (0..1000).map(|n| (id as u32, n ^ 1)).collect();
+            let Claim::Ours(place) = claim(&index, id) else { panic!() };
+            index.settle_many(place, id, id as u64, cards.iter().copied());
+            assert_eq!(index.cards(index.get(index.hash(id)).unwrap()).collect::<Vec<_>>(), cards);
+        }
+    }
+
+    #[test]
+    fn it_grows_without_losing_anything_and_stays_small() {
+        let index = OrderIndex::new(0, [3, 4]);
+        let count = 1_000_000u64;
+        for n in 0..count {
+            put(&index, u128::from(n) << 64 | 5, n + 1);
+        }
+        for n in 0..count {
+            let id = u128::from(n) << 64 | 5;
+            assert_eq!(index.get(index.hash(id)).map(|settled| settled.lsn), Some(n + 1), "{id}");
+        }
+        assert_eq!(index.len(), count);
+        let per_order = index.memory_bytes() as f64 / count as f64;
+        assert!(per_order <= 48.0, "{per_order} bytes an order");
+    }
+
+    #[test]
+    fn claims_that_stay_open_over_a_growth_are_never_lost_or_given_twice() {
+        let index = OrderIndex::new(0, [5, 6]);
+        let mut open = Vec::new();
+        let mut deferred = 0;
+        for id in 0..200_000u128 {
+            match claim(&index, id) {
+                Claim::Ours(place) => open.push((place, id)),
+                Claim::InFlight => deferred += 1,
+                Claim::Known(_) => panic!("{id} was never settled"),
+            }
+        }
+        assert!(deferred > 0, "the shards could not hold them all unsettled");
+        for &(_, id) in &open {
+            assert!(matches!(claim(&index, id), Claim::InFlight));
+        }
+        let settled: Vec<u128> = open.iter().map(|&(_, id)| id).collect();
+        for (place, id) in open {
+            index.settle_one(place, id, 1, 0, 0);
+        }
+        for id in settled {
+            assert!(matches!(claim(&index, id), Claim::Known(_)));
+        }
+    }
+
+    #[test]
+    fn racing_threads_agree_on_one_winner_for_every_id() {
+        let index = OrderIndex::new(0, [7, 8]);
+        let ids = 60_000u128;
+        let winners: Vec<u64> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4u64)
+                .map(|thread| {
+                    let index = &index;
+                    scope.spawn(move || {
+                        let mut won = 0;
+                        for id in 0..ids {
+                            loop {
+                                match claim(index, id) {
+                                    Claim::Ours(place) => {
+                                        index.settle_one(place, id, id as u64 + 1, thread as u32, id as u32);
+                                        won += 1;
+                                        break;
+                                    }
+                                    Claim::InFlight => std::hint::spin_loop(),
+                                    Claim::Known(settled) => {
+                                        assert_eq!(settled.lsn, id as u64 + 1);
+                                        break;
+                                    }
+                                }
+                            }
+                        }
+                        won
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(winners.iter().sum::<u64>(), ids as u64);
+        assert_eq!(index.len(), ids as u64);
+    }
+}

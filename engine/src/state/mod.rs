@@ -1,0 +1,15 @@
+//! What the store knows: SKUs, pools, slabs with their claim bits, orders; and the one function that changes it.
+//!
+//! Pure: no I/O of its own (slabs come through [`SlabSource`]), no clock, no randomness. The live system, recovery and
+//! checkpoints all go through [`State::apply`] (DESIGN, rule 5), and [`State::digest`] proves that they agree.
+//! Reading order: `record`, `catalog`, `index`, `apply`, `digest`.
+
+pub mod apply;
+pub mod catalog;
+pub mod digest;
+pub mod index;
+pub mod record;
+
+pub use apply::{Promise, State, StateSeed};
+pub use catalog::{Batch, Catalog, Pool, SkuState, SlabBody, SlabFacts, SlabSource, SlabState};
+pub use digest::Digest;

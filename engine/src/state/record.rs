@@ -1,0 +1,368 @@
+//! Records: the facts of the log, as docs/wal-format.md draws them. Pure: words in, words out.
+//!
+//! Records are built as `u64` words because that is what the ring moves; on disk they are little-endian bytes.
+
+
+/// Bytes of a unit, the grain of LSNs.
+pub const RECORD_UNIT_BYTES: usize = 64;
+const UNIT_WORDS: usize = RECORD_UNIT_BYTES / 8;
+
+/// Cards of one order that lie side by side in one slab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub slab: u32,
+    pub slot: u32,
+    pub count: u32,
+    pub generation: u16,
+}
+
+/// Runs of an order: given as they are by a dealer, or as bytes by a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs<'a> {
+    Given(&'a [Run]),
+    Read(&'a [u8]),
+}
+
+const RUN_BYTES: usize = 16;
+
+impl<'a> Runs<'a> {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Runs::Given(runs) => runs.len(),
+            Runs::Read(bytes) => bytes.len() / RUN_BYTES,
+        }
+    }
+
+    /// An order always has at least one; a damaged one may not.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One after the other, in the order they were dealt.
+    pub fn iter(self) -> impl Iterator<Item = Run> + 'a {
+        (0..self.len()).map(move |index| match self {
+            Runs::Given(runs) => runs[index],
+            Runs::Read(bytes) => {
+                let run = &bytes[index * RUN_BYTES..][..RUN_BYTES];
+                Run {
+                    slab: u32_at(run, 0),
+                    slot: u32_at(run, 4),
+                    count: u32_at(run, 8),
+                    generation: u16_at(run, 12),
+                }
+            }
+        })
+    }
+}
+
+/// Which cards went to which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Issued<'a> {
+    pub order_id: u128,
+    pub sku: u32,
+    /// Who asked; 0 until there are identities.
+    pub principal: u32,
+    pub quantity: u16,
+    pub priority: u8,
+    pub lane: u8,
+    pub runs: Runs<'a>,
+}
+
+/// What is common to all records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub unix_ms: u64,
+    /// Version of the route table in force.
+    pub route_table: u32,
+}
+
+/// One fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact<'a> {
+    Started { epoch: u64, version: &'a str },
+    SkuCreated { sku: u32, name: &'a str },
+    SlabAdded { slab: u32, sku: u32, batch: u32, pool: u16, cards: u32, class_bytes: u32, header_hash: [u8; 32] },
+    BatchSealed { batch: u32, sku: u32, pool: u16, cards: u64, slabs: u32, label: &'a str, pool_name: &'a str },
+    Issued(Issued<'a>),
+    RoutesLoaded { version: u32, toml: &'a str },
+}
+
+/// A fact with its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    pub stamp: Stamp,
+    pub fact: Fact<'a>,
+}
+
+const KIND_STARTED: u8 = 1;
+const KIND_SKU_CREATED: u8 = 2;
+const KIND_SLAB_ADDED: u8 = 3;
+const KIND_BATCH_SEALED: u8 = 4;
+const KIND_ISSUED: u8 = 5;
+const KIND_ROUTES_LOADED: u8 = 6;
+
+/// Most cards of one order that a record can tell.
+pub const QUANTITY_LIMIT: u16 = 4000;
+
+/// Units of an Issued record with `runs` runs.
+pub const fn issued_units(runs: usize) -> usize {
+    if runs <= 1 { 1 } else { 1 + (runs - 1).div_ceil(RECORD_UNIT_BYTES / RUN_BYTES) }
+}
+
+fn head_word(kind: u8, units: usize, route_table: u32) -> u64 {
+    u64::from(kind) | (units as u64) << 16 | u64::from(route_table) << 32
+}
+
+/// Appends an Issued record to `out`; returns its units. The hot one: no bytes in between.
+pub fn put_issued(out: &mut Vec<u64>, stamp: Stamp, issued: &Issued<'_>) -> usize {
+    let runs = issued.runs.len();
+    let units = issued_units(runs);
+    let id = issued.order_id.to_be_bytes();
+    let begin = out.len();
+    out.extend_from_slice(&[
+        head_word(KIND_ISSUED, units, stamp.route_table),
+        stamp.unix_ms,
+        u64::from_le_bytes(id[..8].try_into().expect("8 of 16")),
+        u64::from_le_bytes(id[8..].try_into().expect("8 of 16")),
+        u64::from(issued.sku) | u64::from(issued.principal) << 32,
+        u64::from(issued.quantity)
+            | (runs as u64) << 16
+            | u64::from(issued.priority) << 32
+            | u64::from(issued.lane) << 40,
+    ]);
+    for run in issued.runs.iter() {
+        out.push(u64::from(run.slab) | u64::from(run.slot) << 32);
+        out.push(u64::from(run.count) | u64::from(run.generation) << 32);
+    }
+    out.resize(begin + units * UNIT_WORDS, 0);
+    units
+}
+
+impl Record<'_> {
+    /// Appends the record to `out` as words; returns its units.
+    pub fn put(&self, out: &mut Vec<u64>) -> usize {
+        if let Fact::Issued(issued) = &self.fact {
+            return put_issued(out, self.stamp, issued);
+        }
+        let mut body: Vec<u8> = Vec::with_capacity(RECORD_UNIT_BYTES);
+        let kind = self.put_body(&mut body);
+        let units = (16 + body.len()).div_ceil(RECORD_UNIT_BYTES);
+        body.resize(units * RECORD_UNIT_BYTES - 16, 0);
+        out.push(head_word(kind, units, self.stamp.route_table));
+        out.push(self.stamp.unix_ms);
+        out.extend(body.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))));
+        units
+    }
+
+    fn put_body(&self, body: &mut Vec<u8>) -> u8 {
+        match self.fact {
+            Fact::Started { epoch, version } => {
+                body.extend_from_slice(&epoch.to_le_bytes());
+                body.extend_from_slice(&version.as_bytes()[..version.len().min(40)]);
+                KIND_STARTED
+            }
+            Fact::SkuCreated { sku, name } => {
+                body.extend_from_slice(&sku.to_le_bytes());
+                body.extend_from_slice(&(name.len() as u16).to_le_bytes());
+                body.extend_from_slice(&[0; 2]);
+                body.extend_from_slice(name.as_bytes());
+                KIND_SKU_CREATED
+            }
+            Fact::SlabAdded { slab, sku, batch, pool, cards, class_bytes, header_hash } => {
+                for word in [slab, sku, batch, u32::from(pool), cards, class_bytes] {
+                    body.extend_from_slice(&word.to_le_bytes());
+                }
+                body.resize(48, 0);
+                body.extend_from_slice(&header_hash);
+                KIND_SLAB_ADDED
+            }
+            Fact::BatchSealed { batch, sku, pool, cards, slabs, label, pool_name } => {
+                body.extend_from_slice(&batch.to_le_bytes());
+                body.extend_from_slice(&sku.to_le_bytes());
+                for half in [pool, label.len() as u16, pool_name.len() as u16, 0] {
+                    body.extend_from_slice(&half.to_le_bytes());
+                }
+                body.extend_from_slice(&cards.to_le_bytes());
+                body.extend_from_slice(&slabs.to_le_bytes());
+                body.extend_from_slice(&[0; 4]);
+                body.extend_from_slice(label.as_bytes());
+                body.extend_from_slice(pool_name.as_bytes());
+                KIND_BATCH_SEALED
+            }
+            Fact::RoutesLoaded { version, toml } => {
+                body.extend_from_slice(&version.to_le_bytes());
+                body.extend_from_slice(&(toml.len() as u32).to_le_bytes());
+                body.extend_from_slice(toml.as_bytes());
+                KIND_ROUTES_LOADED
+            }
+            Fact::Issued(_) => unreachable!("put_issued"),
+        }
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("2 bytes"))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+}
+
+fn text(bytes: &[u8], at: usize, len: usize) -> Result<&str, String> {
+    let part = bytes.get(at..at + len).ok_or("a name reaches beyond its record")?;
+    std::str::from_utf8(part).map_err(|_| "a name is not UTF-8".into())
+}
+
+/// Reads the record at the start of `bytes`; returns it and its bytes. The error says what is wrong.
+pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
+    if bytes.len() < RECORD_UNIT_BYTES {
+        return Err("a record is cut short".into());
+    }
+    let len = usize::from(u16_at(bytes, 2)) * RECORD_UNIT_BYTES;
+    if len == 0 || len > bytes.len() {
+        return Err(format!("a record of {len} bytes in {} bytes", bytes.len()));
+    }
+    let whole = &bytes[..len];
+    if whole[1] != 0 {
+        return Err(format!("record flags {:#x}, which this version does not know: use a newer croupier", whole[1]));
+    }
+    let stamp = Stamp { route_table: u32_at(whole, 4), unix_ms: u64_at(whole, 8) };
+    let fact = decode_fact(whole)?;
+    Ok((Record { stamp, fact }, len))
+}
+
+fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
+    let at_least_two_units = || (whole.len() >= 2 * RECORD_UNIT_BYTES).then_some(()).ok_or("a SlabAdded is cut short");
+    Ok(match whole[0] {
+        KIND_STARTED => {
+            let version = text(whole, 24, 40)?;
+            Fact::Started { epoch: u64_at(whole, 16), version: version.trim_end_matches('\0') }
+        }
+        KIND_SKU_CREATED => {
+            Fact::SkuCreated { sku: u32_at(whole, 16), name: text(whole, 24, u16_at(whole, 20).into())? }
+        }
+        KIND_SLAB_ADDED => {
+            at_least_two_units()?;
+            Fact::SlabAdded {
+                slab: u32_at(whole, 16),
+                sku: u32_at(whole, 20),
+                batch: u32_at(whole, 24),
+                pool: u16_at(whole, 28),
+                cards: u32_at(whole, 32),
+                class_bytes: u32_at(whole, 36),
+                header_hash: whole[64..96].try_into().expect("32 bytes"),
+            }
+        }
+        KIND_BATCH_SEALED => {
+            let label_bytes = usize::from(u16_at(whole, 26));
+            Fact::BatchSealed {
+                batch: u32_at(whole, 16),
+                sku: u32_at(whole, 20),
+                pool: u16_at(whole, 24),
+                cards: u64_at(whole, 32),
+                slabs: u32_at(whole, 40),
+                label: text(whole, 48, label_bytes)?,
+                pool_name: text(whole, 48 + label_bytes, u16_at(whole, 28).into())?,
+            }
+        }
+        KIND_ISSUED => {
+            let runs = usize::from(u16_at(whole, 42));
+            let bytes = whole.get(48..48 + runs * RUN_BYTES).ok_or("an Issued record is shorter than its runs")?;
+            Fact::Issued(Issued {
+                order_id: u128::from_be_bytes(whole[16..32].try_into().expect("16 bytes")),
+                sku: u32_at(whole, 32),
+                principal: u32_at(whole, 36),
+                quantity: u16_at(whole, 40),
+                priority: whole[44],
+                lane: whole[45],
+                runs: Runs::Read(bytes),
+            })
+        }
+        KIND_ROUTES_LOADED => {
+            let toml = text(whole, 24, u32_at(whole, 20) as usize)?;
+            Fact::RoutesLoaded { version: u32_at(whole, 16), toml }
+        }
+        kind => return Err(format!("record kind {kind}, which this version does not know: use a newer croupier")),
+    })
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(record: &Record<'_>) -> Vec<u8> {
+        let mut words = Vec::new();
+        let units = record.put(&mut words);
+        assert_eq!(words.len(), units * UNIT_WORDS);
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn every_kind_round_trips() {
+        let stamp = Stamp { unix_ms: 1_700_000_000_123, route_table: 7 };
+        let facts = [
+            Fact::Started { epoch: 3, version: "0.1.0" },
+            Fact::SkuCreated { sku: 1, name: "x" },
+            Fact::SkuCreated { sku: 2, name: "一二三四五六七八九十一二三四五六七八九十" },
+            Fact::SlabAdded { slab: 9, sku: 1, batch: 4, pool: 2, cards: 99, class_bytes: 48, header_hash: [5; 32] },
+            Fact::BatchSealed { batch: 4, sku: 1, pool: 0, cards: 99, slabs: 1, label: "双十一", pool_name: "main" },
+            Fact::RoutesLoaded { version: 3, toml: "[[rule]]\nlane = \"vip\"\n# and so on, over more than a unit" },
+        ];
+        for fact in facts {
+            let record = Record { stamp, fact };
+            let bytes = bytes_of(&record);
+            assert_eq!(decode(&bytes), Ok((record, bytes.len())));
+            for unit in bytes.chunks(RECORD_UNIT_BYTES) {
+                assert!(unit.iter().any(|&byte| byte != 0), "the reader tells torn sectors by zeros");
+            }
+        }
+    }
+
+    #[test]
+    fn orders_of_any_number_of_runs_round_trip() {
+        for count in [1usize, 2, 4, 5, 6, 9, 250] {
+            let runs: Vec<Run> = (0..count as u32)
+                .map(|n| Run { slab: n, slot: n * 7, count: 1 + n % 3, generation: 0 })
+                .collect();
+            let issued = Issued {
+                order_id: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
+                sku: 3,
+                principal: 0,
+                quantity: count as u16,
+                priority: 2,
+                lane: 1,
+                runs: Runs::Given(&runs),
+            };
+            let stamp = Stamp { unix_ms: 5, route_table: 1 };
+            let bytes = bytes_of(&Record { stamp, fact: Fact::Issued(issued) });
+            assert_eq!(bytes.len(), issued_units(count) * RECORD_UNIT_BYTES);
+            let (record, _) = decode(&bytes).unwrap();
+            let Fact::Issued(read) = record.fact else { panic!("an order") };
+            assert_eq!(read.runs.iter().collect::<Vec<_>>(), runs);
+            assert_eq!((read.order_id, read.sku, read.quantity), (issued.order_id, 3, count as u16));
+            assert_eq!(bytes[16..32], (1..=16).collect::<Vec<u8>>(), "the id lies in text order");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        let mut bytes = bytes_of(&Record {
+            stamp: Stamp { unix_ms: 0, route_table: 0 },
+            fact: Fact::Started { epoch: 1, version: "x" },
+        });
+        bytes[0] = 99;
+        assert!(decode(&bytes).unwrap_err().contains("kind 99"));
+        bytes[0] = KIND_STARTED;
+        bytes[1] = 1;
+        assert!(decode(&bytes).unwrap_err().contains("flags"));
+        bytes[2] = 0;
+        assert!(decode(&bytes).is_err());
+        assert!(decode(&[]).is_err());
+    }
+}

@@ -1,0 +1,290 @@
+//! The log as its users see it: append a batch, learn its LSN, wait until it is durable.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread::JoinHandle;
+
+use super::bell::Bell;
+use super::committer::Committer;
+use super::disk::{SharedDisk, SyncMethod};
+use super::format::{BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, StoreId};
+use super::reader::Position;
+use super::ring::{Ring, UNIT_BYTES};
+use super::segments::{Segments, segment_path};
+use crate::error::{EngineError, IoContext as _};
+
+/// Most units of one append: what one turn of a dealer may produce. Every writer checks for room for this much per
+/// writer before its turn, so that an append after the check always fits.
+pub const APPEND_UNITS_MAX: u64 = 2048;
+
+/// How a log is opened.
+#[derive(Clone)]
+pub struct LogOptions {
+    pub store_id: StoreId,
+    /// Directory of the segments.
+    pub dir: PathBuf,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Bytes of the ring, a power of two.
+    pub ring_bytes: u64,
+    /// The epoch of this start.
+    pub epoch: u64,
+    /// `None`: measure and take the faster one.
+    pub sync: Option<SyncMethod>,
+    /// How many threads append (cores and the cold path).
+    pub writers: u64,
+}
+
+/// Somebody who wants to know when an LSN has become durable, woken at most once per wait.
+pub struct Subscriber {
+    /// The LSN that must be passed; `u64::MAX` when nothing is awaited.
+    wanted: AtomicU64,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Subscriber {
+    /// `wake` is called from the committer's thread.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Subscriber> {
+        Arc::new(Subscriber { wanted: AtomicU64::new(u64::MAX), wake: Box::new(wake) })
+    }
+
+    /// Asks to be woken when everything up to and including the record at `lsn` is durable. The caller must look at
+    /// [`Log::durable`] once more afterwards: it may have happened in between.
+    pub fn want(&self, lsn: u64) {
+        // SeqCst pairs with the committer's SeqCst store of `durable`: one of the two sees the other.
+        self.wanted.store(lsn, Ordering::SeqCst);
+    }
+
+    fn tell(&self, durable: u64) {
+        if self.wanted.load(Ordering::SeqCst) < durable {
+            self.wanted.store(u64::MAX, Ordering::SeqCst);
+            (self.wake)();
+        }
+    }
+}
+
+/// What the committer and everybody else share.
+pub(super) struct Shared {
+    pub ring: Ring,
+    pub segments: Arc<Segments>,
+    /// Everything below is on stable storage.
+    durable: AtomicU64,
+    failed: OnceLock<String>,
+    pub stopping: AtomicBool,
+    subscribers: Vec<Arc<Subscriber>>,
+    /// Cold threads that block until something is durable.
+    cold_waiters: AtomicUsize,
+    cold_lock: Mutex<()>,
+    cold_told: Condvar,
+}
+
+impl Shared {
+    /// Publishes that everything below `lsn` is durable and wakes who waits.
+    pub fn publish(&self, lsn: u64) {
+        // SeqCst: see Subscriber::want.
+        self.durable.store(lsn, Ordering::SeqCst);
+        self.tell_all(lsn);
+    }
+
+    /// The writer ends for good; the first reason stays (rule 8).
+    pub fn fail(&self, why: String) {
+        tracing::error!(%why, "the log's writer has failed and stops for good; restart recovers from the disk");
+        let _ = self.failed.set(why);
+        self.tell_all(u64::MAX);
+    }
+
+    fn tell_all(&self, durable: u64) {
+        for subscriber in &self.subscribers {
+            subscriber.tell(durable);
+        }
+        // SeqCst: as for subscribers.
+        if self.cold_waiters.load(Ordering::SeqCst) > 0 {
+            drop(self.cold_lock.lock().expect("no one panics with this lock"));
+            self.cold_told.notify_all();
+        }
+    }
+}
+
+/// The open log. Appending is lock-free; one thread commits.
+pub struct Log {
+    shared: Arc<Shared>,
+    bell: Arc<Bell>,
+    sync: SyncMethod,
+    epoch: u64,
+    writers: u64,
+    threads: Mutex<Option<(JoinHandle<Position>, JoinHandle<()>)>>,
+}
+
+impl Log {
+    /// Goes on writing at `at` (where reading ended); `last_segment` is the highest segment that exists.
+    pub fn open(
+        disk: SharedDisk,
+        options: LogOptions,
+        at: Position,
+        last_segment: u64,
+        subscribers: Vec<Arc<Subscriber>>,
+    ) -> Result<Log, EngineError> {
+        let path = segment_path(&options.dir, at.seq);
+        let sync = match options.sync {
+            Some(method) => method,
+            None => measure(&disk, &options, last_segment),
+        };
+        let file = disk.open_log(&path, sync).at("open for writing", &path)?;
+        let ring_units = (options.ring_bytes as usize / UNIT_BYTES).next_power_of_two();
+        let margin = options.ring_bytes * 2 + (options.writers + 4) * BLOCK_ALIGN_BYTES as u64;
+        let segments = Segments::new(
+            disk.clone(),
+            &options.dir,
+            options.store_id,
+            options.segment_bytes,
+            margin,
+            at.seq,
+            last_segment,
+        );
+        let shared = Arc::new(Shared {
+            ring: Ring::new(ring_units, at.lsn),
+            segments: segments.clone(),
+            durable: AtomicU64::new(at.lsn),
+            failed: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            subscribers,
+            cold_waiters: AtomicUsize::new(0),
+            cold_lock: Mutex::new(()),
+            cold_told: Condvar::new(),
+        });
+        let (writers, epoch) = (options.writers, options.epoch);
+        let (bell_out, bell_in) = std::sync::mpsc::channel();
+        let committer = Committer::new(disk, options, shared.clone(), file, sync, at);
+        let commit = std::thread::Builder::new()
+            .name("croupier-log".into())
+            .spawn(move || {
+                let bell = Arc::new(Bell::for_this_thread());
+                bell_out.send(bell.clone()).expect("open() waits for it");
+                committer.run(&bell)
+            })
+            .at("start the thread that writes", &path)?;
+        let supply = std::thread::Builder::new()
+            .name("croupier-segs".into())
+            .spawn(move || segments.run())
+            .at("start the thread that makes", &path)?;
+        let bell = bell_in.recv().expect("the committer sends its bell first");
+        Ok(Log { shared, bell, sync, epoch, writers, threads: Mutex::new(Some((commit, supply))) })
+    }
+
+    /// Appends records (whole units, at most [`APPEND_UNITS_MAX`]) and returns the LSN of the first. `None`: no room;
+    /// cannot happen after [`has_room`](Self::has_room) said yes in the same turn.
+    pub fn append(&self, units: &[u64]) -> Option<u64> {
+        assert!((units.len() * 8 / UNIT_BYTES) as u64 <= APPEND_UNITS_MAX, "an append is at most a turn");
+        let lsn = self.shared.ring.append(units)?;
+        self.bell.ring();
+        Some(lsn)
+    }
+
+    /// Whether a whole turn fits, even if every other writer begins one now.
+    pub fn has_room(&self) -> bool {
+        self.shared.ring.room_units() >= APPEND_UNITS_MAX * self.writers
+    }
+
+    /// No disk for more log: refuse what would have to be recorded.
+    pub fn is_full(&self) -> bool {
+        self.shared.segments.is_full()
+    }
+
+    /// The segment being written; all before it are sealed.
+    pub fn segment_in_use(&self) -> u64 {
+        self.shared.segments.in_use()
+    }
+
+    /// Everything below is on stable storage.
+    pub fn durable(&self) -> u64 {
+        // SeqCst: see Subscriber::want.
+        self.shared.durable.load(Ordering::SeqCst)
+    }
+
+    /// The LSN after the last one given out.
+    pub fn end(&self) -> u64 {
+        self.shared.ring.end()
+    }
+
+    /// Why the writer has ended, if it has.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failed.get().map(String::as_str)
+    }
+
+    /// How blocks are made durable.
+    pub fn sync_method(&self) -> SyncMethod {
+        self.sync
+    }
+
+    /// The epoch of this start.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Blocks the calling (cold) thread until the record at `lsn` is durable.
+    pub fn wait_durable(&self, lsn: u64) -> Result<(), EngineError> {
+        let shared = &self.shared;
+        // SeqCst: see Shared::tell_all.
+        shared.cold_waiters.fetch_add(1, Ordering::SeqCst);
+        let mut guard = shared.cold_lock.lock().expect("no one panics with this lock");
+        while self.durable() <= lsn && self.failure().is_none() {
+            guard = shared.cold_told.wait(guard).expect("no one panics with this lock");
+        }
+        drop(guard);
+        shared.cold_waiters.fetch_sub(1, Ordering::SeqCst);
+        match self.failure() {
+            Some(why) if self.durable() <= lsn => Err(EngineError::WriterFailed(why.into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what the ring holds, ends both threads and returns where the log ends. A second call returns `None`.
+    pub fn stop(&self) -> Result<Option<Position>, EngineError> {
+        let Some((commit, supply)) = self.threads.lock().expect("no one panics with this lock").take() else {
+            return Ok(None);
+        };
+        // Release pairs with the committer's Acquire: it sees every append made before.
+        self.shared.stopping.store(true, Ordering::Release);
+        self.bell.ring();
+        let end = commit.join().map_err(|_| EngineError::WriterFailed("the log's thread panicked".into()))?;
+        self.shared.segments.stop();
+        let _ = supply.join();
+        match self.failure() {
+            Some(why) => Err(EngineError::WriterFailed(why.into())),
+            None => Ok(Some(end)),
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // Whoever cares for the outcome has called stop().
+        let _ = self.stop();
+    }
+}
+
+/// Tries both ways on the newest, still blank segment (with zeros, so that it stays blank) and takes the faster one.
+fn measure(disk: &SharedDisk, options: &LogOptions, last_segment: u64) -> SyncMethod {
+    const ROUNDS: usize = 12;
+    let path: &Path = &segment_path(&options.dir, last_segment);
+    let offset = options.segment_bytes - (BLOCK_ALIGN_BYTES as u64);
+    let zeros = super::disk::AlignedBuffer::new(BLOCK_ALIGN_BYTES);
+    let median_of = |method| {
+        let mut file = disk.open_log(path, method).ok()?;
+        let mut taken = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            let begun = std::time::Instant::now();
+            file.write_durable(offset, zeros.slice(BLOCK_ALIGN_BYTES)).ok()?;
+            taken.push(begun.elapsed());
+        }
+        taken.sort_unstable();
+        Some(taken[ROUNDS / 2])
+    };
+    match (median_of(SyncMethod::Direct), median_of(SyncMethod::Fdatasync)) {
+        (Some(direct), Some(sync)) if direct <= sync => SyncMethod::Direct,
+        _ => SyncMethod::Fdatasync,
+    }
+}
+
+const _: () = assert!(BLOCK_HEADER_BYTES.is_multiple_of(UNIT_BYTES) || cfg!(croupier_loom));

@@ -1,0 +1,23 @@
+//! The log: where a promise becomes a fact.
+//!
+//! ```text
+//! dealers ──► ring ──► committer ──► segment (durable) ──► durable LSN ──► every core that waits is woken once
+//!                          │
+//!                     segments (made ahead, zero-written)          reader ──► recovery, checkpoint, `croupier wal`
+//! ```
+//!
+//! Knows bytes and LSNs, not what records mean: that is `state`. Reading order: `format`, `ring`, `bell`, `disk`,
+//! `segments`, `committer`, `log`, `reader`.
+
+pub mod bell;
+pub mod committer;
+pub mod disk;
+pub mod format;
+pub mod log;
+pub mod reader;
+pub mod ring;
+pub mod segments;
+
+pub use disk::{Disk, RealDisk, SharedDisk, SyncMethod};
+pub use log::{Log, LogOptions};
+pub use reader::{BlockReader, Position, Tail};

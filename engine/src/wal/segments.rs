@@ -1,0 +1,178 @@
+//! Segments made ahead of need: a thread keeps a few zero-written, synced files ready, so that the committer never waits
+//! for a file system, and a full disk shows before the log is full.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::disk::SharedDisk;
+use super::format::{SegmentHeader, StoreId};
+use crate::clock::unix_ms;
+
+/// Segments kept ready beyond the one in use.
+pub const SPARE_SEGMENTS: u64 = 2;
+/// How long to wait before another try when a segment could not be made.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The file of segment `seq`.
+pub fn segment_path(dir: &Path, seq: u64) -> PathBuf {
+    dir.join(format!("wal-{seq:016x}.seg"))
+}
+
+/// The segment number in a file name; `None` when it is not a segment's name.
+pub fn segment_seq(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("wal-")?.strip_suffix(".seg")?;
+    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+/// Makes one segment, durable, full of zeros.
+pub fn make_segment(disk: &SharedDisk, dir: &Path, store_id: StoreId, seq: u64, bytes: u64) -> std::io::Result<()> {
+    let header = SegmentHeader { store_id, seq, segment_bytes: bytes, created_unix_ms: unix_ms() };
+    disk.create_zeroed(&segment_path(dir, seq), &header.encode(), bytes)
+}
+
+struct Made {
+    /// Highest segment that exists.
+    last: u64,
+    /// The one the committer writes.
+    in_use: u64,
+    stop: bool,
+    failing: Option<String>,
+}
+
+/// The stock of spare segments, shared by the thread that makes them, the committer and the dealers.
+pub struct Segments {
+    disk: SharedDisk,
+    dir: PathBuf,
+    store_id: StoreId,
+    segment_bytes: u64,
+    /// Bytes that must be left for what the ring may still hold when orders stop being taken.
+    margin_bytes: u64,
+    left_in_use_bytes: AtomicU64,
+    /// The log has no room that is sure: dealers refuse as `DiskFull`.
+    full: AtomicBool,
+    made: Mutex<Made>,
+    changed: Condvar,
+}
+
+impl Segments {
+    /// Starts with segment `in_use` in use and `last` the highest that exists.
+    pub fn new(
+        disk: SharedDisk,
+        dir: &Path,
+        store_id: StoreId,
+        segment_bytes: u64,
+        margin_bytes: u64,
+        in_use: u64,
+        last: u64,
+    ) -> Arc<Segments> {
+        Arc::new(Segments {
+            disk,
+            dir: dir.into(),
+            store_id,
+            segment_bytes,
+            margin_bytes,
+            left_in_use_bytes: AtomicU64::new(u64::MAX),
+            full: AtomicBool::new(false),
+            made: Mutex::new(Made { last, in_use, stop: false, failing: None }),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Keeps spares ready until [`stop`](Self::stop); the body of the thread that makes segments.
+    pub fn run(&self) {
+        let mut made = self.lock();
+        while !made.stop {
+            if made.last >= made.in_use + SPARE_SEGMENTS {
+                made = self.changed.wait(made).expect("no one panics with this lock");
+                continue;
+            }
+            let seq = made.last + 1;
+            drop(made);
+            let result = make_segment(&self.disk, &self.dir, self.store_id, seq, self.segment_bytes);
+            made = self.lock();
+            match result {
+                Ok(()) => {
+                    if made.failing.take().is_some() {
+                        tracing::info!(seq, "log segments can be made again");
+                    }
+                    made.last = seq;
+                }
+                Err(error) => {
+                    if made.failing.is_none() {
+                        tracing::error!(seq, %error, "cannot make the next log segment; free some disk");
+                    }
+                    made.failing = Some(error.to_string());
+                }
+            }
+            self.judge_room(&made);
+            self.changed.notify_all();
+            if made.failing.is_some() {
+                made = self.changed.wait_timeout(made, RETRY_AFTER).expect("no one panics with this lock").0;
+            }
+        }
+    }
+
+    /// Ends [`run`](Self::run) and every wait.
+    pub fn stop(&self) {
+        self.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// True while there is no room that is sure; orders are then refused as `DiskFull`.
+    pub fn is_full(&self) -> bool {
+        // Relaxed: a dealer that sees it a turn late still has the margin.
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// The segment the committer writes; all before it are sealed.
+    pub fn in_use(&self) -> u64 {
+        self.lock().in_use
+    }
+
+    /// Why segments cannot be made just now.
+    pub fn failing(&self) -> Option<String> {
+        self.lock().failing.clone()
+    }
+
+    /// Told by the committer after every block: bytes left in the segment in use.
+    pub fn left_in_use(&self, bytes: u64) {
+        let before = self.left_in_use_bytes.swap(bytes, Ordering::Relaxed);
+        // The lock is taken only when the margin is crossed, not per block.
+        if (before >= self.margin_bytes) != (bytes >= self.margin_bytes) || self.is_full() {
+            let made = self.lock();
+            self.judge_room(&made);
+        }
+    }
+
+    /// The segment after the one in use; waits for it. `None` when stopped.
+    pub fn next(&self) -> Option<u64> {
+        let mut made = self.lock();
+        while made.last <= made.in_use {
+            if made.stop {
+                return None;
+            }
+            made = self.changed.wait(made).expect("no one panics with this lock");
+        }
+        made.in_use += 1;
+        self.changed.notify_all();
+        Some(made.in_use)
+    }
+
+    fn judge_room(&self, made: &Made) {
+        let short = self.left_in_use_bytes.load(Ordering::Relaxed) < self.margin_bytes;
+        let full = made.failing.is_some() && made.last <= made.in_use && short;
+        if self.full.swap(full, Ordering::Relaxed) != full {
+            if full {
+                tracing::error!("the log is full: orders are refused until there is disk");
+            } else {
+                tracing::info!("the log has room again: orders are taken");
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Made> {
+        self.made.lock().expect("no one panics with this lock")
+    }
+}
