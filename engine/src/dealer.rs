@@ -71,9 +71,9 @@ struct Cursor {
 }
 
 /// One core's dealer.
-pub struct Dealer<'a> {
-    state: &'a State,
-    resolver: Resolver<'a>,
+pub struct Dealer {
+    state: Arc<State>,
+    resolver: Resolver,
     cursors: Vec<Cursor>,
     // Kept between turns so that a turn allocates nothing.
     items: Vec<Item>,
@@ -88,11 +88,11 @@ pub struct Dealer<'a> {
     deferred: Vec<(u8, Order)>,
 }
 
-impl<'a> Dealer<'a> {
-    pub fn new(state: &'a State, routes: &'a RouteCell) -> Dealer<'a> {
+impl Dealer {
+    pub fn new(state: Arc<State>, routes: &RouteCell) -> Dealer {
         Dealer {
-            state,
             resolver: Resolver::new(routes, &state.catalog),
+            state,
             cursors: Vec::new(),
             items: Vec::new(),
             fresh: Vec::new(),
@@ -236,7 +236,7 @@ impl<'a> Dealer<'a> {
     /// Claims slots for `cards` cards and gives unused credits back.
     fn claim_slots(&mut self, cards: u64) {
         let mut want = cards;
-        for (pool, got, used) in &mut self.credits {
+        for (_, got, used) in &mut self.credits {
             *used = want.min(*got);
             want -= *used;
         }

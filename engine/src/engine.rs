@@ -15,7 +15,7 @@ use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::recovery::{self, Report};
-use crate::route::{DEFAULT_ROUTES, RouteCell, RouteError, RouteTable};
+use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use crate::state::record::{Fact, Record, Stamp};
 use crate::state::{Digest, State};
 use crate::store::Store;
@@ -50,7 +50,7 @@ impl Refused {
 pub struct Engine {
     pub config: Config,
     pub store: Store,
-    pub state: State,
+    pub state: Arc<State>,
     pub log: Log,
     pub routes: RouteCell,
     pub cores: u32,
@@ -107,7 +107,7 @@ impl Engine {
             routes: RouteCell::new(table),
             config,
             store,
-            state,
+            state: Arc::new(state),
             log,
         };
         let started = Fact::Started { epoch, version: env!("CARGO_PKG_VERSION") };

@@ -205,12 +205,13 @@ fn glob(pattern: &str, text: &str) -> bool {
 }
 
 /// The table in force.
-pub struct RouteCell(ArcSwap<RouteTable>);
+#[derive(Clone)]
+pub struct RouteCell(Arc<ArcSwap<RouteTable>>);
 
 impl RouteCell {
     /// Begins with `table`.
     pub fn new(table: RouteTable) -> RouteCell {
-        RouteCell(ArcSwap::from_pointee(table))
+        RouteCell(Arc::new(ArcSwap::from_pointee(table)))
     }
 
     /// Puts another table in force, for orders dealt from now on.
@@ -232,9 +233,9 @@ pub struct Resolved {
 }
 
 /// One core's view of routes and catalog: what each SKU and priority resolves to, found once per table.
-pub struct Resolver<'a> {
-    table: Cache<&'a ArcSwap<RouteTable>, Arc<RouteTable>>,
-    catalog: Cache<&'a ArcSwap<Catalog>, Arc<Catalog>>,
+pub struct Resolver {
+    table: Cache<Arc<ArcSwap<RouteTable>>, Arc<RouteTable>>,
+    catalog: Cache<Arc<ArcSwap<Catalog>>, Arc<Catalog>>,
     seen: (u32, u64),
     /// By SKU − 1 and priority. Outer `None`: not looked at yet.
     found: Vec<[Option<Option<Resolved>>; 4]>,
@@ -247,9 +248,9 @@ pub enum NoTarget {
     NoRoute,
 }
 
-impl<'a> Resolver<'a> {
-    pub fn new(cell: &'a RouteCell, catalog: &'a ArcSwap<Catalog>) -> Resolver<'a> {
-        Resolver { table: Cache::new(&cell.0), catalog: Cache::new(catalog), seen: (0, 0), found: Vec::new() }
+impl Resolver {
+    pub fn new(cell: &RouteCell, catalog: &Arc<ArcSwap<Catalog>>) -> Resolver {
+        Resolver { table: Cache::new(cell.0.clone()), catalog: Cache::new(catalog.clone()), seen: (0, 0), found: Vec::new() }
     }
 
     /// Looks whether table or catalog have been swapped; once per turn. Returns the table's version.

@@ -45,7 +45,7 @@ pub struct StateSeed {
 
 /// Everything the store knows.
 pub struct State {
-    pub catalog: ArcSwap<Catalog>,
+    pub catalog: Arc<ArcSwap<Catalog>>,
     pub index: OrderIndex,
     pub(super) seed: StateSeed,
     ledger: Mutex<Ledger>,
@@ -56,7 +56,7 @@ impl State {
     /// An empty state. `orders`: how many to expect; `hash_seed` keys the index.
     pub fn new(source: Box<dyn SlabSource>, orders: u64, hash_seed: [u64; 2], seed: StateSeed) -> State {
         State {
-            catalog: ArcSwap::default(),
+            catalog: Arc::default(),
             index: OrderIndex::new(orders, hash_seed),
             seed,
             ledger: Mutex::default(),
@@ -186,6 +186,7 @@ impl State {
             name: name.into(),
             pools: ArcSwap::from_pointee(vec![main]),
             imported: 0.into(),
+            class_bytes_max: 0.into(),
         }));
         catalog.version += 1;
         self.catalog.store(Arc::new(catalog));
@@ -255,6 +256,7 @@ impl State {
             if catalog.slabs[at].replace(slab.clone()).is_some() {
                 return Err(format!("slab {at} is added twice"));
             }
+            sku.class_bytes_max.fetch_max(facts.class_bytes, Ordering::Relaxed);
             cards += u64::from(facts.cards);
             free += u64::from(facts.cards) - claim::count_set(slab.words());
             list.push(slab);

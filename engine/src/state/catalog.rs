@@ -1,7 +1,7 @@
 //! SKUs, pools and slabs as dealers see them: immutable lists that are swapped whole, with atomic counters inside.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -153,6 +153,7 @@ pub struct SkuState {
     pub pools: ArcSwap<Vec<Arc<Pool>>>,
     /// Cards ever made sellable.
     pub(super) imported: AtomicU64,
+    pub(super) class_bytes_max: AtomicU32,
 }
 
 /// A row of the stock report.
@@ -164,6 +165,12 @@ pub struct StockCounts {
 }
 
 impl SkuState {
+    /// The longest size class among its slabs, in bytes; 0 without stock. Tells how large an answer can be.
+    pub fn class_bytes_max(&self) -> u32 {
+        // Relaxed: set before the cards can be dealt.
+        self.class_bytes_max.load(Ordering::Relaxed)
+    }
+
     /// Free, issued, imported; `issued` is what is imported and not free, so it includes orders in flight.
     pub fn stock(&self) -> StockCounts {
         // `imported` first: a batch sealed in between may only raise `free`.

@@ -1,0 +1,200 @@
+//! The cold requests: SKUs, stock, imports, routes. Each runs on a cold thread while its connection waits, so that they
+//! hold nobody else up.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use croupier_protocol::{
+    ControlBody, FLAG_MORE, FaultCode, ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply, ImportRowsReply, Kind,
+    RejectedLine, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply, SkuCreate, SkuCreateReply, SkuListReply,
+    SkuRow, Stock, StockReply, decode_control, encode_control, import_rows,
+};
+
+use super::connection::{Connection, Job};
+use super::core::Core;
+use crate::engine::{Engine, Refused};
+use crate::intake::Intake;
+
+/// The import of a connection, if one is open.
+#[derive(Default)]
+pub struct Imports {
+    open: Option<Box<Intake>>,
+}
+
+/// Rows of a listing in one frame: with the longest names they stay below the smallest frame limit.
+const LISTED_PER_FRAME: usize = 60;
+/// Rejected lines in one frame.
+const REJECTIONS_PER_FRAME: usize = 500;
+
+/// Runs a request and writes its reply.
+pub async fn run(core: &Core, connection: &Rc<Connection>, imports: &mut Imports, job: Job) {
+    let id = job.request_id;
+    let done = match job.kind {
+        Kind::ImportBegin => begin(core, connection, imports, &job).await,
+        Kind::ImportRows => rows(core, connection, imports, job).await,
+        Kind::ImportEnd => end(core, connection, imports, &job).await,
+        _ => {
+            let engine = core.engine.clone();
+            match cold(core, move || plain(&engine, &job)).await {
+                Ok(frames) => {
+                    write_pages(connection, id, frames);
+                    Ok(())
+                }
+                Err(refused) => Err(refused),
+            }
+        }
+    };
+    if let Err(refused) = done {
+        connection.refuse(id, refused.refusal, &refused.text);
+    }
+}
+
+/// Runs blocking work on a cold thread.
+async fn cold<T: Send + 'static>(
+    core: &Core,
+    work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Refused> {
+    match core.cold.spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Refused::because(Refusal::StoreFailed, format!("a cold thread broke down: {error}"))),
+    }
+}
+
+/// The frames of a reply: kind and bodies.
+type Pages = (Kind, Vec<bytes::BytesMut>);
+
+fn write_pages(connection: &Connection, request_id: u64, (kind, pages): Pages) {
+    let last = pages.len() - 1;
+    for (nth, page) in pages.into_iter().enumerate() {
+        let flags = if nth < last { FLAG_MORE } else { 0 };
+        connection.put_frame(kind, request_id, flags, |out| out.extend_from_slice(&page));
+    }
+}
+
+fn page<T: ControlBody>(value: &T) -> bytes::BytesMut {
+    let mut body = bytes::BytesMut::new();
+    encode_control(value, &mut body);
+    body
+}
+
+/// At least one page, also of nothing.
+fn pages<T, B: ControlBody>(rows: Vec<T>, per_page: usize, body: impl Fn(Vec<T>) -> B) -> Vec<bytes::BytesMut> {
+    let mut rows = rows.into_iter().peekable();
+    let mut pages = Vec::new();
+    loop {
+        pages.push(page(&body(rows.by_ref().take(per_page).collect())));
+        if rows.peek().is_none() {
+            return pages;
+        }
+    }
+}
+
+fn decode<T: ControlBody>(job: &Job) -> Result<T, Refused> {
+    decode_control(&job.body).map_err(|error| Refused::because(Refusal::Malformed, error))
+}
+
+fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
+    Ok(match job.kind {
+        Kind::ServerInfo => (Kind::ServerInfoReply, vec![page(&engine.info())]),
+        Kind::SkuCreate => {
+            let asked: SkuCreate = decode(job)?;
+            refuse_when_draining(engine)?;
+            let (sku, lsn) = engine.sku_create(&asked.name)?;
+            (Kind::SkuCreateReply, vec![page(&SkuCreateReply { sku, lsn })])
+        }
+        Kind::SkuList => {
+            let rows = engine.sku_list().into_iter().map(|(sku, name)| SkuRow { sku, name }).collect();
+            (Kind::SkuListReply, pages(rows, LISTED_PER_FRAME, |skus| SkuListReply { skus }))
+        }
+        Kind::Stock => {
+            let asked: Stock = decode(job)?;
+            let rows = engine.stock(asked.name.as_deref())?;
+            (Kind::StockReply, pages(rows, LISTED_PER_FRAME, |rows| StockReply { rows }))
+        }
+        Kind::RoutesLoad => {
+            let asked: RoutesLoad = decode(job)?;
+            refuse_when_draining(engine)?;
+            let (version, lsn, warnings) = engine.routes_load(&asked.toml)?;
+            (Kind::RoutesLoadReply, vec![page(&RoutesLoadReply { version, lsn, warnings })])
+        }
+        Kind::RoutesShow => {
+            let table = engine.routes.load();
+            let reply = RoutesShowReply { version: table.version(), toml: table.text().into() };
+            (Kind::RoutesShowReply, vec![page(&reply)])
+        }
+        other => return Err(Refused::because(Refusal::Malformed, format!("{other:?} is no request"))),
+    })
+}
+
+fn refuse_when_draining(engine: &Engine) -> Result<(), Refused> {
+    match engine.cannot_record() {
+        Some(refusal) => Err(Refused::plain(refusal)),
+        None => Ok(()),
+    }
+}
+
+async fn begin(
+    core: &Core,
+    connection: &Connection,
+    imports: &mut Imports,
+    job: &Job,
+) -> Result<(), Refused> {
+    if imports.open.is_some() {
+        return Err(Refused::plain(Refusal::ImportOpen));
+    }
+    let asked: ImportBegin = decode(job)?;
+    let engine: Arc<Engine> = core.engine.clone();
+    connection.importing.set(true);
+    let intake = cold(core, move || Intake::begin(&engine, &asked).map(Box::new)).await?;
+    let reply = ImportBeginReply { import: intake.id, sku: intake.sku };
+    imports.open = Some(intake);
+    connection.put_frame(Kind::ImportBeginReply, job.request_id, 0, |out| encode_control(&reply, out));
+    Ok(())
+}
+
+/// The open import of that id, taken out.
+fn take(imports: &mut Imports, import: u64) -> Result<Box<Intake>, Refused> {
+    match imports.open.take() {
+        Some(intake) if intake.id == import => Ok(intake),
+        other => {
+            imports.open = other;
+            Err(Refused::plain(Refusal::NoImport))
+        }
+    }
+}
+
+/// A failed row ends the import: it is dropped and leaves nothing behind.
+async fn rows(core: &Core, connection: &Connection, imports: &mut Imports, job: Job) -> Result<(), Refused> {
+    let request_id = job.request_id;
+    let (import, _) = match import_rows(&job.body, job.count) {
+        Ok(read) => read,
+        Err(error) => {
+            connection.fault(FaultCode::Malformed, &error.to_string());
+            return Ok(());
+        }
+    };
+    let mut intake = take(imports, import)?;
+    let intake = cold(core, move || {
+        let (_, rows) = import_rows(&job.body, job.count).expect("it was read before");
+        for row in rows {
+            intake.push(row.map_err(|error| Refused::because(Refusal::Malformed, error))?)?;
+        }
+        Ok(intake)
+    })
+    .await?;
+    let reply = ImportRowsReply { import, rows_received: intake.rows };
+    imports.open = Some(intake);
+    connection.put_frame(Kind::ImportRowsReply, request_id, 0, |out| reply.encode_into(out));
+    Ok(())
+}
+
+async fn end(core: &Core, connection: &Connection, imports: &mut Imports, job: &Job) -> Result<(), Refused> {
+    let asked = ImportEnd::decode(&job.body).map_err(|error| Refused::because(Refusal::Malformed, error))?;
+    let intake = take(imports, asked.import)?;
+    let engine = core.engine.clone();
+    let mut report = cold(core, move || intake.finish(&engine)).await?;
+    let rejections: Vec<RejectedLine> = std::mem::take(&mut report.rejections);
+    let bodies = pages(rejections, REJECTIONS_PER_FRAME, |rejections| ImportEndReply { rejections, ..report.clone() });
+    write_pages(connection, job.request_id, (Kind::ImportEndReply, bodies));
+    Ok(())
+}

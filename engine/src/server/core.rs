@@ -1,0 +1,472 @@
+//! One core: a pinned thread with its own listener, its connections and its dealer, on one single-threaded runtime.
+//!
+//! Connections read frames and put orders into the lanes; the dealing loop deals a batch, hands the answers that have
+//! become durable to their connections, and writes once per connection and round. Only lanes, inbox and handed sockets
+//! are reached from other cores, and all three are lock-free.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use croupier_protocol::{FaultCode, FRAME_TIMEOUT_MS, HELLO_TIMEOUT_MS, Refusal};
+use crossbeam_queue::{ArrayQueue, SegQueue};
+use tokio::sync::Notify;
+
+use super::connection::{self, Connection, Table};
+use crate::clock::unix_ms;
+use crate::dealer::{Dealer, TURN_ORDERS_MAX, units_at_most};
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::lanes::{Lanes, Picked};
+use crate::order::{Order, Outcome, Verdict};
+use crate::wal::log::{APPEND_UNITS_MAX, Subscriber};
+
+/// An idle core takes from a core that has more than this waiting.
+const TAKE_ABOVE_ORDERS: usize = 256;
+/// Sockets on their way to another core.
+const HANDED_MAX: usize = 1024;
+/// How often timeouts are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// A connection that takes nothing for so long is closed.
+const WRITE_STALL_TICKS: u64 = 60;
+/// Listen backlog.
+const BACKLOG: i32 = 4096;
+
+/// What other threads see of a core.
+pub struct CoreShared {
+    pub lanes: Lanes,
+    /// Verdicts on this core's orders that another core has dealt. Bounded by the orders in flight.
+    inbox: SegQueue<Outcome>,
+    /// Connections accepted by another core and handed to this one.
+    handed: ArrayQueue<std::net::TcpStream>,
+    handed_notify: Notify,
+    pub notify: Arc<Notify>,
+    pub subscriber: Arc<Subscriber>,
+    idle: AtomicBool,
+    busy: AtomicBool,
+    connections: AtomicUsize,
+}
+
+impl CoreShared {
+    pub fn new(lane_orders_max: usize) -> CoreShared {
+        let notify = Arc::new(Notify::new());
+        let wake = notify.clone();
+        CoreShared {
+            lanes: Lanes::new(lane_orders_max),
+            inbox: SegQueue::new(),
+            handed: ArrayQueue::new(HANDED_MAX),
+            handed_notify: Notify::new(),
+            notify,
+            subscriber: Subscriber::new(move || wake.notify_one()),
+            idle: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Whether orders wait or answers are owed.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire) || !self.lanes.is_empty() || !self.inbox.is_empty()
+    }
+}
+
+/// Takes the port once per core.
+pub fn listen(addr: SocketAddr, cores: u32) -> Result<(Vec<TcpListener>, SocketAddr), EngineError> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let fault = |source| EngineError::Listen { addr, flag: "--listen", source };
+    let bind = |addr: SocketAddr, shared: bool| -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared)?;
+        socket.bind(&addr.into())?;
+        Ok(socket)
+    };
+    // Unshared first: a port that somebody else shares with us would otherwise go unnoticed.
+    let probe = bind(addr, false).map_err(fault)?;
+    probe.listen(1).map_err(fault)?;
+    let local = probe.local_addr().map_err(fault)?.as_socket().expect("an internet address");
+    drop(probe);
+    let listeners = (0..cores)
+        .map(|_| {
+            let socket = bind(local, true)?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        })
+        .collect::<io::Result<_>>()
+        .map_err(fault)?;
+    Ok((listeners, local))
+}
+
+/// All a core's thread needs.
+pub struct Body {
+    pub index: u16,
+    pub cpu: Option<usize>,
+    pub engine: Arc<Engine>,
+    pub cores: Arc<[Arc<CoreShared>]>,
+    pub listener: TcpListener,
+    pub cold: tokio::runtime::Handle,
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Body {
+    /// The thread's whole life.
+    pub fn run(self) {
+        if let Some(cpu) = self.cpu {
+            let mut set = rustix::thread::CpuSet::new();
+            set.set(cpu);
+            if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+                tracing::warn!(cpu, %error, "cannot pin a core's thread");
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "a core has no runtime"),
+        };
+        runtime.block_on(async move {
+            let core = Rc::new(Core::new(&self));
+            tokio::task::spawn_local(accept(core.clone(), self.listener));
+            tokio::task::spawn_local(tick(core.clone()));
+            core.deal(&self.stop).await;
+        });
+    }
+}
+
+/// What only this core's thread touches.
+pub struct Core {
+    pub index: u16,
+    pub engine: Arc<Engine>,
+    pub shared: Arc<CoreShared>,
+    cores: Arc<[Arc<CoreShared>]>,
+    pub cold: tokio::runtime::Handle,
+    pub dealer: RefCell<Dealer>,
+    pub table: RefCell<Table>,
+    /// Connections with something to write.
+    dirty: RefCell<Vec<Rc<Connection>>>,
+    /// What sockets are read into; shared, because only one reads at a time.
+    pub scratch: RefCell<Box<[u8]>>,
+    /// Seconds since the core began.
+    pub ticks: Cell<u64>,
+}
+
+/// Bytes read from a socket at a time.
+const READ_BYTES: usize = 256 << 10;
+
+impl Core {
+    fn new(body: &Body) -> Core {
+        Core {
+            index: body.index,
+            engine: body.engine.clone(),
+            shared: body.cores[usize::from(body.index)].clone(),
+            cores: body.cores.clone(),
+            cold: body.cold.clone(),
+            dealer: RefCell::new(Dealer::new(body.engine.state.clone(), &body.engine.routes)),
+            table: RefCell::default(),
+            dirty: RefCell::default(),
+            scratch: RefCell::new(vec![0; READ_BYTES].into()),
+            ticks: Cell::new(0),
+        }
+    }
+
+    /// Marks a connection to be written at the end of this round.
+    pub fn mark_dirty(&self, connection: &Rc<Connection>) {
+        if !connection.dirty.replace(true) {
+            self.dirty.borrow_mut().push(connection.clone());
+        }
+    }
+
+    /// Hands a verdict to its connection, if that is still there.
+    pub fn answer(&self, outcome: &Outcome) {
+        let connection = self.table.borrow().get(outcome.ticket.connection, outcome.ticket.use_of_slot);
+        if let Some(connection) = connection {
+            connection.answer(self, outcome);
+            self.mark_dirty(&connection);
+        }
+    }
+
+    /// Answers at once what is durable, and the rest when it is.
+    pub fn answer_when_durable(&self, outcome: Outcome) {
+        if outcome.lsn() < self.engine.log.durable() {
+            self.answer(&outcome);
+        } else {
+            self.shared.inbox.push(outcome);
+        }
+    }
+
+    fn flush(&self) {
+        for connection in self.dirty.borrow_mut().drain(..) {
+            connection.dirty.set(false);
+            connection.flush();
+        }
+    }
+
+    /// The dealing loop; ends when `stop` is set.
+    async fn deal(&self, stop: &AtomicBool) {
+        let mut round = Round::default();
+        while !stop.load(Ordering::Acquire) {
+            self.shared.busy.store(true, Ordering::Release);
+            let answered = self.answer_durable(&mut round);
+            let dealt = self.turn(&mut round);
+            self.flush();
+            if answered || dealt {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if !round.waiting.is_empty() || !round.deferred.is_empty() {
+                self.await_durable(&mut round).await;
+                continue;
+            }
+            // SeqCst on both sides: whoever has put something in afterwards sees that this core is idle.
+            self.shared.idle.store(true, Ordering::SeqCst);
+            if self.shared.lanes.is_empty() && self.shared.inbox.is_empty() {
+                self.shared.busy.store(false, Ordering::Release);
+                self.shared.notify.notified().await;
+            }
+            self.shared.idle.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Sleeps until what the oldest answer waits for is durable, or something else happens.
+    async fn await_durable(&self, round: &mut Round) {
+        let log = &self.engine.log;
+        if !round.deferred.is_empty() {
+            // Another core is just dealing the same ids; it needs a moment, not a system call.
+            tokio::task::yield_now().await;
+            return;
+        }
+        let Some(wanted) = round.waiting.front().map(Outcome::lsn) else { return };
+        self.shared.subscriber.want(wanted);
+        if log.durable() <= wanted && log.failure().is_none() {
+            self.shared.notify.notified().await;
+        }
+    }
+
+    /// Answers everything that has become durable.
+    fn answer_durable(&self, round: &mut Round) -> bool {
+        while let Some(outcome) = self.shared.inbox.pop() {
+            round.waiting.push_back(outcome);
+        }
+        if round.waiting.is_empty() {
+            return false;
+        }
+        let log = &self.engine.log;
+        let (durable, failed) = (log.durable(), log.failure().is_some());
+        let mut any = false;
+        while let Some(outcome) = round.waiting.front() {
+            if outcome.lsn() < durable {
+                self.answer(outcome);
+            } else if failed {
+                let verdict = Verdict::Refused { refusal: Refusal::StoreFailed, retry_after_ms: 0 };
+                self.answer(&Outcome { verdict, ..*outcome });
+            } else {
+                break;
+            }
+            round.waiting.pop_front();
+            any = true;
+        }
+        any
+    }
+
+    /// Deals one batch; false when there was nothing to deal or no room to record it.
+    fn turn(&self, round: &mut Round) -> bool {
+        let log = &self.engine.log;
+        if !log.has_room() && log.failure().is_none() {
+            if !self.shared.lanes.is_empty() {
+                // Any progress of the log makes room.
+                self.shared.subscriber.want(log.durable());
+            }
+            return false;
+        }
+        round.pick(&self.shared.lanes);
+        if round.orders.is_empty() {
+            self.pick_from_busy(round);
+        }
+        if round.orders.is_empty() {
+            return false;
+        }
+        let refusal = self.engine.cannot_record();
+        let mut dealer = self.dealer.borrow_mut();
+        dealer.turn(unix_ms(), log, refusal, &round.orders, &mut round.outcomes);
+        dealer.take_deferred(&mut round.deferred);
+        drop(dealer);
+        round.orders.clear();
+        for outcome in round.outcomes.drain(..) {
+            if outcome.ticket.core != self.index {
+                let home = &self.cores[usize::from(outcome.ticket.core)];
+                home.inbox.push(outcome);
+                round.away |= 1 << (outcome.ticket.core % 64);
+            } else if outcome.lsn() == 0 {
+                self.answer(&outcome);
+            } else {
+                round.waiting.push_back(outcome);
+            }
+        }
+        self.wake_others(round);
+        true
+    }
+
+    fn pick_from_busy(&self, round: &mut Round) {
+        for (index, core) in self.cores.iter().enumerate() {
+            if index != usize::from(self.index) && core.lanes.depth() > TAKE_ABOVE_ORDERS {
+                round.pick(&core.lanes);
+                return;
+            }
+        }
+    }
+
+    /// Wakes cores whose orders were dealt here, and an idle one when more waits here than one turn takes.
+    fn wake_others(&self, round: &mut Round) {
+        let away = std::mem::take(&mut round.away);
+        if away != 0 {
+            let homes = self.cores.iter().enumerate().filter(|(index, _)| away & (1 << (index % 64)) != 0);
+            homes.for_each(|(_, home)| home.notify.notify_one());
+        }
+        if self.cores.len() > 1 && self.shared.lanes.depth() > TAKE_ABOVE_ORDERS {
+            let idle = self.cores.iter().find(|core| core.idle.swap(false, Ordering::SeqCst));
+            if let Some(core) = idle {
+                core.notify.notify_one();
+            }
+        }
+    }
+}
+
+/// What the dealing loop carries from round to round.
+#[derive(Default)]
+struct Round {
+    orders: Vec<(u8, Order)>,
+    outcomes: Vec<Outcome>,
+    /// Dealt, and not yet durable: oldest first.
+    waiting: VecDeque<Outcome>,
+    /// To be dealt again: another core holds the id.
+    deferred: Vec<(u8, Order)>,
+    /// Picked, but too large for the rest of that turn.
+    held_back: Option<(u8, Order)>,
+    /// Cores whose orders were dealt here.
+    away: u64,
+}
+
+impl Round {
+    /// Fills `orders` for one turn.
+    fn pick(&mut self, lanes: &Lanes) {
+        self.orders.append(&mut self.deferred);
+        self.orders.extend(self.held_back.take());
+        let mut units: usize = self.orders.iter().map(|(_, order)| units_at_most(order)).sum();
+        let most = TURN_ORDERS_MAX.saturating_sub(self.orders.len());
+        let (orders, held_back) = (&mut self.orders, &mut self.held_back);
+        lanes.pick(most, |lane, order| {
+            units += units_at_most(&order);
+            if units > APPEND_UNITS_MAX as usize {
+                *held_back = Some((lane as u8, order));
+                return Picked::Enough;
+            }
+            orders.push((lane as u8, order));
+            Picked::More
+        });
+    }
+}
+
+/// Accepts connections and takes those that other cores hand over.
+async fn accept(core: Rc<Core>, listener: TcpListener) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "a core cannot accept connections"),
+    };
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    if let Some(stream) = hand_over(&core, stream) {
+                        open(&core, stream);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    // Out of descriptors, most likely: without a pause this would spin.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            () = core.shared.handed_notify.notified() => {
+                while let Some(stream) = core.shared.handed.pop() {
+                    core.shared.connections.fetch_sub(1, Ordering::Relaxed);
+                    if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+                        open(&core, stream);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gives the connection to the core with the fewest, unless that is this one.
+fn hand_over(core: &Core, stream: tokio::net::TcpStream) -> Option<tokio::net::TcpStream> {
+    let least = core.cores.iter().min_by_key(|other| other.connections()).expect("at least this core");
+    if Arc::ptr_eq(least, &core.shared) || least.connections() + 1 > core.shared.connections() {
+        return Some(stream);
+    }
+    let Ok(stream) = stream.into_std() else { return None };
+    // Counted at once, so that a burst does not go all to one core.
+    least.connections.fetch_add(1, Ordering::Relaxed);
+    match least.handed.push(stream) {
+        Ok(()) => {
+            least.handed_notify.notify_one();
+            None
+        }
+        Err(stream) => {
+            least.connections.fetch_sub(1, Ordering::Relaxed);
+            tokio::net::TcpStream::from_std(stream).ok()
+        }
+    }
+}
+
+/// Begins to serve a connection on this core.
+fn open(core: &Rc<Core>, stream: tokio::net::TcpStream) {
+    let open_now: usize = core.cores.iter().map(|other| other.connections()).sum();
+    let too_many = open_now >= core.engine.config.connections_max as usize;
+    // Without it every small answer would wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(&stream).set_keepalive(true);
+    core.shared.connections.fetch_add(1, Ordering::Relaxed);
+    let (connection, read) = core.table.borrow_mut().open(stream, core.ticks.get());
+    let core = core.clone();
+    tokio::task::spawn_local(async move {
+        if too_many {
+            connection.fault(FaultCode::TooManyConnections, "this server has as many connections as it may");
+        }
+        connection::serve(&core, &connection, read).await;
+        core.table.borrow_mut().close(&connection);
+        core.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+/// Once a second: closes connections that let the server wait.
+async fn tick(core: Rc<Core>) {
+    let mut every = tokio::time::interval(TICK);
+    loop {
+        every.tick().await;
+        let now = core.ticks.get() + 1;
+        core.ticks.set(now);
+        let connections: Vec<_> = core.table.borrow().iter().cloned().collect();
+        for connection in connections {
+            let hello = !connection.greeted.get() && now - connection.opened_tick > HELLO_TIMEOUT_MS / 1000;
+            let partial = connection.partial_since.get().is_some_and(|since| now - since > FRAME_TIMEOUT_MS / 1000);
+            if hello {
+                connection.fault(FaultCode::TimedOut, "no Hello within 10 s");
+            } else if partial {
+                connection.fault(FaultCode::TimedOut, "a frame was begun and not finished within 30 s");
+            } else if connection.stalled_since.get().is_some_and(|since| now - since > WRITE_STALL_TICKS) {
+                connection.abort();
+            }
+        }
+    }
+}
