@@ -155,12 +155,11 @@ pub(super) fn verify(data: &Path, key_file: Option<&Path>) -> Result<Facts, CliE
 
 /// Rebuilds the state up to `until`: what it came to, with its digest.
 pub(super) fn replay(
-    data: &Path,
-    key_file: Option<&Path>,
+    config: &Config,
     until: Option<Until>,
     into: Option<&Path>,
-    segment_bytes: u64,
 ) -> Result<Facts, CliError> {
+    let (data, key_file) = (&config.data, config.key_file.as_deref());
     let until = match until {
         None => recovery::Until::End,
         Some(Until::Lsn(lsn)) => recovery::Until::Lsn(lsn),
@@ -173,7 +172,7 @@ pub(super) fn replay(
         digest,
         into,
         took,
-    } = recovery::replay(data, key_file, until, into, segment_bytes)?;
+    } = recovery::replay(data, key_file, until, into, config.wal_segment_bytes)?;
     Ok(Facts::default()
         .with("orders", orders)
         .with("records", records)

@@ -9,6 +9,7 @@ use super::Globals;
 use super::engine_seam;
 use super::error::CliError;
 use super::print::{self, Facts};
+use crate::config::{Config, Layer};
 
 /// Make a data directory with its key file
 #[derive(Debug, Args)]
@@ -18,6 +19,8 @@ use super::print::{self, Facts};
 pub(super) struct InitArgs {
     #[command(flatten)]
     store: StoreArgs,
+    #[command(flatten)]
+    segment: SegmentArgs,
 }
 
 /// Which store, for commands that work on a stopped one.
@@ -37,9 +40,36 @@ pub(super) struct StoreArgs {
     pub(super) key_file: Option<PathBuf>,
 }
 
+/// How large the first segment of a new store's log is.
+#[derive(Debug, Clone, Args)]
+pub(super) struct SegmentArgs {
+    /// Size of one segment of the log [default: 67108864]
+    #[arg(
+        long,
+        env = "CROUPIER_WAL_SEGMENT_BYTES",
+        value_name = "BYTES",
+        hide_env_values = true
+    )]
+    wal_segment_bytes: Option<u64>,
+}
+
+impl SegmentArgs {
+    /// The settings of a new store, checked as those of a server are.
+    pub(super) fn load(self, store: StoreArgs) -> Result<Config, CliError> {
+        let layer = Layer {
+            data: Some(store.data),
+            key_file: store.key_file,
+            wal_segment_bytes: self.wal_segment_bytes,
+            ..Layer::default()
+        };
+        Ok(Config::from_layers(layer, Layer::default())?)
+    }
+}
+
 pub(super) fn run(args: InitArgs, globals: &Globals) -> Result<ExitCode, CliError> {
-    let StoreArgs { data, key_file } = args.store;
-    let store_id = engine_seam::init(&data, key_file.as_deref())?;
+    let config = args.segment.load(args.store)?;
+    let store_id = engine_seam::init(&config)?;
+    let data = &config.data;
     if globals.json {
         Facts::default()
             .with("data", data.display().to_string())

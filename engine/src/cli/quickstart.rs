@@ -43,7 +43,7 @@ pub(super) fn run(args: QuickstartArgs, globals: &Globals) -> Result<ExitCode, C
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let data = config.data.display().to_string();
-        let made = engine_seam::init_if_absent(&config.data, config.key_file.as_deref())?;
+        let made = engine_seam::init_if_absent(&config)?;
         let server = start(config, &mut signals).await?;
         let url = format!("croupier://{}", reachable(server.local_addr()));
         let story = Story {
@@ -58,7 +58,7 @@ pub(super) fn run(args: QuickstartArgs, globals: &Globals) -> Result<ExitCode, C
         } else {
             print::line(&story.text())?
         }
-        keep_serving(server, signals).await
+        Ok(keep_serving(server, signals).await)
     })
 }
 

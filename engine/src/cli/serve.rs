@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -11,12 +12,15 @@ use tokio::sync::oneshot;
 
 use super::Globals;
 use super::connect::runtime;
-use super::engine_seam::{self, Running};
+use super::engine_seam::{self, Server};
 use super::error::CliError;
 use super::print;
 use super::signals::{Asked, Signals};
 use crate::config::{Config, Layer};
 use crate::error::EngineError;
+
+/// How long a server that can write no more stays to say so.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Serve a data directory until Ctrl-C or SIGTERM
 ///
@@ -71,21 +75,21 @@ pub(super) fn run(args: ServeArgs, globals: &Globals) -> Result<ExitCode, CliErr
         let mut signals = Signals::listen()?;
         let server = start(config, &mut signals).await?;
         announce(&server, globals.json)?;
-        keep_serving(server, signals).await
+        Ok(keep_serving(server, signals).await)
     })
 }
 
 /// Starts the server on a thread of its own: recovery may take a while, and Ctrl-C must not wait for it.
-pub(super) async fn start(config: Config, signals: &mut Signals) -> Result<Arc<Running>, CliError> {
+pub(super) async fn start(config: Config, signals: &mut Signals) -> Result<Arc<Server>, CliError> {
     let started = on_thread("start", move || engine_seam::start(config))?;
     tokio::select! {
         started = started => Ok(Arc::new(ended(started)??)),
-        () = signals.stop() => Err(CliError::Failed("stopped before it served; nothing was changed".to_owned())),
+        () = signals.stop() => Err(CliError::Failed("stopped before it served".to_owned())),
     }
 }
 
 /// The line that scripts wait for.
-fn announce(server: &Running, as_json: bool) -> Result<(), CliError> {
+fn announce(server: &Server, as_json: bool) -> Result<(), CliError> {
     let (listening, ops) = (
         format!("croupier://{}", server.local_addr()),
         format!("http://{}", server.ops_addr()),
@@ -97,18 +101,30 @@ fn announce(server: &Running, as_json: bool) -> Result<(), CliError> {
     }
 }
 
-/// Serves until it is asked to stop (then stops in good order) or the log cannot be written any more.
-pub(super) async fn keep_serving(
-    server: Arc<Running>,
-    mut signals: Signals,
-) -> Result<ExitCode, CliError> {
+/// Serves until it is asked to stop (then stops in good order) or the log cannot be written any more. What goes wrong
+/// is said on stderr only: stdout has had its one value.
+pub(super) async fn keep_serving(server: Arc<Server>, signals: Signals) -> ExitCode {
+    match until_stopped(server, signals).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(false),
+    }
+}
+
+async fn until_stopped(server: Arc<Server>, mut signals: Signals) -> Result<(), CliError> {
     let mut failed = {
         let server = Arc::clone(&server);
         on_thread("watch", move || server.wait_failed())?
     };
     loop {
         let asked = tokio::select! {
-            error = &mut failed => return Err(ended(error)?.into()),
+            why = &mut failed => match ended(why)? {
+                Some(error) => {
+                    // Every order in flight is being refused: let those answers leave.
+                    tokio::time::sleep(FAREWELL).await;
+                    return Err(error.into());
+                }
+                None => break,
+            },
             asked = signals.next() => asked,
         };
         match asked {
@@ -117,11 +133,11 @@ pub(super) async fn keep_serving(
         }
     }
     tracing::info!("stopping; once more to stop at once");
-    let stopped = on_thread("stop", move || server.stop())?;
+    let stopped = on_thread("stop", move || engine_seam::stop(&server))?;
     tokio::select! {
-        report = stopped => {
-            tracing::info!("stopped: {}", ended(report)??);
-            Ok(ExitCode::SUCCESS)
+        stopped = stopped => {
+            ended(stopped)??;
+            Ok(())
         }
         () = signals.stop() => {
             Err(CliError::Failed("stopped at once; the next start recovers from the log".to_owned()))
@@ -130,9 +146,10 @@ pub(super) async fn keep_serving(
 }
 
 /// A table that does not serve is reported and the one in force stays.
-async fn reload(server: Arc<Running>) -> Result<(), CliError> {
+async fn reload(server: Arc<Server>) -> Result<(), CliError> {
     match ended(on_thread("reload", move || server.reload_routes())?.await)? {
-        Ok(()) => tracing::info!("route table read again"),
+        Ok(Some(version)) => tracing::info!(version, "another route table is in force"),
+        Ok(None) => tracing::info!("the route table is the one in force"),
         Err(error) => tracing::error!("{error}"),
     }
     Ok(())

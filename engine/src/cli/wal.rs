@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use jiff::Timestamp;
 
 use super::Globals;
-use super::engine_seam::{self, DumpRow};
+use super::engine_seam;
 use super::error::CliError;
-use super::init::StoreArgs;
+use super::init::{SegmentArgs, StoreArgs};
 use super::print;
-use crate::import::expiry;
+use super::records;
 
 /// Read, check and replay the log of a stopped store
 #[derive(Debug, Args)]
@@ -57,6 +57,8 @@ Examples:
         /// A new or empty directory to write the rebuilt store to
         #[arg(long, value_name = "DIR")]
         into: Option<PathBuf>,
+        #[command(flatten)]
+        segment: SegmentArgs,
     },
 }
 
@@ -76,10 +78,12 @@ impl FromStr for Until {
         if let Ok(lsn) = text.parse() {
             return Ok(Until::Lsn(lsn));
         }
-        let second = expiry::parse_s(text).map(Until::Second);
-        second.ok_or_else(|| {
+        let instant: Timestamp = text.parse().map_err(|_| {
             "an LSN is a number, a time is RFC 3339 like 2026-11-11T00:05:00Z".to_owned()
-        })
+        })?;
+        Ok(Until::UnixMs(
+            u64::try_from(instant.as_millisecond()).unwrap_or(0),
+        ))
     }
 }
 
@@ -89,14 +93,14 @@ pub(super) fn run(args: WalArgs, globals: &Globals) -> Result<ExitCode, CliError
         WalCommand::Verify { store } => {
             engine_seam::verify(&store.data, store.key_file.as_deref())?.print(globals.json)?;
         }
-        WalCommand::Replay { store, until, into } => {
-            let replayed = engine_seam::replay(
-                &store.data,
-                store.key_file.as_deref(),
-                until,
-                into.as_deref(),
-            )?;
-            replayed.print(globals.json)?;
+        WalCommand::Replay {
+            store,
+            until,
+            into,
+            segment,
+        } => {
+            let config = segment.load(store)?;
+            engine_seam::replay(&config, until, into.as_deref())?.print(globals.json)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -115,17 +119,12 @@ fn dump(
         store.key_file.as_deref(),
         from,
         until,
-        &mut |row: DumpRow| {
-            let DumpRow {
-                lsn,
-                at,
-                kind,
-                text,
-            } = row;
+        &mut |lsn, record| {
+            let facts = records::facts(lsn, record);
             if as_json {
-                rows.put_json(&json!({ "lsn": lsn, "at": at, "kind": kind, "text": text }))
+                rows.put_json(&facts.into_json())
             } else {
-                rows.put_text(&format!("{lsn:>12}  {at}  {kind:<14} {text}"))
+                rows.put_text(&facts.into_line())
             }
         },
     );
