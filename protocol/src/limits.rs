@@ -35,7 +35,7 @@ pub const HELLO_TIMEOUT_MS: u64 = 10_000;
 /// A frame that was begun must be whole within this many milliseconds.
 pub const FRAME_TIMEOUT_MS: u64 = 30_000;
 
-// An OrderItem is never split, so the largest order of a default server has to fit the longest frame there is.
+// An OrderItem is never split: the longest frame must have room for the largest order, whatever its secrets.
 const _: () = assert!(
     FRAME_HEADER_BYTES + 48 + QUANTITY_MAX_DEFAULT as usize * (12 + SECRET_BYTES_MAX)
         <= FRAME_BYTES_MAX_LIMIT as usize

@@ -10,7 +10,7 @@ numbered! {
     Refusal: u16, "refusal" {
         UnknownSku = 1, "UnknownSku", "there is no such SKU: create it, or import with create-sku";
         QuantityZero = 2, "QuantityZero", "the quantity must be at least 1";
-        QuantityTooLarge = 3, "QuantityTooLarge", "the quantity is above the server's limit: split the order";
+        QuantityTooLarge = 3, "QuantityTooLarge", "the quantity is above the server's limit, or more than one frame can answer: split the order";
         OrderIdZero = 4, "OrderIdZero", "an order id of all zeros is not allowed: choose another id";
         OrderIdReused = 5, "OrderIdReused", "this id belongs to an order with another SKU or quantity: use a new id";
         OutOfStock = 6, "OutOfStock", "fewer cards are free than were asked for: import more, or ask for fewer";

@@ -200,7 +200,7 @@ async fn frames_that_come_in_crumbs_or_in_one_piece_are_the_same() {
 }
 
 #[tokio::test]
-async fn a_reply_longer_than_a_default_frame_is_read() {
+async fn a_reply_of_a_server_with_longer_frames_is_read() {
     let peer = Peer::bind().await;
     let (client, mut conn) = peer.connected(peer.builder()).await;
     let order = orders(1)[0].quantity(1000);
