@@ -15,6 +15,8 @@ use croupier_protocol::{
 };
 use serde::{Deserialize, Deserializer, de};
 
+use crate::state::record::QUANTITY_LIMIT;
+
 /// Where a server listens for orders unless told otherwise.
 pub const LISTEN_DEFAULT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7733);
@@ -41,7 +43,7 @@ pub struct Config {
     pub cores: Cores,
     /// The route table to load at the start.
     pub routes: Option<PathBuf>,
-    /// Size of one segment of the log.
+    /// Size of one segment of the log of a new store; an existing store keeps its own.
     pub wal_segment_bytes: u64,
     /// Size of the ring between the dealers and the log.
     pub ring_bytes: u64,
@@ -173,8 +175,13 @@ impl Config {
             8 << 10,
             FRAME_BYTES_MAX_LIMIT.into(),
         )?;
-        // The wire counts the cards of an order in 16 bits.
-        within("quantity_max", self.quantity_max.into(), 1, u16::MAX.into())?;
+        // What one record of the log can tell.
+        within(
+            "quantity_max",
+            self.quantity_max.into(),
+            1,
+            QUANTITY_LIMIT.into(),
+        )?;
         within(
             "checkpoint_segments",
             self.checkpoint_segments.into(),
@@ -293,7 +300,7 @@ pub struct Layer {
         hide_env_values = true
     )]
     pub routes: Option<PathBuf>,
-    /// Size of one segment of the log [default: 67108864]
+    /// Size of one segment of the log of a new store [default: 67108864]
     #[arg(
         long,
         env = "CROUPIER_WAL_SEGMENT_BYTES",
@@ -487,8 +494,8 @@ mod tests {
         );
         check("wal_segment_bytes = \"64 MiB\"", "wal_segment_bytes");
         check(
-            "quantity_max = 65536",
-            "quantity_max is 65536; it must be from 1 to 65535",
+            "quantity_max = 4001",
+            "quantity_max is 4001; it must be from 1 to 4000",
         );
         check("lane_orders_max = 0", "lane_orders_max");
         check("frame_bytes_max = 16777217", "frame_bytes_max");

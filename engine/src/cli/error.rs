@@ -74,6 +74,7 @@ impl CliError {
             CliError::Client(_) | CliError::OutcomeUnknown { .. } | CliError::NoSuchOrder(_) => {
                 FAILED
             }
+            CliError::Engine(EngineError::Config(_)) => USAGE,
             CliError::Engine(error) => error.exit_code(),
             CliError::Config(_) | CliError::Usage(_) => USAGE,
             CliError::File { error, .. } => match error {
@@ -97,9 +98,9 @@ impl CliError {
             CliError::Client(ClientError::Unreachable { .. }) => "Unreachable",
             CliError::Client(ClientError::BadUrl { .. }) | CliError::Usage(_) => "Usage",
             CliError::Client(_) => "Client",
+            CliError::Config(_) | CliError::Engine(EngineError::Config(_)) => "Config",
             CliError::Engine(error) if error.exit_code() == 3 => "Damage",
             CliError::Engine(_) => "Engine",
-            CliError::Config(_) => "Config",
             CliError::File { .. } => "File",
             CliError::Path { .. } | CliError::System { .. } => "System",
             CliError::Failed(_) => "Failed",

@@ -43,7 +43,7 @@ pub(super) struct StoreArgs {
 /// How large the first segment of a new store's log is.
 #[derive(Debug, Clone, Args)]
 pub(super) struct SegmentArgs {
-    /// Size of one segment of the log [default: 67108864]
+    /// Size of one segment of the new store's log [default: 67108864]
     #[arg(
         long,
         env = "CROUPIER_WAL_SEGMENT_BYTES",

@@ -17,7 +17,6 @@ use super::error::CliError;
 use super::print;
 use super::signals::{Asked, Signals};
 use crate::config::{Config, Layer};
-use crate::error::EngineError;
 
 /// How long a server that can write no more stays to say so.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -172,6 +171,6 @@ fn on_thread<T: Send + 'static>(
 }
 
 /// A thread that ends without a result has panicked.
-fn ended<T>(result: Result<T, oneshot::error::RecvError>) -> Result<T, EngineError> {
-    result.map_err(|_| EngineError::Config("the server broke down; its log says where".to_owned()))
+fn ended<T>(result: Result<T, oneshot::error::RecvError>) -> Result<T, CliError> {
+    result.map_err(|_| CliError::Failed("the server broke down; its log says where".to_owned()))
 }

@@ -114,7 +114,7 @@ fn dump(
     as_json: bool,
 ) -> Result<ExitCode, CliError> {
     let mut rows = print::Rows::new(as_json);
-    let dumped = engine_seam::dump(
+    let dumped = records::walk(
         &store.data,
         store.key_file.as_deref(),
         from,
