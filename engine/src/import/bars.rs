@@ -46,26 +46,32 @@ fn row_of(line: u64, bytes: Option<&[u8]>) -> Result<ImportRow<'_>, RejectReason
     let bytes = bytes.ok_or(RejectReason::TooLong)?;
     // Columns are counted on bytes: a damaged line with the wrong count is first of all that. No byte of a bar can be
     // part of another character, so this finds the same bars as a split of the text would.
-    let bars = memchr::memmem::find_iter(bytes, BAR.as_bytes())
-        .take(4)
-        .count();
-    if bars != 3 {
-        return Err(RejectReason::WrongColumnCount);
-    }
+    let bars = bars(bytes).ok_or(RejectReason::WrongColumnCount)?;
     let text = std::str::from_utf8(bytes).map_err(|_| RejectReason::InvalidUtf8)?;
-    let mut columns = text.split(BAR);
-    let mut column = || columns.next().unwrap_or_default();
-    let (secret, label, premium, cost) = (column(), column(), column(), column());
-    check_secret(secret.as_bytes())?;
-    let premium_e4 = amount::parse_e4(premium).ok_or(RejectReason::BadAmount)?;
-    let cost_e4 = amount::parse_e4(cost).ok_or(RejectReason::BadAmount)?;
+    let secret = &bytes[..bars[0]];
+    let label = &bytes[bars[0] + BAR.len()..bars[1]];
+    check_secret(secret)?;
+    let amount = |from: usize, to: usize| {
+        amount::parse_e4(&text[from + BAR.len()..to]).ok_or(RejectReason::BadAmount)
+    };
+    let premium_e4 = amount(bars[1], bars[2])?;
+    let cost_e4 = amount(bars[2], text.len())?;
     check_label(label)?;
     Ok(ImportRow {
         line,
         expires_at_s: 0,
         premium_e4,
         cost_e4,
-        label: label.as_bytes(),
-        secret: secret.as_bytes(),
+        label,
+        secret,
     })
+}
+
+/// Where the three bars stand; `None` if there are fewer or more.
+fn bars(bytes: &[u8]) -> Option<[usize; 3]> {
+    let first = BAR.as_bytes()[0];
+    let mut found =
+        memchr::memchr_iter(first, bytes).filter(|at| bytes[*at..].starts_with(BAR.as_bytes()));
+    let bars = [found.next()?, found.next()?, found.next()?];
+    found.next().is_none().then_some(bars)
 }

@@ -196,14 +196,14 @@ impl Columns {
             None => 0,
             Some(at) => expiry.parse_s(field(at)).ok_or(RejectReason::BadExpiry)?,
         };
-        let label = self.label.map_or("", field);
+        let label = self.label.map_or("", field).as_bytes();
         check_label(label)?;
         Ok(ImportRow {
             line: record.line,
             expires_at_s,
             premium_e4: None,
             cost_e4: None,
-            label: label.as_bytes(),
+            label,
             secret,
         })
     }

@@ -196,7 +196,7 @@ fn check_secret(secret: &[u8]) -> Result<(), RejectReason> {
 }
 
 /// A label is checked last: the secret's faults say more about the line.
-fn check_label(label: &str) -> Result<(), RejectReason> {
+fn check_label(label: &[u8]) -> Result<(), RejectReason> {
     if label.len() > LABEL_BYTES_MAX {
         Err(RejectReason::LabelTooLong)
     } else {
