@@ -4,8 +4,8 @@
 //! Order of deeds, so that a crash at any point leaves a whole store: order file → checkpoint file → `CURRENT` → only
 //! then removal of what is folded. See docs/checkpoint-format.md for the bytes.
 
-mod format;
-mod orders;
+pub mod format;
+pub mod orders;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

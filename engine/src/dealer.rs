@@ -70,8 +70,30 @@ struct Cursor {
     sweeping: bool,
 }
 
+/// What a new order may ask for. A repeat is answered whatever the limits are now.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderLimits {
+    /// Most cards.
+    pub quantity_max: u16,
+    /// The answer must fit a frame of so many bytes.
+    pub frame_bytes_max: usize,
+}
+
+impl OrderLimits {
+    /// Whether an order of `quantity` cards of at most `class_bytes` each may be dealt.
+    fn allow(&self, quantity: u16, class_bytes: u32) -> bool {
+        let cards = usize::from(quantity) * (CARD_HEAD_BYTES + class_bytes as usize);
+        quantity <= self.quantity_max && (quantity == 1 || ANSWER_HEAD_BYTES + cards <= self.frame_bytes_max)
+    }
+}
+
+/// Bytes of an answer with one order before its cards, and of a card before its secret: docs/wire-format.md.
+const ANSWER_HEAD_BYTES: usize = croupier_protocol::FRAME_HEADER_BYTES + croupier_protocol::OrderItemHead::BYTES;
+const CARD_HEAD_BYTES: usize = 12;
+
 /// One core's dealer.
 pub struct Dealer {
+    limits: OrderLimits,
     state: Arc<State>,
     resolver: Resolver,
     cursors: Vec<Cursor>,
@@ -89,8 +111,9 @@ pub struct Dealer {
 }
 
 impl Dealer {
-    pub fn new(state: Arc<State>, routes: &RouteCell) -> Dealer {
+    pub fn new(state: Arc<State>, routes: &RouteCell, limits: OrderLimits) -> Dealer {
         Dealer {
+            limits,
             resolver: Resolver::new(routes, &state.catalog),
             state,
             cursors: Vec::new(),
@@ -111,12 +134,13 @@ impl Dealer {
         self.resolver.catalog()
     }
 
-    /// Where an order waits; also tells that it has nowhere to go.
+    /// Where an order waits. One that no rule takes waits too: it may be a repeat, which is answered whatever the routes
+    /// are now.
     pub fn lane_of(&mut self, order: &Order) -> Result<usize, Refusal> {
         match self.resolver.resolve(order.sku, order.priority) {
             Ok(target) => Ok(target.lane.as_index()),
             Err(NoTarget::UnknownSku) => Err(Refusal::UnknownSku),
-            Err(NoTarget::NoRoute) => Err(Refusal::NoRoute),
+            Err(NoTarget::NoRoute) => Ok(order.priority.as_index()),
         }
     }
 
@@ -161,12 +185,16 @@ impl Dealer {
     /// Deals orders of one SKU and priority.
     fn deal_same(&mut self, now: u64, cannot_record: Option<Refusal>, items: &[Item], out: &mut Vec<Outcome>) {
         let mut need = 0u64;
+        let class_bytes = self.resolver.catalog().sku(items[0].order.sku).map_or(0, |sku| sku.class_bytes_max());
         for item in items {
             match self.state.index.look(item.hashed) {
                 Some(Claim::Known(settled)) => out.push(self.answer_known(&item.order, settled)),
                 Some(_) => self.deferred.push((item.lane, item.order)),
                 None if item.order.deadline_unix_ms < now => {
                     out.push(refused(&item.order, Refusal::DeadlineExceeded, 0));
+                }
+                None if !self.limits.allow(item.order.quantity, class_bytes) => {
+                    out.push(refused(&item.order, Refusal::QuantityTooLarge, 0));
                 }
                 None => {
                     if let Some(refusal) = cannot_record {

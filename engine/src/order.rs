@@ -3,6 +3,7 @@
 use croupier_protocol::{IssueItem, Priority, Refusal};
 
 use crate::state::index::Settled;
+use crate::state::record::QUANTITY_LIMIT;
 
 /// Where an answer goes: which connection of which core, and which place in which request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +61,8 @@ impl Outcome {
     }
 }
 
-/// Checks what can be told from the request alone.
-pub fn check_item(item: &IssueItem, quantity_max: u16) -> Result<Priority, Refusal> {
+/// Checks what can be told from the request alone, and could never have been dealt.
+pub fn check_item(item: &IssueItem) -> Result<Priority, Refusal> {
     if item.order_id.is_zero() {
         return Err(Refusal::OrderIdZero);
     }
@@ -71,7 +72,7 @@ pub fn check_item(item: &IssueItem, quantity_max: u16) -> Result<Priority, Refus
     if item.quantity == 0 {
         return Err(Refusal::QuantityZero);
     }
-    if item.quantity > quantity_max {
+    if item.quantity > QUANTITY_LIMIT {
         return Err(Refusal::QuantityTooLarge);
     }
     Priority::try_from(item.priority).map_err(|_| Refusal::UnknownPriority)

@@ -23,8 +23,9 @@ use crate::state::Digest;
 use crate::wal::log::Subscriber;
 use core::CoreShared;
 
-/// How long a stop waits for orders in flight.
-const DRAIN_WAIT: Duration = Duration::from_secs(10);
+/// How long a stop waits for the last answers to go out. New orders are refused all the while, so a caller that keeps
+/// sending would otherwise hold it up.
+const DRAIN_WAIT: Duration = Duration::from_secs(2);
 /// How often the checkpointer looks for sealed segments.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 

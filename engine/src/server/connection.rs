@@ -158,12 +158,12 @@ struct Parsed {
 
 impl Connection {
     /// Says why and closes once that is written.
-    pub fn fault(&self, fault: FaultCode, text: &str) {
+    pub fn fault(&self, request_id: u64, fault: FaultCode, text: &str) {
         if self.closing.replace(true) {
             return;
         }
         let mut out = self.out.borrow_mut();
-        let mut frame = FrameWriter::begin(&mut out, Kind::Fault, 0);
+        let mut frame = FrameWriter::begin(&mut out, Kind::Fault, request_id);
         FaultBody { fault, text: text.into() }.encode_into(frame.body());
         frame.finish();
         drop(out);
@@ -272,7 +272,7 @@ impl Connection {
                 Ok(Some(header)) => header,
                 Ok(None) => break,
                 Err(error) => {
-                    self.fault(error.fault_code(), &error.to_string());
+                    self.fault(error.request_id(), error.fault_code(), &error.to_string());
                     break;
                 }
             };
@@ -300,13 +300,13 @@ impl Connection {
 
     fn take(self: &Rc<Self>, core: &Core, header: &FrameHeader, body: &[u8]) {
         if header.flags != 0 {
-            return self.fault(FaultCode::UnsupportedFlag, "a request has flags this version does not know");
+            return self.fault(header.request_id, FaultCode::UnsupportedFlag, "a request has flags this version does not know");
         }
         if header.kind == Kind::Hello {
             return self.hello(core, header, body);
         }
         if !self.greeted.get() {
-            return self.fault(FaultCode::HelloExpected, "the first frame must be Hello");
+            return self.fault(header.request_id, FaultCode::HelloExpected, "the first frame must be Hello");
         }
         match header.kind {
             Kind::Issue => self.issue(core, header, body),
@@ -330,21 +330,21 @@ impl Connection {
                 count: header.count,
                 body: body.to_vec(),
             }),
-            reply => self.fault(FaultCode::UnknownKind, &format!("{reply:?} is no request")),
+            reply => self.fault(header.request_id, FaultCode::UnknownKind, &format!("{reply:?} is no request")),
         }
     }
 
     fn hello(&self, core: &Core, header: &FrameHeader, body: &[u8]) {
         if self.greeted.get() {
-            return self.fault(FaultCode::HelloTwice, "Hello was said before");
+            return self.fault(header.request_id, FaultCode::HelloTwice, "Hello was said before");
         }
         let hello = match Hello::decode(body) {
             Ok(hello) => hello,
-            Err(error) => return self.fault(FaultCode::Malformed, &error.to_string()),
+            Err(error) => return self.fault(header.request_id, FaultCode::Malformed, &error.to_string()),
         };
         let Some(version) = hello.common_version() else {
             let text = format!("this server speaks version {PROTOCOL_VERSION}");
-            return self.fault(FaultCode::UnsupportedVersion, &text);
+            return self.fault(header.request_id, FaultCode::UnsupportedVersion, &text);
         };
         self.greeted.set(true);
         let config = &core.engine.config;
@@ -384,10 +384,9 @@ impl Connection {
     fn issue(self: &Rc<Self>, core: &Core, header: &FrameHeader, body: &[u8]) {
         let items = match issue_items(body, header.count) {
             Ok(items) => items,
-            Err(error) => return self.fault(FaultCode::Malformed, &error.to_string()),
+            Err(error) => return self.fault(header.request_id, FaultCode::Malformed, &error.to_string()),
         };
         let Some(request_slot) = self.open_request(core, Kind::IssueReply, header) else { return };
-        let quantity_max = core.engine.config.quantity_max.min(crate::state::record::QUANTITY_LIMIT.into()) as u16;
         let mut now = None;
         for (index, item) in items.enumerate() {
             let ticket = self.ticket(core.index, index as u16, request_slot, header.request_id);
@@ -397,7 +396,7 @@ impl Connection {
                 // One clock read for all deadlines of a frame.
                 after => *now.get_or_insert_with(unix_ms) + u64::from(after),
             };
-            let taken = check_item(&item, quantity_max).and_then(|priority| {
+            let taken = check_item(&item).and_then(|priority| {
                 let order = Order { id, sku, quantity: item.quantity, priority, deadline_unix_ms, ticket };
                 self.enqueue(core, order)
             });
@@ -410,14 +409,7 @@ impl Connection {
     }
 
     fn enqueue(&self, core: &Core, order: Order) -> Result<(), Refusal> {
-        let mut dealer = core.dealer.borrow_mut();
-        if order.quantity > 1 {
-            let class_bytes = dealer.catalog().sku(order.sku).map_or(0, |sku| sku.class_bytes_max());
-            if !translate::fits_frame(order.quantity, class_bytes, core.engine.config.frame_bytes_max as usize) {
-                return Err(Refusal::QuantityTooLarge);
-            }
-        }
-        let lane = dealer.lane_of(&order)?;
+        let lane = core.dealer.borrow_mut().lane_of(&order)?;
         core.shared.lanes.push(lane, order).map_err(|_| Refusal::Busy)
     }
 
@@ -441,7 +433,7 @@ impl Connection {
     fn look_up(self: &Rc<Self>, core: &Core, header: &FrameHeader, body: &[u8]) {
         let ids = match lookup_items(body, header.count) {
             Ok(ids) => ids,
-            Err(error) => return self.fault(FaultCode::Malformed, &error.to_string()),
+            Err(error) => return self.fault(header.request_id, FaultCode::Malformed, &error.to_string()),
         };
         let Some(request_slot) = self.open_request(core, Kind::LookUpReply, header) else { return };
         let index = &core.engine.state.index;
@@ -468,16 +460,29 @@ fn orders_per_frame_max(core: &Core) -> u32 {
 const _: () = assert!(OrderItemHead::BYTES == 48);
 
 /// Serves a connection until either side closes it.
-pub async fn serve(core: &Rc<Core>, connection: &Rc<Connection>, mut read: OwnedReadHalf) {
+pub async fn serve(core: &Rc<Core>, connection: &Rc<Connection>, read: OwnedReadHalf) {
+    let mut imports = control::Imports::default();
+    converse(core, connection, read, &mut imports).await;
+    // Removing the files of an import that was cut short is not for a dealer's thread.
+    core.cold.spawn_blocking(move || drop(imports));
+}
+
+async fn converse(
+    core: &Rc<Core>,
+    connection: &Rc<Connection>,
+    mut read: OwnedReadHalf,
+    imports: &mut control::Imports,
+) {
     // What has been read and is not a whole frame yet, or waits for room.
     let mut partial = BytesMut::new();
-    let mut import = control::Imports::default();
     while !connection.dead.get() {
         connection.tick.set(core.ticks.get());
         loop {
             let Some(job) = connection.jobs.borrow_mut().pop_front() else { break };
-            control::run(core, connection, &mut import, job).await;
+            control::run(core, connection, imports, job).await;
             connection.flush();
+            // There is room for another cold request now; the next parse finds out whether that is enough.
+            connection.full.set(false);
         }
         let has_output = !connection.out.borrow().is_empty();
         if connection.closing.get() && !has_output {

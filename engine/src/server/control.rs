@@ -169,7 +169,7 @@ async fn rows(core: &Core, connection: &Connection, imports: &mut Imports, job: 
     let (import, _) = match import_rows(&job.body, job.count) {
         Ok(read) => read,
         Err(error) => {
-            connection.fault(FaultCode::Malformed, &error.to_string());
+            connection.fault(request_id, FaultCode::Malformed, &error.to_string());
             return Ok(());
         }
     };
@@ -189,7 +189,13 @@ async fn rows(core: &Core, connection: &Connection, imports: &mut Imports, job: 
 }
 
 async fn end(core: &Core, connection: &Connection, imports: &mut Imports, job: &Job) -> Result<(), Refused> {
-    let asked = ImportEnd::decode(&job.body).map_err(|error| Refused::because(Refusal::Malformed, error))?;
+    let asked = match ImportEnd::decode(&job.body) {
+        Ok(asked) => asked,
+        Err(error) => {
+            connection.fault(job.request_id, FaultCode::Malformed, &error.to_string());
+            return Ok(());
+        }
+    };
     let intake = take(imports, asked.import)?;
     let engine = core.engine.clone();
     let mut report = cold(core, move || intake.finish(&engine)).await?;

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::connection::{self, Connection, Table};
 use crate::clock::unix_ms;
-use crate::dealer::{Dealer, TURN_ORDERS_MAX, units_at_most};
+use crate::dealer::{Dealer, OrderLimits, TURN_ORDERS_MAX, units_at_most};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::lanes::{Lanes, Picked};
@@ -120,8 +120,16 @@ pub struct Body {
 }
 
 impl Body {
-    /// The thread's whole life.
+    /// The thread's whole life. A panic here is a broken promise to somebody: it ends the writer, and with it the
+    /// process, instead of leaving a core silent.
     pub fn run(self) {
+        let engine = self.engine.clone();
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.serve())).is_err() {
+            engine.log.fail("a core's thread panicked");
+        }
+    }
+
+    fn serve(self) {
         if let Some(cpu) = self.cpu {
             let mut set = rustix::thread::CpuSet::new();
             set.set(cpu);
@@ -165,13 +173,18 @@ const READ_BYTES: usize = 256 << 10;
 
 impl Core {
     fn new(body: &Body) -> Core {
+        let config = &body.engine.config;
+        let limits = OrderLimits {
+            quantity_max: config.quantity_max as u16,
+            frame_bytes_max: config.frame_bytes_max as usize,
+        };
         Core {
             index: body.index,
             engine: body.engine.clone(),
             shared: body.cores[usize::from(body.index)].clone(),
             cores: body.cores.clone(),
             cold: body.cold.clone(),
-            dealer: RefCell::new(Dealer::new(body.engine.state.clone(), &body.engine.routes)),
+            dealer: RefCell::new(Dealer::new(body.engine.state.clone(), &body.engine.routes, limits)),
             table: RefCell::default(),
             dirty: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
@@ -217,14 +230,15 @@ impl Core {
         while !stop.load(Ordering::Acquire) {
             self.shared.busy.store(true, Ordering::Release);
             let answered = self.answer_durable(&mut round);
-            let dealt = self.turn(&mut round);
+            let turn = self.turn(&mut round);
             self.flush();
-            if answered || dealt {
+            if answered || turn == Turn::Dealt || !round.deferred.is_empty() {
+                // Deferred: another core is just dealing the same ids; it needs a moment, not a system call.
                 tokio::task::yield_now().await;
                 continue;
             }
-            if !round.waiting.is_empty() || !round.deferred.is_empty() {
-                self.await_durable(&mut round).await;
+            if turn == Turn::NoRoom || !round.waiting.is_empty() {
+                self.await_durable(&round).await;
                 continue;
             }
             // SeqCst on both sides: whoever has put something in afterwards sees that this core is idle.
@@ -237,17 +251,13 @@ impl Core {
         }
     }
 
-    /// Sleeps until what the oldest answer waits for is durable, or something else happens.
-    async fn await_durable(&self, round: &mut Round) {
+    /// Sleeps until what the oldest answer waits for is durable, or anything else happens. Without such an answer any
+    /// progress of the log will do: it makes room.
+    async fn await_durable(&self, round: &Round) {
         let log = &self.engine.log;
-        if !round.deferred.is_empty() {
-            // Another core is just dealing the same ids; it needs a moment, not a system call.
-            tokio::task::yield_now().await;
-            return;
-        }
-        let Some(wanted) = round.waiting.front().map(Outcome::lsn) else { return };
+        let wanted = round.waiting.front().map_or_else(|| log.durable(), Outcome::lsn);
         self.shared.subscriber.want(wanted);
-        if log.durable() <= wanted && log.failure().is_none() {
+        if log.durable() <= wanted && log.failure().is_none() && (!round.waiting.is_empty() || !log.has_room()) {
             self.shared.notify.notified().await;
         }
     }
@@ -278,22 +288,19 @@ impl Core {
         any
     }
 
-    /// Deals one batch; false when there was nothing to deal or no room to record it.
-    fn turn(&self, round: &mut Round) -> bool {
+    /// Deals one batch, if there is one and the log has room for it.
+    fn turn(&self, round: &mut Round) -> Turn {
         let log = &self.engine.log;
         if !log.has_room() && log.failure().is_none() {
-            if !self.shared.lanes.is_empty() {
-                // Any progress of the log makes room.
-                self.shared.subscriber.want(log.durable());
-            }
-            return false;
+            let waits = !self.shared.lanes.is_empty() || round.held_back.is_some();
+            return if waits { Turn::NoRoom } else { Turn::Nothing };
         }
         round.pick(&self.shared.lanes);
         if round.orders.is_empty() {
             self.pick_from_busy(round);
         }
         if round.orders.is_empty() {
-            return false;
+            return Turn::Nothing;
         }
         let refusal = self.engine.cannot_record();
         let mut dealer = self.dealer.borrow_mut();
@@ -313,7 +320,7 @@ impl Core {
             }
         }
         self.wake_others(round);
-        true
+        Turn::Dealt
     }
 
     fn pick_from_busy(&self, round: &mut Round) {
@@ -339,6 +346,15 @@ impl Core {
             }
         }
     }
+}
+
+/// What came of trying to deal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Dealt,
+    Nothing,
+    /// Orders wait, and the ring is full.
+    NoRoom,
 }
 
 /// What the dealing loop carries from round to round.
@@ -441,7 +457,7 @@ fn open(core: &Rc<Core>, stream: tokio::net::TcpStream) {
     let core = core.clone();
     tokio::task::spawn_local(async move {
         if too_many {
-            connection.fault(FaultCode::TooManyConnections, "this server has as many connections as it may");
+            connection.fault(0, FaultCode::TooManyConnections, "this server has as many connections as it may");
         }
         connection::serve(&core, &connection, read).await;
         core.table.borrow_mut().close(&connection);
@@ -461,9 +477,9 @@ async fn tick(core: Rc<Core>) {
             let hello = !connection.greeted.get() && now - connection.opened_tick > HELLO_TIMEOUT_MS / 1000;
             let partial = connection.partial_since.get().is_some_and(|since| now - since > FRAME_TIMEOUT_MS / 1000);
             if hello {
-                connection.fault(FaultCode::TimedOut, "no Hello within 10 s");
+                connection.fault(0, FaultCode::TimedOut, "no Hello within 10 s");
             } else if partial {
-                connection.fault(FaultCode::TimedOut, "a frame was begun and not finished within 30 s");
+                connection.fault(0, FaultCode::TimedOut, "a frame was begun and not finished within 30 s");
             } else if connection.stalled_since.get().is_some_and(|since| now - since > WRITE_STALL_TICKS) {
                 connection.abort();
             }

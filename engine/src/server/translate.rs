@@ -127,9 +127,3 @@ fn put_cards(
     writer.finish();
     Ok(())
 }
-
-/// Whether the answer to `quantity` cards of a SKU whose longest size class is `class_bytes` fits one frame.
-pub fn fits_frame(quantity: u16, class_bytes: u32, frame_bytes_max: usize) -> bool {
-    let cards = usize::from(quantity) * (CARD_HEAD_BYTES + class_bytes as usize);
-    croupier_protocol::FRAME_HEADER_BYTES + OrderItemHead::BYTES + cards <= frame_bytes_max
-}

@@ -52,7 +52,7 @@ impl State {
 /// The digest of a state given as plain values.
 pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
     let mut context = Context::new(&SHA256);
-    let mut text = |context: &mut Context, text: &str| {
+    let text = |context: &mut Context, text: &str| {
         context.update(&(text.len() as u32).to_le_bytes());
         context.update(text.as_bytes());
     };

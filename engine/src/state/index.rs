@@ -255,7 +255,7 @@ impl OrderIndex {
                 Probe::InFlight => return Claim::InFlight,
                 Probe::Frozen => {}
                 Probe::Vacant(index) => {
-                    if table.reserve(older.is_some()) {
+                    if table.reserve(table.older.load().is_some()) {
                         let claimed = hashed.tag | CLAIMED;
                         let state = &table.entries[index].state;
                         // Relaxed: nothing is published by a claim; settle publishes.

@@ -56,6 +56,9 @@ impl Committer {
     pub fn run(mut self, bell: &Bell) -> Position {
         self.shared.segments.left_in_use(self.left_bytes());
         loop {
+            if self.shared.has_failed() {
+                return self.at;
+            }
             match self.commit_ready() {
                 Ok(true) => {}
                 Ok(false) => {
@@ -63,7 +66,8 @@ impl Committer {
                     if stopping() && self.shared.ring.end() == self.at.lsn {
                         return self.at;
                     }
-                    bell.sleep_unless(|| self.shared.ring.ready(self.at.lsn) || stopping());
+                    let failed = || self.shared.has_failed();
+                    bell.sleep_unless(|| self.shared.ring.ready(self.at.lsn) || stopping() || failed());
                 }
                 Err(error) => {
                     let path = segment_path(&self.options.dir, self.at.seq);
@@ -95,6 +99,7 @@ impl Committer {
         self.file.write_durable(self.at.offset, self.buffer.slice(padded))?;
 
         self.at.lsn = end_lsn;
+        self.at.epoch = self.options.epoch;
         self.at.offset += padded as u64;
         self.shared.ring.release_to(end_lsn);
         self.shared.publish(end_lsn);

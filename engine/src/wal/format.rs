@@ -183,14 +183,16 @@ impl BlockHeader {
         if raw.header_crc.get() != crc32c(&bytes[..BLOCK_HEADER_BYTES - 4]) {
             return Err("the block header's checksum is wrong".into());
         }
-        if raw.version.get() != WAL_VERSION || raw.features.get() != 0 {
+        let flags = raw.flags.get();
+        if raw.version.get() != WAL_VERSION || raw.features.get() != 0 || flags & !BLOCK_LAST != 0 {
             return Err(format!(
-                "log version {} with features {:#x}: this program knows version {WAL_VERSION}; use a newer croupier",
+                "log version {} with features {:#x} and flags {flags:#x}: this program knows version {WAL_VERSION}; \
+                 use a newer croupier",
                 raw.version, raw.features
             ));
         }
         let header = BlockHeader {
-            flags: raw.flags.get(),
+            flags,
             store_id: raw.store_id,
             epoch: raw.epoch.get(),
             block: raw.block.get(),
@@ -205,6 +207,9 @@ impl BlockHeader {
         let units = header.end_lsn.checked_sub(header.first_lsn);
         if units.and_then(|units| units.checked_mul(super::ring::UNIT_BYTES as u64)) != Some(header.body_bytes.into()) {
             return Err("the block header contradicts itself (LSNs and length)".into());
+        }
+        if raw.header_bytes.get() != BLOCK_HEADER_BYTES as u32 || flags & BLOCK_LAST != 0 && header.body_bytes != 0 {
+            return Err("the block header contradicts itself (header length, or LAST with records)".into());
         }
         Ok(header)
     }

@@ -94,6 +94,11 @@ impl Shared {
         self.tell_all(u64::MAX);
     }
 
+    /// Whether the writer has ended.
+    pub fn has_failed(&self) -> bool {
+        self.failed.get().is_some()
+    }
+
     fn tell_all(&self, durable: u64) {
         for subscriber in &self.subscribers {
             subscriber.tell(durable);
@@ -154,6 +159,7 @@ impl Log {
             cold_told: Condvar::new(),
         });
         let (writers, epoch) = (options.writers, options.epoch);
+        let panicked = shared.clone();
         let (bell_out, bell_in) = std::sync::mpsc::channel();
         let committer = Committer::new(disk, options, shared.clone(), file, sync, at);
         let commit = std::thread::Builder::new()
@@ -161,7 +167,11 @@ impl Log {
             .spawn(move || {
                 let bell = Arc::new(Bell::for_this_thread());
                 bell_out.send(bell.clone()).expect("open() waits for it");
-                committer.run(&bell)
+                let run = std::panic::AssertUnwindSafe(|| committer.run(&bell));
+                std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+                    panicked.fail("the log's thread panicked".into());
+                    std::panic::resume_unwind(panic)
+                })
             })
             .at("start the thread that writes", &path)?;
         let supply = std::thread::Builder::new()
@@ -210,6 +220,12 @@ impl Log {
     /// Why the writer has ended, if it has.
     pub fn failure(&self) -> Option<&str> {
         self.shared.failed.get().map(String::as_str)
+    }
+
+    /// Ends the writer for good, for a reason that is not the disk's.
+    pub fn fail(&self, why: &str) {
+        self.shared.fail(why.into());
+        self.bell.ring();
     }
 
     /// How blocks are made durable.

@@ -14,9 +14,14 @@ pub mod committer;
 pub mod disk;
 pub mod format;
 pub mod log;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory_disk;
 pub mod reader;
 pub mod ring;
 pub mod segments;
+
+#[cfg(all(test, not(croupier_loom)))]
+mod reader_tests;
 
 pub use disk::{Disk, RealDisk, SharedDisk, SyncMethod};
 pub use log::{Log, LogOptions};

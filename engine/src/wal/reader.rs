@@ -100,6 +100,23 @@ impl Window {
     }
 }
 
+/// Checks that the file is segment `seq` of this store, and as long as it should be.
+fn check_segment(window: &mut Window, store_id: StoreId, seq: u64) -> Result<SegmentHeader, EngineError> {
+    let file_bytes = window.file.bytes();
+    let page = window.get(0, SEGMENT_HEADER_BYTES)?;
+    let header = SegmentHeader::decode(page).map_err(|what| EngineError::damage(&window.path, 0, what))?;
+    let what = if header.store_id != store_id {
+        "the segment belongs to another store"
+    } else if header.seq != seq {
+        "the segment's number is not the one in its name"
+    } else if header.segment_bytes != file_bytes {
+        "the segment is not as long as its header says"
+    } else {
+        return Ok(header);
+    };
+    Err(EngineError::damage(&window.path, 0, what))
+}
+
 /// Reads blocks in order from a position on.
 pub struct BlockReader {
     disk: SharedDisk,
@@ -231,10 +248,13 @@ impl BlockReader {
         };
         self.check_follows(&header)?;
         let used = BLOCK_HEADER_BYTES + header.body_bytes as usize;
-        if offset + block_bytes(header.body_bytes as usize) as u64 > self.segment_bytes {
+        let padded = block_bytes(header.body_bytes as usize);
+        if offset + padded as u64 > self.segment_bytes {
             return Err(self.damage("the block is longer than its segment"));
         }
-        let block = self.window.get(offset, used)?;
+        let Some((block, padding)) = self.window.get(offset, padded)?.split_at_checked(used) else {
+            return Err(self.damage("the segment has become shorter while it was read"));
+        };
         if crc32c(&block[BLOCK_HEADER_BYTES..]) != header.body_crc {
             // Sectors that hold a whole record cannot be all zeros once written.
             let torn = block.chunks(SECTOR_BYTES).skip(1).any(|sector| sector.iter().all(|&byte| byte == 0));
@@ -242,6 +262,9 @@ impl BlockReader {
                 return Err(self.damage("the block's body does not match its checksum"));
             }
             return self.end_here().map(|()| None);
+        }
+        if padding.iter().any(|&byte| byte != 0) {
+            return Err(self.damage("the zeros that fill up the block are not zeros"));
         }
         Ok(Some(header))
     }
@@ -267,16 +290,15 @@ impl BlockReader {
     fn end_here(&mut self) -> Result<(), EngineError> {
         let here = self.at;
         let mut torn_end = None;
-        let segments = self.segments.clone();
-        for seq in segments {
+        let ahead: Vec<u64> = self.segments.iter().copied().filter(|&seq| seq >= here.seq).collect();
+        for seq in ahead {
             let path = segment_path(&self.dir, seq);
             let (mut window, mut offset) = (Window::open(&self.disk, path.clone())?, SEGMENT_HEADER_BYTES as u64);
             if seq == here.seq {
                 offset = here.offset;
             } else {
-                // A spare that cannot be read later is better told now.
-                SegmentHeader::decode(window.get(0, SEGMENT_HEADER_BYTES)?)
-                    .map_err(|what| EngineError::damage(&path, 0, what))?;
+                // A spare that could not be read later must be told before anything is written to it.
+                check_segment(&mut window, self.store_id, seq)?;
             }
             loop {
                 let page = window.get(offset, BLOCK_ALIGN_BYTES)?;
@@ -334,20 +356,8 @@ impl BlockReader {
     }
 
     fn check_segment_header(&mut self) -> Result<(), EngineError> {
-        let file_bytes = self.window.file.bytes();
-        let page = self.window.get(0, SEGMENT_HEADER_BYTES)?;
-        let header = SegmentHeader::decode(page).map_err(|what| EngineError::damage(&self.window.path, 0, what))?;
-        let what = if header.store_id != self.store_id {
-            "the segment belongs to another store"
-        } else if header.seq != self.at.seq {
-            "the segment's number is not the one in its name"
-        } else if header.segment_bytes != file_bytes {
-            "the segment is not as long as its header says"
-        } else {
-            self.segment_bytes = header.segment_bytes;
-            return Ok(());
-        };
-        Err(EngineError::damage(&self.window.path, 0, what))
+        self.segment_bytes = check_segment(&mut self.window, self.store_id, self.at.seq)?.segment_bytes;
+        Ok(())
     }
 
     fn damage(&self, what: impl Into<String>) -> EngineError {
