@@ -5,7 +5,7 @@
 //! is torn by sectors: when the power goes, each of its 512-byte sectors is on the disk or is not.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -40,7 +40,10 @@ impl Node {
         let got = (self.durable.len() - from).min(buffer.len());
         buffer[..got].copy_from_slice(&self.durable[from..from + got]);
         for (at, bytes) in &self.unsynced {
-            let (begin, end) = (offset.max(*at), (offset + got as u64).min(at + bytes.len() as u64));
+            let (begin, end) = (
+                offset.max(*at),
+                (offset + got as u64).min(at + bytes.len() as u64),
+            );
             if begin < end {
                 let from = &bytes[(begin - at) as usize..(end - at) as usize];
                 buffer[(begin - offset) as usize..(end - offset) as usize].copy_from_slice(from);
@@ -85,7 +88,9 @@ impl Inner {
             Fault::Errno { calls, .. } => calls.contains(&now),
             Fault::PowerCut { call, .. } => *call == now,
         });
-        let Some(hit) = hit else { return Ok(Verdict::Go) };
+        let Some(hit) = hit else {
+            return Ok(Verdict::Go);
+        };
         if let Fault::Errno { errno, .. } = self.faults[hit] {
             return Err(errno.into());
         }
@@ -120,14 +125,21 @@ impl Inner {
             node.put(offset, bytes);
             return Ok(());
         };
-        for (number, sector) in bytes.chunks(SECTOR_BYTES).enumerate().filter(|(number, _)| landed(*number)) {
+        for (number, sector) in bytes
+            .chunks(SECTOR_BYTES)
+            .enumerate()
+            .filter(|(number, _)| landed(*number))
+        {
             node.put(offset + (number * SECTOR_BYTES) as u64, sector);
         }
         Err(Errno::IO.into())
     }
 
     fn node(&self, path: &Path) -> io::Result<SharedNode> {
-        self.names.get(path).cloned().ok_or_else(|| Errno::NOENT.into())
+        self.names
+            .get(path)
+            .cloned()
+            .ok_or_else(|| Errno::NOENT.into())
     }
 }
 
@@ -156,7 +168,10 @@ impl MemoryDisk {
     pub fn fail(&self, calls: Range<u64>, errno: Errno) {
         let mut inner = lock(&self.inner);
         let next = inner.calls + 1;
-        inner.faults.push(Fault::Errno { calls: next + calls.start..next.saturating_add(calls.end), errno });
+        inner.faults.push(Fault::Errno {
+            calls: next + calls.start..next.saturating_add(calls.end),
+            errno,
+        });
     }
 
     /// From now on there is no room for new files (or there is again). Writes within a file that exists go on.
@@ -169,16 +184,31 @@ impl MemoryDisk {
     pub fn cut_power(&self, call: u64, landed: impl Fn(usize) -> bool + Send + 'static) {
         let mut inner = lock(&self.inner);
         let call = inner.calls + 1 + call;
-        inner.faults.push(Fault::PowerCut { call, landed: Box::new(landed) });
+        inner.faults.push(Fault::PowerCut {
+            call,
+            landed: Box::new(landed),
+        });
     }
 
     /// What a start after a power cut finds: a new disk with only what was synced.
     pub fn after_power_cut(&self) -> MemoryDisk {
         let copy = |node: &SharedNode| {
-            Arc::new(Mutex::new(Node { durable: lock(node).durable.clone(), unsynced: Vec::new() }))
+            Arc::new(Mutex::new(Node {
+                durable: lock(node).durable.clone(),
+                unsynced: Vec::new(),
+            }))
         };
-        let names = lock(&self.inner).names.iter().map(|(path, node)| (path.clone(), copy(node))).collect();
-        MemoryDisk { inner: Arc::new(Mutex::new(Inner { names, ..Inner::default() })) }
+        let names = lock(&self.inner)
+            .names
+            .iter()
+            .map(|(path, node)| (path.clone(), copy(node)))
+            .collect();
+        MemoryDisk {
+            inner: Arc::new(Mutex::new(Inner {
+                names,
+                ..Inner::default()
+            })),
+        }
     }
 
     /// All of a file, as it is on the disk.
@@ -194,8 +224,13 @@ impl MemoryDisk {
 
     /// Puts a file there, in place of what had the name.
     pub fn put(&self, path: &Path, bytes: Vec<u8>) {
-        let node = Node { durable: bytes, unsynced: Vec::new() };
-        lock(&self.inner).names.insert(path.into(), Arc::new(Mutex::new(node)));
+        let node = Node {
+            durable: bytes,
+            unsynced: Vec::new(),
+        };
+        lock(&self.inner)
+            .names
+            .insert(path.into(), Arc::new(Mutex::new(node)));
     }
 
     /// Gives each of two files the other's name.
@@ -248,7 +283,8 @@ struct MemoryDraft {
 impl io::Write for MemoryDraft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         lock(&self.inner).change_with_room()?;
-        self.bytes.write(bytes)
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -260,7 +296,10 @@ impl Draft for MemoryDraft {
     fn publish(self: Box<Self>, path: &Path) -> io::Result<()> {
         let mut inner = lock(&self.inner);
         inner.change_at_once()?;
-        let node = Node { durable: self.bytes, unsynced: Vec::new() };
+        let node = Node {
+            durable: self.bytes,
+            unsynced: Vec::new(),
+        };
         inner.names.insert(path.into(), Arc::new(Mutex::new(node)));
         Ok(())
     }
@@ -270,7 +309,10 @@ impl Disk for MemoryDisk {
     fn create_zeroed(&self, path: &Path, head: &[u8], bytes: u64) -> io::Result<()> {
         let mut inner = lock(&self.inner);
         inner.change_with_room()?;
-        let mut node = Node { durable: vec![0; bytes as usize], unsynced: Vec::new() };
+        let mut node = Node {
+            durable: vec![0; bytes as usize],
+            unsynced: Vec::new(),
+        };
         node.put(0, head);
         inner.names.insert(path.into(), Arc::new(Mutex::new(node)));
         Ok(())
@@ -278,11 +320,18 @@ impl Disk for MemoryDisk {
 
     fn open_log(&self, path: &Path, method: SyncMethod) -> io::Result<Box<dyn LogFile>> {
         let node = lock(&self.inner).node(path)?;
-        Ok(Box::new(MemoryLog { inner: self.inner.clone(), node, method }))
+        Ok(Box::new(MemoryLog {
+            inner: self.inner.clone(),
+            node,
+            method,
+        }))
     }
 
     fn draft(&self, _dir: &Path) -> io::Result<Box<dyn Draft>> {
-        Ok(Box::new(MemoryDraft { inner: self.inner.clone(), bytes: Vec::new() }))
+        Ok(Box::new(MemoryDraft {
+            inner: self.inner.clone(),
+            bytes: Vec::new(),
+        }))
     }
 
     fn zero_range(&self, path: &Path, offset: u64, bytes: u64) -> io::Result<()> {
@@ -292,13 +341,18 @@ impl Disk for MemoryDisk {
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
-        Ok(Box::new(MemoryReader { node: lock(&self.inner).node(path)? }))
+        Ok(Box::new(MemoryReader {
+            node: lock(&self.inner).node(path)?,
+        }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let inner = lock(&self.inner);
         let inside = inner.names.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside.filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())
+        Ok(inside
+            .filter_map(|path| path.file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

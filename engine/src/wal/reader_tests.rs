@@ -11,16 +11,18 @@ use super::format::{
     BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHeader, SECTOR_BYTES, StoreId,
     block_bytes, crc32c,
 };
-use super::log::{Log, LogOptions};
+use super::log::{APPEND_UNITS_MAX, Log, LogOptions};
 use super::memory_disk::MemoryDisk;
 use super::reader::{BlockReader, Position, Tail};
 use super::segments::{SPARE_SEGMENTS, make_segment, segment_path};
 use crate::error::EngineError;
 
 const STORE: StoreId = [7; 16];
-/// The smallest that takes a whole turn in a quarter.
-const SEGMENT_BYTES: u64 = 132 * BLOCK_ALIGN_BYTES as u64;
 const UNIT_WORDS: usize = 8;
+/// The smallest that takes a whole turn in a quarter.
+const SEGMENT_BYTES: u64 = 4 * block_bytes(APPEND_UNITS_MAX as usize * UNIT_WORDS * 8) as u64;
+/// A block of so many units takes nearly a quarter of a segment: four fit beside header and LAST block.
+const LARGE: u64 = APPEND_UNITS_MAX - 48;
 
 fn dir() -> PathBuf {
     PathBuf::from("/wal")
@@ -32,7 +34,9 @@ fn segment(seq: u64) -> PathBuf {
 
 /// The unit at an LSN: no word of it is zero, and no two are alike.
 fn unit_at(lsn: u64) -> [u64; UNIT_WORDS] {
-    std::array::from_fn(|word| (lsn << 8 | word as u64 | 0x80).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    std::array::from_fn(|word| {
+        (lsn << 8 | word as u64 | 0x80).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
+    })
 }
 
 fn shared(disk: &MemoryDisk) -> SharedDisk {
@@ -51,16 +55,31 @@ fn open(disk: &MemoryDisk, store: StoreId, tail: &Tail) -> Log {
         store_id: store,
         dir: dir(),
         segment_bytes: SEGMENT_BYTES,
-        ring_bytes: 1 << 17,
+        ring_bytes: APPEND_UNITS_MAX * 64,
         epoch: tail.end.epoch + 1,
         sync: Some(SyncMethod::Fdatasync),
         writers: 1,
     };
-    Log::open(shared(disk), options, tail.end, tail.last_segment, Vec::new()).unwrap()
+    Log::open(
+        shared(disk),
+        options,
+        tail.end,
+        tail.last_segment,
+        Vec::new(),
+    )
+    .unwrap()
 }
 
 fn begin(disk: &MemoryDisk, store: StoreId) -> Log {
-    open(disk, store, &Tail { end: Position::START, last_segment: 1, torn: None })
+    open(
+        disk,
+        store,
+        &Tail {
+            end: Position::START,
+            last_segment: 1,
+            torn: None,
+        },
+    )
 }
 
 fn append(log: &Log, units: u64) -> u64 {
@@ -99,12 +118,19 @@ fn read(disk: &MemoryDisk) -> Result<(Vec<Spot>, Tail), EngineError> {
     while let Some(block) = reader.next()? {
         assert_eq!(block.header.first_lsn, lsn);
         for unit in block.body.chunks(UNIT_WORDS * 8) {
-            let expect: Vec<u8> = unit_at(lsn).iter().flat_map(|word| word.to_le_bytes()).collect();
+            let expect: Vec<u8> = unit_at(lsn)
+                .iter()
+                .flat_map(|word| word.to_le_bytes())
+                .collect();
             assert_eq!(unit, expect, "the record at LSN {lsn} has changed");
             lsn += 1;
         }
         let units = block.header.end_lsn - block.header.first_lsn;
-        spots.push(Spot { seq: block.seq, offset: block.offset, units });
+        spots.push(Spot {
+            seq: block.seq,
+            offset: block.offset,
+            units,
+        });
     }
     let tail = reader.tail().unwrap().clone();
     assert_eq!(tail.end.lsn, lsn);
@@ -114,7 +140,12 @@ fn read(disk: &MemoryDisk) -> Result<(Vec<Spot>, Tail), EngineError> {
 /// Reading must stop with damage in `path` at `offset`.
 fn expect_damage(disk: &MemoryDisk, path: &Path, offset: u64, case: &str) -> String {
     match read(disk) {
-        Err(EngineError::Damage { path: found, offset: at, what, .. }) => {
+        Err(EngineError::Damage {
+            path: found,
+            offset: at,
+            what,
+            ..
+        }) => {
             assert_eq!((found.as_path(), at), (path, offset), "{case}: {what}");
             what
         }
@@ -126,10 +157,18 @@ fn expect_damage(disk: &MemoryDisk, path: &Path, offset: u64, case: &str) -> Str
 /// What a start does with a torn tail, and then that the log goes on: everything before and after is there.
 fn goes_on(disk: &MemoryDisk, tail: &Tail, case: &str) {
     if let Some(torn) = &tail.torn {
-        disk.zero_range(&torn.path, torn.offset, torn.bytes).unwrap();
+        disk.zero_range(&torn.path, torn.offset, torn.bytes)
+            .unwrap();
     }
     let (_, zeroed) = read(disk).unwrap();
-    assert_eq!(zeroed, Tail { torn: None, ..tail.clone() }, "{case}");
+    assert_eq!(
+        zeroed,
+        Tail {
+            torn: None,
+            ..tail.clone()
+        },
+        "{case}"
+    );
     let log = open(disk, STORE, tail);
     write_block(&log, 5);
     let end = log.stop().unwrap().unwrap();
@@ -144,10 +183,14 @@ fn used_bytes(units: u64) -> usize {
 #[test]
 fn what_is_acknowledged_is_read_back_over_many_segments_and_starts() {
     let disk = new_disk(STORE);
-    let mut tail = Tail { end: Position::START, last_segment: 1, torn: None };
+    let mut tail = Tail {
+        end: Position::START,
+        last_segment: 1,
+        torn: None,
+    };
     for start in 1..=4 {
         let log = open(&disk, STORE, &tail);
-        for units in [1, 2048, 63, 1024, 7] {
+        for units in [1, APPEND_UNITS_MAX, 63, LARGE, 7] {
             write_block(&log, units);
         }
         let end = log.stop().unwrap().unwrap();
@@ -158,23 +201,34 @@ fn what_is_acknowledged_is_read_back_over_many_segments_and_starts() {
         tail = found;
     }
     assert!(tail.end.seq > 1, "the log has rolled");
-    assert_eq!(read(&disk.after_power_cut()).unwrap().1, tail, "nothing of it was only in a cache");
+    assert_eq!(
+        read(&disk.after_power_cut()).unwrap().1,
+        tail,
+        "nothing of it was only in a cache"
+    );
 }
 
 /// Waits until the thread that makes segments rests, so that the next change of the disk is a block.
 fn wait_for_spares(disk: &MemoryDisk) {
-    wait_for("spare segments", || disk.list(&dir()).unwrap().len() as u64 == 1 + SPARE_SEGMENTS);
+    wait_for("spare segments", || {
+        disk.list(&dir()).unwrap().len() as u64 == 1 + SPARE_SEGMENTS
+    });
 }
 
 /// Acknowledged blocks, then one whose write the power cut tore so that only the `landed` sectors are there.
 fn torn(units: u64, landed: impl Fn(usize) -> bool + Send + 'static) -> MemoryDisk {
     let disk = new_disk(STORE);
     let log = begin(&disk, STORE);
-    [3, 1, 20].into_iter().for_each(|units| write_block(&log, units));
+    [3, 1, 20]
+        .into_iter()
+        .for_each(|units| write_block(&log, units));
     wait_for_spares(&disk);
     disk.cut_power(0, landed);
     let lsn = append(&log, units);
-    assert!(matches!(log.wait_durable(lsn), Err(EngineError::WriterFailed(_))));
+    assert!(matches!(
+        log.wait_durable(lsn),
+        Err(EngineError::WriterFailed(_))
+    ));
     drop(log);
     disk.after_power_cut()
 }
@@ -184,7 +238,11 @@ fn check_torn(units: u64, landed: impl Fn(usize) -> bool + Copy + Send + 'static
     let (spots, tail) = read(&disk).unwrap_or_else(|error| panic!("{case}: {error}"));
     let whole = (0..used_bytes(units).div_ceil(SECTOR_BYTES)).all(landed);
     let some = (0..used_bytes(units).div_ceil(SECTOR_BYTES)).any(landed);
-    assert_eq!(spots.len(), if whole { 4 } else { 3 }, "{case}: acknowledged blocks stay, a torn one goes");
+    assert_eq!(
+        spots.len(),
+        if whole { 4 } else { 3 },
+        "{case}: acknowledged blocks stay, a torn one goes"
+    );
     assert_eq!(tail.torn.is_some(), some && !whole, "{case}");
     goes_on(&disk, &tail, case);
 }
@@ -193,7 +251,11 @@ fn check_torn(units: u64, landed: impl Fn(usize) -> bool + Copy + Send + 'static
 fn a_torn_last_block_is_cut_and_nothing_else() {
     for units in [1, 6, 7, 8, 70, 130] {
         for sectors in 0..=block_bytes(units as usize * 64) / SECTOR_BYTES {
-            check_torn(units, move |sector| sector < sectors, &format!("the first {sectors} sectors of {units} units"));
+            check_torn(
+                units,
+                move |sector| sector < sectors,
+                &format!("the first {sectors} sectors of {units} units"),
+            );
         }
     }
 }
@@ -217,10 +279,19 @@ fn every_flipped_bit_of_every_block_is_told_with_its_place() {
     let (spots, tail) = read(&disk).unwrap();
     assert_eq!(spots.len(), 4);
     for spot in &spots {
-        for bit in 0..block_bytes(spot.units as usize * 64) as u64 * 8 {
-            let flip = |bytes: &mut Vec<u8>| bytes[(spot.offset + bit / 8) as usize] ^= 1 << (bit % 8);
+        let used_bits = used_bytes(spot.units) as u64 * 8;
+        // Of what fills up the block, one bit in nine: each bit of a byte in turn.
+        let padding_bits = (used_bits..block_bytes(spot.units as usize * 64) as u64 * 8).step_by(9);
+        for bit in (0..used_bits).chain(padding_bits) {
+            let flip =
+                |bytes: &mut Vec<u8>| bytes[(spot.offset + bit / 8) as usize] ^= 1 << (bit % 8);
             disk.tamper(&segment(1), flip);
-            expect_damage(&disk, &segment(1), spot.offset, &format!("bit {bit} of {spot:?}"));
+            expect_damage(
+                &disk,
+                &segment(1),
+                spot.offset,
+                &format!("bit {bit} of {spot:?}"),
+            );
             disk.tamper(&segment(1), flip);
         }
     }
@@ -231,27 +302,53 @@ fn every_flipped_bit_of_every_block_is_told_with_its_place() {
 fn what_lies_behind_the_end_is_never_taken_for_records() {
     let disk = written(STORE, &[1, 9]);
     let (spots, tail) = read(&disk).unwrap();
-    for at in [0, 1, SECTOR_BYTES as u64 - 1, SECTOR_BYTES as u64, 5000, 40_000] {
+    for at in [
+        0,
+        1,
+        SECTOR_BYTES as u64 - 1,
+        SECTOR_BYTES as u64,
+        5000,
+        40_000,
+    ] {
         let copy = disk.after_power_cut();
-        copy.tamper(&segment(1), |bytes| bytes[(tail.end.offset + at) as usize] ^= 8);
+        copy.tamper(&segment(1), |bytes| {
+            bytes[(tail.end.offset + at) as usize] ^= 8
+        });
         if at < SECTOR_BYTES as u64 {
-            expect_damage(&copy, &segment(1), tail.end.offset, "a first sector is written whole or not at all");
+            expect_damage(
+                &copy,
+                &segment(1),
+                tail.end.offset,
+                "a first sector is written whole or not at all",
+            );
         } else {
             let (found, end) = read(&copy).unwrap();
-            assert_eq!((found, end.end), (spots.clone(), tail.end), "as if a write had been torn");
+            assert_eq!(
+                (found, end.end),
+                (spots.clone(), tail.end),
+                "as if a write had been torn"
+            );
             assert!(end.torn.is_some());
             goes_on(&copy, &end, "a stray bit");
         }
     }
     let spare = segment(tail.last_segment);
     disk.tamper(&spare, |bytes| bytes[77_777] = 1);
-    expect_damage(&disk, &spare, 77_777 / 4096 * 4096, "nothing has ever been written to a spare");
+    expect_damage(
+        &disk,
+        &spare,
+        77_777 / 4096 * 4096,
+        "nothing has ever been written to a spare",
+    );
 }
 
 /// A log over at least three segments with blocks in the last.
 fn long_log(store: StoreId) -> MemoryDisk {
-    let disk = written(store, &[2000; 9]);
-    assert!(disk.contents(&segment(3)).unwrap()[BLOCK_ALIGN_BYTES] != 0, "the third segment is in use");
+    let disk = written(store, &[LARGE; 9]);
+    assert!(
+        disk.contents(&segment(3)).unwrap()[BLOCK_ALIGN_BYTES] != 0,
+        "the third segment is in use"
+    );
     disk
 }
 
@@ -287,7 +384,11 @@ fn segments_that_are_not_what_their_names_say_are_named() {
     let disk = long_log(STORE);
     let last = read(&disk).unwrap().1.last_segment;
     disk.swap(&segment(last - 1), &segment(last));
-    first_page(&disk, last - 1, "swapped spares: told before anything is written to them");
+    first_page(
+        &disk,
+        last - 1,
+        "swapped spares: told before anything is written to them",
+    );
 
     let disk = long_log(STORE);
     disk.put(&segment(last + 1), disk.contents(&segment(1)).unwrap());
@@ -304,7 +405,9 @@ fn segments_that_are_not_what_their_names_say_are_named() {
     }
     for seq in [1, 3, last] {
         let disk = long_log(STORE);
-        disk.tamper(&segment(seq), |bytes| bytes.truncate(bytes.len() - BLOCK_ALIGN_BYTES));
+        disk.tamper(&segment(seq), |bytes| {
+            bytes.truncate(bytes.len() - BLOCK_ALIGN_BYTES)
+        });
         first_page(&disk, seq, "a segment that was cut off");
     }
 }
@@ -313,7 +416,9 @@ fn segments_that_are_not_what_their_names_say_are_named() {
 fn another_stores_blocks_under_this_stores_segment_header_are_refused() {
     let (disk, foreign) = (long_log(STORE), long_log([8; 16]));
     let blocks = foreign.contents(&segment(2)).unwrap();
-    disk.tamper(&segment(2), |bytes| bytes[4096..].copy_from_slice(&blocks[4096..]));
+    disk.tamper(&segment(2), |bytes| {
+        bytes[4096..].copy_from_slice(&blocks[4096..])
+    });
     let what = expect_damage(&disk, &segment(2), 4096, "blocks of another store");
     assert!(what.contains("another store"), "{what}");
 }
@@ -325,15 +430,26 @@ fn the_end_of_an_earlier_segment_is_never_a_torn_tail() {
     for spot in spots.iter().filter(|spot| spot.seq < 3) {
         let copy = disk.after_power_cut();
         // Lost whole, as by a disk that never wrote it.
-        let range = spot.offset as usize..spot.offset as usize + block_bytes(spot.units as usize * 64);
+        let range =
+            spot.offset as usize..spot.offset as usize + block_bytes(spot.units as usize * 64);
         copy.tamper(&segment(spot.seq), |bytes| bytes[range].fill(0));
-        let what = expect_damage(&copy, &segment(spot.seq), spot.offset, "a block that is not there");
+        let what = expect_damage(
+            &copy,
+            &segment(spot.seq),
+            spot.offset,
+            "a block that is not there",
+        );
         assert!(what.contains("a later one is whole"), "{what}");
     }
     let last_of_first = spots.iter().rfind(|spot| spot.seq == 1).unwrap();
     let offset = last_of_first.offset + block_bytes(last_of_first.units as usize * 64) as u64;
     disk.tamper(&segment(1), |bytes| bytes[offset as usize..].fill(0));
-    expect_damage(&disk, &segment(1), offset, "no LAST block, but the log goes on");
+    expect_damage(
+        &disk,
+        &segment(1),
+        offset,
+        "no LAST block, but the log goes on",
+    );
 }
 
 /// A log of one block with a header of the test's own making.
@@ -352,7 +468,9 @@ fn with_header(change: impl FnOnce(&mut BlockHeader)) -> MemoryDisk {
 fn a_block_that_was_never_written_like_this_is_refused() {
     type Change = fn(&mut BlockHeader);
     let cases: [(&str, Change); 9] = [
-        ("a LAST block with records", |header| header.flags = BLOCK_LAST),
+        ("a LAST block with records", |header| {
+            header.flags = BLOCK_LAST
+        }),
         ("a flag nobody knows", |header| header.flags = 2),
         ("another store's", |header| header.store_id = [8; 16]),
         ("a block number too high", |header| header.block += 1),
@@ -360,13 +478,19 @@ fn a_block_that_was_never_written_like_this_is_refused() {
             header.first_lsn += 1;
             header.end_lsn += 1;
         }),
-        ("a length that is not that of its LSNs", |header| header.body_bytes += 64),
+        ("a length that is not that of its LSNs", |header| {
+            header.body_bytes += 64
+        }),
         ("longer than its segment", |header| {
             header.end_lsn += SEGMENT_BYTES / 64;
             header.body_bytes += SEGMENT_BYTES as u32;
         }),
-        ("a hash of nothing before it", |header| header.prev_hash = [1; 32]),
-        ("a watermark ahead of itself", |header| header.durable_lsn += 2),
+        ("a hash of nothing before it", |header| {
+            header.prev_hash = [1; 32]
+        }),
+        ("a watermark ahead of itself", |header| {
+            header.durable_lsn += 2
+        }),
     ];
     for (case, change) in cases {
         expect_damage(&with_header(change), &segment(1), 4096, case);
@@ -390,10 +514,18 @@ fn a_failed_write_ends_the_log_for_good() {
         let changes = disk.changes();
         let later = append(&log, 1);
         assert!(log.wait_durable(later).is_err());
-        assert_eq!(log.durable(), 5, "what was durable stays so, and nothing is added");
+        assert_eq!(
+            log.durable(),
+            5,
+            "what was durable stays so, and nothing is added"
+        );
         assert!(log.wait_durable(4).is_ok());
         assert!(matches!(log.stop(), Err(EngineError::WriterFailed(_))));
-        assert_eq!(disk.changes(), changes, "a writer that has failed writes nothing more");
+        assert_eq!(
+            disk.changes(),
+            changes,
+            "a writer that has failed writes nothing more"
+        );
         let (spots, tail) = read(&disk.after_power_cut()).unwrap();
         assert_eq!((spots.len(), tail.end.lsn), (1, 5));
     }
@@ -403,23 +535,23 @@ fn a_failed_write_ends_the_log_for_good() {
 fn a_failed_roll_ends_the_log_too() {
     let disk = new_disk(STORE);
     let log = begin(&disk, STORE);
-    for _ in 0..3 {
-        write_block(&log, 2000);
+    for _ in 0..4 {
+        write_block(&log, LARGE);
     }
     wait_for_spares(&disk);
     disk.fail(0..1, Errno::IO);
-    let mut failed_at = None;
-    for _ in 0..3 {
-        let lsn = append(&log, 2000);
-        if log.wait_durable(lsn).is_err() {
-            failed_at = Some(lsn);
-            break;
-        }
-    }
-    let failed_at = failed_at.expect("the fourth block does not fit the first segment");
+    let failed_at = append(&log, LARGE);
+    assert!(
+        log.wait_durable(failed_at).is_err(),
+        "the fifth block does not fit the first segment"
+    );
     let (_, tail) = read(&disk).unwrap();
     assert_eq!(tail.end.lsn, failed_at);
-    goes_on(&disk.after_power_cut(), &tail, "the LAST block was not written");
+    goes_on(
+        &disk.after_power_cut(),
+        &tail,
+        "the LAST block was not written",
+    );
 }
 
 fn wait_for(what: &str, done: impl Fn() -> bool) {
@@ -436,19 +568,23 @@ fn on_a_full_disk_the_log_says_so_in_time_and_goes_on_when_there_is_room() {
     disk.set_full(true);
     let log = begin(&disk, STORE);
     for _ in 0..2 {
-        write_block(&log, 2000);
+        write_block(&log, LARGE);
     }
-    wait_for("the log is full before its last segment is", || log.is_full());
+    wait_for("the log is full before its last segment is", || {
+        log.is_full()
+    });
     // What may still be under way when orders stop being taken: it fits, or it waits; it never fails.
-    let lsns = [2000, 40, 2000].map(|units| {
-        wait_for("room in the ring", || log.end() + units <= log.durable() + 2048);
+    let lsns = [LARGE, 40, LARGE, LARGE].map(|units| {
+        wait_for("room in the ring", || {
+            log.end() + units <= log.durable() + APPEND_UNITS_MAX
+        });
         append(&log, units)
     });
     assert!(log.is_full() && log.failure().is_none());
     disk.set_full(false);
-    log.wait_durable(lsns[2]).unwrap();
+    log.wait_durable(lsns[3]).unwrap();
     wait_for("the log takes orders again", || !log.is_full());
-    write_block(&log, 2000);
+    write_block(&log, LARGE);
     let end = log.stop().unwrap().unwrap();
     assert_eq!(end.seq, 2);
     assert_eq!(read(&disk).unwrap().1.end, end);
