@@ -1,0 +1,125 @@
+//! Checkpoint files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use croupier_engine::checkpoint::format::{Checkpoint, OrderFile, decode, write};
+use croupier_engine::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
+use croupier_engine::state::{Batch, Digest, SlabFacts, StateSeed};
+use croupier_engine::wal::format::{StoreId, crc32c};
+use croupier_engine::wal::memory_disk::MemoryDisk;
+use croupier_engine::wal::{Position, SharedDisk};
+
+pub(crate) const STORE: StoreId = *b"store of a fuzz!";
+const HEADER_BYTES: usize = 192;
+
+/// A file as it is; then its first bytes as changes to a good header, and the rest as the body behind it.
+pub fn checkpoint(data: &[u8]) {
+    check(data);
+    let Some((edits, body)) = data.split_at_checked(6) else {
+        return;
+    };
+    let mut file = sample_bytes()[..HEADER_BYTES].to_vec();
+    crate::edits::apply(&mut file, edits);
+    file.extend_from_slice(body);
+    file[160..168].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    file[184..188].copy_from_slice(&crc32c(body).to_le_bytes());
+    let header_crc = crc32c(&file[..HEADER_BYTES - 4]);
+    file[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&header_crc.to_le_bytes());
+    check(&file);
+}
+
+/// What was read can be written, and is then the same.
+fn check(bytes: &[u8]) {
+    match decode(bytes, STORE) {
+        Ok(read) => assert_eq!(decode(&written(&read), STORE).as_ref(), Ok(&read)),
+        Err((offset, what)) => {
+            assert!(offset <= bytes.len().max(HEADER_BYTES) as u64 && !what.is_empty())
+        }
+    }
+}
+
+fn written(checkpoint: &Checkpoint) -> Vec<u8> {
+    let disk = MemoryDisk::new();
+    let shared: SharedDisk = Arc::new(disk.clone());
+    let dir = Path::new("/checkpoints");
+    let name = write(&shared, dir, STORE, checkpoint).expect("there is room in memory");
+    disk.contents(&dir.join(name))
+        .expect("it has just been written")
+}
+
+pub(crate) fn sample_bytes() -> Vec<u8> {
+    written(&sample())
+}
+
+fn sample() -> Checkpoint {
+    let facts = SlabFacts {
+        slab: 3,
+        sku: 1,
+        batch: 2,
+        pool: 0,
+        cards: 70,
+        class_bytes: 48,
+        header_hash: [9; 32],
+    };
+    let snapshot = Snapshot {
+        skus: vec![
+            SkuSnapshot {
+                sku: 1,
+                name: "卡密".into(),
+                pools: vec!["main".into(), "vip".into()],
+            },
+            SkuSnapshot {
+                sku: 2,
+                name: "steam-50".into(),
+                pools: vec!["main".into()],
+            },
+        ],
+        batches: vec![Batch {
+            batch: 2,
+            sku: 1,
+            pool: 0,
+            cards: 70,
+            label: "双十一".into(),
+            sealed_unix_ms: 7,
+        }],
+        slabs: vec![(facts, vec![5, 1])],
+        unsealed: vec![SlabFacts {
+            slab: 4,
+            batch: 3,
+            ..facts
+        }],
+        routes: RoutesFact {
+            version: 2,
+            toml: "[[rule]]\n".into(),
+        },
+        epoch: 6,
+    };
+    let files = vec![OrderFile {
+        name: "orders-1".into(),
+        first_lsn: 1,
+        end_lsn: 9,
+        rows: 3,
+        file_bytes: 99,
+    }];
+    let end = Position {
+        seq: 4,
+        offset: 4096,
+        block: 12,
+        lsn: 9,
+        epoch: 6,
+        prev_hash: [3; 32],
+    };
+    let orders = StateSeed {
+        orders: 3,
+        orders_sum: 1 << 100,
+    };
+    Checkpoint {
+        end,
+        orders,
+        digest: Digest([8; 32]),
+        snapshot,
+        files,
+        created_unix_ms: 5,
+    }
+}

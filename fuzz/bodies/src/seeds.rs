@@ -1,0 +1,293 @@
+//! Bytes to begin with: at least one input of every form that a target reads.
+
+use bytes::BytesMut;
+use croupier_protocol::*;
+
+/// The seeds of a target, each with a name.
+pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
+    match target {
+        "frame" => frames(),
+        "wal" => log(),
+        "checkpoint" => {
+            let whole = crate::checkpoint::sample_bytes();
+            let body = [&[0; 6], &whole[192..]].concat();
+            named([("whole", whole), ("body", body)])
+        }
+        "orders" => {
+            let whole = crate::orders::sample_bytes();
+            let rows = [&[2], &whole[80..]].concat();
+            named([("chunk", whole[64..].to_vec()), ("rows", rows), ("whole", whole)])
+        }
+        "slab" => {
+            let entry = [1, 8, 16, 255, 40, 16, 1, 0, 32, 1];
+            named([("header", crate::slab::sample_header()), ("entry", entry.to_vec()), ("as-it-is", vec![0])])
+        }
+        "import" => imports(),
+        "routes" => named([
+            ("default", croupier_engine::route::DEFAULT_ROUTES.into()),
+            (
+                "full",
+                "[[rule]]\nname = \"大客户\"\npriority = [\"vip\", \"standard\"]\nsku = \"steam-*\"\nlane = \"vip\"\n\
+                 pools = [\"vip\", \"main\"]\n\n[[rule]]\nsku = \"*\"\n"
+                    .into(),
+            ),
+            ("wrong", "[[rule]]\npriority = [\"urgent\"]\n".into()),
+        ]),
+        other => panic!("no target is called {other}"),
+    }
+}
+
+fn named<const N: usize>(seeds: [(&str, Vec<u8>); N]) -> Vec<(String, Vec<u8>)> {
+    seeds
+        .into_iter()
+        .map(|(name, bytes)| (name.to_owned(), bytes))
+        .collect()
+}
+
+fn imports() -> Vec<(String, Vec<u8>)> {
+    let with = |choice: u8, text: &str| [&[choice, 7], text.as_bytes()].concat();
+    named([
+        (
+            "lines",
+            with(1, "\u{feff}AAAA-1\r\n\r\n一二三\nlast without end"),
+        ),
+        ("bars", with(2, "S1║标签║1.5║0.25\nS2║║║\nS3║two║bars\n")),
+        (
+            "csv",
+            with(
+                3,
+                "secret,label,expires,premium,cost\nA,x,2030-01-01,1,2\n\"B \"\"q\"\"\nC\",,,,\n",
+            ),
+        ),
+        (
+            "csv-columns",
+            with(0x23, "card,secret,pin\n1,AAAA,0001\n2,BBBB,\n3,CCCC\n"),
+        ),
+        ("guessed", with(0, "no bars here\n")),
+    ])
+}
+
+fn log() -> Vec<(String, Vec<u8>)> {
+    let block = |records: Vec<u8>| [&[2, 0, 0, 0, 0, 0, 0], &records[..]].concat();
+    let mut seeds = named([
+        ("nothing-behind", vec![0]),
+        ("torn-tail", [&[0; 600], &[0x55; 700][..]].concat()),
+        ("one-flip", vec![1, 80, 16, 4]),
+        ("two-flips", vec![1, 80, 16, 4, 80, 48, 4]),
+        ("order", block(crate::orders::issued(1))),
+        ("order-of-many-runs", block(crate::orders::issued(30))),
+        ("last-with-records", vec![2, 1, 1, 0, 0, 0, 0]),
+        ("wrong-lsn", vec![2, 5, 1, 0, 0, 0, 0]),
+    ]);
+    for (number, record) in crate::wal::cold_records().into_iter().enumerate() {
+        seeds.push((format!("cold-{number}"), block(record)));
+    }
+    seeds
+}
+
+fn frames() -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    for (index, kind) in Kind::ALL.into_iter().enumerate() {
+        let (count, body) = body(kind);
+        seeds.push((
+            format!("body-{kind:?}"),
+            [&[index as u8], &count.to_le_bytes()[..], &body].concat(),
+        ));
+        let mut wire = BytesMut::new();
+        let mut frame = FrameWriter::begin(&mut wire, kind, 7);
+        frame.set_count(count);
+        frame.body().extend_from_slice(&body);
+        frame.finish();
+        seeds.push((format!("frame-{kind:?}"), wire.to_vec()));
+    }
+    seeds
+}
+
+/// A body of that kind and its count.
+fn body(kind: Kind) -> (u16, Vec<u8>) {
+    let mut out = BytesMut::new();
+    let count = put_body(kind, &mut out);
+    (count, out.to_vec())
+}
+
+fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
+    let id = OrderId::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001);
+    match kind {
+        Kind::Hello => Hello::default().encode_into(out),
+        Kind::HelloReply => {
+            let reply = HelloReply {
+                version: PROTOCOL_VERSION,
+                frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
+                features: 0,
+                store_id: [7; 16],
+                orders_per_frame_max: ORDERS_PER_FRAME_MAX_DEFAULT,
+                orders_in_flight_max: ORDERS_IN_FLIGHT_MAX_DEFAULT,
+                quantity_max: QUANTITY_MAX_DEFAULT,
+            };
+            reply.encode_into(out);
+        }
+        Kind::Refused => {
+            RefusedBody {
+                refusal: Refusal::Busy,
+                retry_after_ms: 20,
+                text: "满了".into(),
+            }
+            .encode_into(out);
+        }
+        Kind::Fault => FaultBody {
+            fault: FaultCode::Malformed,
+            text: "why".into(),
+        }
+        .encode_into(out),
+        Kind::Ping | Kind::PingReply => out.extend_from_slice(b"ping"),
+        Kind::ServerInfo | Kind::SkuList | Kind::RoutesShow => {}
+        Kind::Issue => {
+            for quantity in [1, 3] {
+                let item = IssueItem {
+                    order_id: id,
+                    sku: SkuId(1),
+                    quantity,
+                    priority: 1,
+                    flags: 0,
+                    deadline_ms: 50,
+                };
+                item.encode_into(out);
+            }
+            return 2;
+        }
+        Kind::LookUp => {
+            put_lookup(out, id);
+            return 1;
+        }
+        Kind::IssueReply | Kind::LookUpReply => {
+            put_refused(out, id, SkuId(1), Refusal::OutOfStock, 20);
+            let mut order = IssuedWriter::begin(out, id, Lsn(9), SkuId(1), true);
+            order.put_card(
+                CardRef {
+                    slab: 1,
+                    slot: 2,
+                    generation: 0,
+                },
+                "一二三".as_bytes(),
+            );
+            order.put_card(
+                CardRef {
+                    slab: 1,
+                    slot: 3,
+                    generation: 0,
+                },
+                b"B",
+            );
+            order.finish();
+            return 2;
+        }
+        Kind::ImportRows => {
+            put_import_id(out, 3);
+            ImportRow {
+                label: "标签".as_bytes(),
+                cost_e4: Some(-1),
+                ..ImportRow::new(1, b"AAAA")
+            }
+            .encode_into(out);
+            ImportRow::new(2, b"BBBB").encode_into(out);
+            return 2;
+        }
+        Kind::ImportRowsReply => ImportRowsReply {
+            import: 3,
+            rows_received: 2,
+        }
+        .encode_into(out),
+        Kind::ImportEnd => ImportEnd { import: 3 }.encode_into(out),
+        kind => put_control(kind, out),
+    }
+    0
+}
+
+fn put_control(kind: Kind, out: &mut BytesMut) {
+    let name = || "卡密".to_owned();
+    match kind {
+        Kind::SkuCreate => encode_control(&SkuCreate { name: name() }, out),
+        Kind::SkuCreateReply => encode_control(&SkuCreateReply { sku: 1, lsn: 2 }, out),
+        Kind::SkuListReply => encode_control(
+            &SkuListReply {
+                skus: vec![
+                    SkuRow {
+                        sku: 1,
+                        name: name()
+                    };
+                    2
+                ],
+            },
+            out,
+        ),
+        Kind::Stock => encode_control(&Stock { name: Some(name()) }, out),
+        Kind::StockReply => {
+            encode_control(
+                &StockReply {
+                    rows: vec![StockRow {
+                        name: name(),
+                        free: 9,
+                        ..StockRow::default()
+                    }],
+                },
+                out,
+            );
+        }
+        Kind::ImportBegin => {
+            let body = ImportBegin {
+                sku: name(),
+                create_sku: true,
+                batch: None,
+                pool: Some("main".into()),
+            };
+            encode_control(&body, out);
+        }
+        Kind::ImportBeginReply => encode_control(&ImportBeginReply { import: 3, sku: 1 }, out),
+        Kind::ImportEndReply => {
+            let body = ImportEndReply {
+                label: name(),
+                counts: vec![ReasonCount {
+                    reason: 1,
+                    count: 2,
+                }],
+                rejections: vec![RejectedLine { line: 4, reason: 1 }],
+                ..ImportEndReply::default()
+            };
+            encode_control(&body, out);
+        }
+        Kind::RoutesLoad => encode_control(
+            &RoutesLoad {
+                toml: "[[rule]]\n".into(),
+            },
+            out,
+        ),
+        Kind::RoutesLoadReply => {
+            encode_control(
+                &RoutesLoadReply {
+                    version: 2,
+                    lsn: 5,
+                    warnings: vec!["w".into()],
+                },
+                out,
+            );
+        }
+        Kind::RoutesShowReply => encode_control(
+            &RoutesShowReply {
+                version: 2,
+                toml: name(),
+            },
+            out,
+        ),
+        Kind::ServerInfoReply => {
+            encode_control(
+                &ServerInfoReply {
+                    version: "0.1.0".into(),
+                    cores: 2,
+                    ..ServerInfoReply::default()
+                },
+                out,
+            );
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,241 @@
+//! The log: what a start finds in its last segment.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use croupier_engine::state::record::{Fact, Record, Stamp, decode};
+use croupier_engine::wal::format::{
+    BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, block_bytes, block_hash,
+    crc32c,
+};
+use croupier_engine::wal::memory_disk::MemoryDisk;
+use croupier_engine::wal::segments::segment_path;
+use croupier_engine::wal::{BlockReader, Position};
+
+use crate::checkpoint::STORE;
+use crate::edits;
+use crate::orders::issued;
+
+const SEGMENT_BYTES: usize = 48 << 10;
+
+/// A segment with a few good blocks, and their places.
+struct Image {
+    bytes: Vec<u8>,
+    /// Offset and body of each block.
+    blocks: Vec<(usize, Vec<u8>)>,
+    end: Position,
+}
+
+impl Image {
+    /// Adds a block; `change` may spoil its header, which then still has a correct checksum.
+    fn push(&mut self, body: &[u8], change: impl FnOnce(&mut BlockHeader)) {
+        let mut header = BlockHeader {
+            flags: 0,
+            store_id: STORE,
+            epoch: self.end.epoch,
+            block: self.end.block,
+            first_lsn: self.end.lsn,
+            end_lsn: self.end.lsn + (body.len() / 64) as u64,
+            durable_lsn: self.end.lsn,
+            prev_hash: self.end.prev_hash,
+            body_bytes: body.len() as u32,
+            body_crc: crc32c(body),
+            unix_ms: 1_700_000_000_000,
+        };
+        change(&mut header);
+        let offset = self.end.offset as usize;
+        let used = BLOCK_HEADER_BYTES + body.len();
+        header.encode(&mut self.bytes[offset..]);
+        self.bytes[offset + BLOCK_HEADER_BYTES..offset + used].copy_from_slice(body);
+        self.end.block += 1;
+        self.end.lsn = header.end_lsn;
+        self.end.prev_hash = block_hash(&self.bytes[offset..offset + used]);
+        self.end.offset += block_bytes(body.len()) as u64;
+        self.blocks.push((offset, body.to_vec()));
+    }
+
+    fn left_bytes(&self) -> usize {
+        SEGMENT_BYTES - self.end.offset as usize
+    }
+}
+
+fn record(fact: Fact<'_>) -> Vec<u8> {
+    let mut words = Vec::new();
+    Record {
+        stamp: Stamp {
+            unix_ms: 1_700_000_000_000,
+            route_table: 1,
+        },
+        fact,
+    }
+    .put(&mut words);
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+pub(crate) fn cold_records() -> Vec<Vec<u8>> {
+    let facts = [
+        Fact::Started {
+            epoch: 1,
+            version: "0.1.0",
+        },
+        Fact::SkuCreated {
+            sku: 1,
+            name: "卡密",
+        },
+        Fact::SlabAdded {
+            slab: 1,
+            sku: 1,
+            batch: 1,
+            pool: 0,
+            cards: 99,
+            class_bytes: 48,
+            header_hash: [5; 32],
+        },
+        Fact::BatchSealed {
+            batch: 1,
+            sku: 1,
+            pool: 0,
+            cards: 99,
+            slabs: 1,
+            label: "双十一",
+            pool_name: "main",
+        },
+        Fact::RoutesLoaded {
+            version: 2,
+            toml: "[[rule]]\n# a table that takes more than one unit, so that it is cut\n",
+        },
+    ];
+    facts.into_iter().map(record).collect()
+}
+
+fn image() -> Image {
+    let header = SegmentHeader {
+        store_id: STORE,
+        seq: 1,
+        segment_bytes: SEGMENT_BYTES as u64,
+        created_unix_ms: 1_700_000_000_000,
+    };
+    let mut bytes = header.encode();
+    bytes.resize(SEGMENT_BYTES, 0);
+    let mut image = Image {
+        bytes,
+        blocks: Vec::new(),
+        end: Position {
+            epoch: 1,
+            ..Position::START
+        },
+    };
+    image.push(&cold_records().concat(), |_| ());
+    image.push(&issued(1).repeat(9), |_| ());
+    image.push(&[issued(30), issued(1)].concat(), |_| ());
+    image
+}
+
+/// The first byte says what the rest is: bytes behind the last block, changes to a good segment, or the body of a block
+/// with correct checksums. Then a record, as it is.
+pub fn wal(data: &[u8]) {
+    let [choice, rest @ ..] = data else { return };
+    let mut image = image();
+    let good = image.blocks.clone();
+    match choice % 3 {
+        0 => {
+            let tail = &rest[..rest.len().min(image.left_bytes())];
+            let offset = image.end.offset as usize;
+            image.bytes[offset..offset + tail.len()].copy_from_slice(tail);
+            let blocks = read(&image.bytes);
+            if let Some(blocks) = blocks {
+                assert_eq!(blocks[..3], good, "what was acknowledged is not cut");
+            }
+        }
+        1 => {
+            let end = image.end.offset as usize;
+            let changed = edits::apply(&mut image.bytes[..end], rest);
+            if let Some(blocks) = read(&image.bytes) {
+                let same = blocks.len().min(good.len());
+                assert_eq!(blocks[..same], good[..same], "a changed record");
+                assert!(
+                    changed != 1,
+                    "one changed byte among the blocks is never passed over"
+                );
+            }
+        }
+        _ => {
+            let Some((spoil, body)) = rest.split_at_checked(6) else {
+                return;
+            };
+            let body = &body[..body.len().min(image.left_bytes() - BLOCK_HEADER_BYTES)];
+            image.push(body, |header| spoil_header(header, spoil));
+            if let Some(blocks) = read(&image.bytes) {
+                assert_eq!(blocks[..3], good);
+            }
+        }
+    }
+    records(rest);
+}
+
+/// Each pair of bytes adds the second to the field that the first names.
+fn spoil_header(header: &mut BlockHeader, spoil: &[u8]) {
+    for pair in spoil.chunks_exact(2) {
+        let by = u64::from(pair[1]);
+        match pair[0] {
+            1 => header.flags ^= u16::from(pair[1]),
+            2 => header.epoch = header.epoch.wrapping_sub(by),
+            3 => header.block += by,
+            4 => header.first_lsn = header.first_lsn.wrapping_sub(by),
+            5 => header.end_lsn += by,
+            6 => header.durable_lsn += by,
+            7 => header.body_bytes = header.body_bytes.wrapping_sub(u32::from(pair[1])),
+            8 => header.body_crc ^= u32::from(pair[1]),
+            9 => header.prev_hash[0] ^= pair[1],
+            10 => header.store_id[0] ^= pair[1],
+            _ => {}
+        }
+    }
+}
+
+/// The blocks, or `None` when the reader says that something is wrong: then it must name the file.
+fn read(segment: &[u8]) -> Option<Vec<(usize, Vec<u8>)>> {
+    let (disk, dir) = (MemoryDisk::new(), PathBuf::from("/wal"));
+    disk.put(&segment_path(&dir, 1), segment.to_vec());
+    let told = |error: croupier_engine::error::EngineError| {
+        assert!(error.to_string().contains("wal-"), "{error}");
+    };
+    let mut reader = BlockReader::open(Arc::new(disk), &dir, STORE, Position::START)
+        .map_err(told)
+        .ok()?;
+    let mut blocks = Vec::new();
+    while let Some(block) = reader.next().map_err(told).ok()? {
+        records(block.body);
+        blocks.push((block.offset as usize, block.body.to_vec()));
+    }
+    let tail = reader.tail().expect("the reader has reached the end");
+    if let Some(torn) = &tail.torn {
+        let range = torn.offset as usize..(torn.offset + torn.bytes) as usize;
+        assert_eq!(torn.offset, tail.end.offset);
+        assert!(
+            range.len().is_multiple_of(4096)
+                && range.end <= segment.len()
+                && range.start >= SEGMENT_HEADER_BYTES
+        );
+    }
+    Some(blocks)
+}
+
+/// Records until the first that is none.
+fn records(mut bytes: &[u8]) {
+    while let Ok((record, used)) = decode(bytes) {
+        assert!(used >= 64 && used <= bytes.len());
+        if let Fact::Issued(issued) = record.fact {
+            assert_eq!(issued.runs.iter().count(), issued.runs.len());
+        }
+        let mut words = Vec::new();
+        record.put(&mut words);
+        let again: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(
+            decode(&again).map(|(record, _)| record),
+            Ok(record),
+            "what was read can be written"
+        );
+        bytes = &bytes[used..];
+    }
+}
