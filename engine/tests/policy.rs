@@ -17,15 +17,32 @@ fn deny() -> toml::Table {
 
 /// All packages that are built on this machine.
 fn packages() -> Vec<Value> {
-    let rustc = Command::new("rustc").arg("-vV").output().expect("rustc runs");
+    let rustc = Command::new("rustc")
+        .arg("-vV")
+        .output()
+        .expect("rustc runs");
     let verbose = String::from_utf8(rustc.stdout).expect("UTF-8");
-    let host = verbose.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host line");
+    let host = verbose
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .expect("a host line");
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform", host])
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            host,
+        ])
         .current_dir(root())
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let used: BTreeSet<&str> = metadata["resolve"]["nodes"]
         .as_array()
@@ -34,16 +51,27 @@ fn packages() -> Vec<Value> {
         .filter_map(|node| node["id"].as_str())
         .collect();
     let all = metadata["packages"].as_array().expect("packages");
-    all.iter().filter(|package| package["id"].as_str().is_some_and(|id| used.contains(id))).cloned().collect()
+    all.iter()
+        .filter(|package| package["id"].as_str().is_some_and(|id| used.contains(id)))
+        .cloned()
+        .collect()
 }
 
 fn strings(value: &toml::Value) -> BTreeSet<&str> {
-    value.as_array().expect("a list").iter().filter_map(toml::Value::as_str).collect()
+    value
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(toml::Value::as_str)
+        .collect()
 }
 
 /// Whether an SPDX expression can be met with `allowed`: AND, OR, WITH, parentheses, and "/" as an old word for OR.
 fn is_met(expression: &str, allowed: &BTreeSet<&str>) -> bool {
-    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
+    let spaced = expression
+        .replace('(', " ( ")
+        .replace(')', " ) ")
+        .replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut at = 0;
     let met = either(&words, &mut at, allowed);
@@ -110,18 +138,30 @@ fn every_dependency_keeps_the_policy() {
     let mut faults = Vec::new();
     for package in packages() {
         let name = package["name"].as_str().expect("a name");
-        let told = |fault: String| format!("{name} {}: {fault}", package["version"].as_str().unwrap_or("?"));
+        let told = |fault: String| {
+            format!(
+                "{name} {}: {fault}",
+                package["version"].as_str().unwrap_or("?")
+            )
+        };
         match package["license"].as_str() {
             Some(licence) if is_met(licence, &allowed) => {}
-            licence => faults.push(told(format!("licence {licence:?} is not among those of deny.toml"))),
+            licence => faults.push(told(format!(
+                "licence {licence:?} is not among those of deny.toml"
+            ))),
         }
-        if let Some(ban) = banned.iter().find(|ban| ban["crate"].as_str() == Some(name)) {
+        if let Some(ban) = banned
+            .iter()
+            .find(|ban| ban["crate"].as_str() == Some(name))
+        {
             faults.push(told(ban["reason"].to_string()));
         }
         match package["source"].as_str() {
             None => {}
             Some(source) if source.starts_with("registry+") => {}
-            Some(source) => faults.push(told(format!("comes from {source}: only packages of the registry are allowed"))),
+            Some(source) => faults.push(told(format!(
+                "comes from {source}: only packages of the registry are allowed"
+            ))),
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
