@@ -1,10 +1,14 @@
 //! The command line: reads flags, runs the subcommand, prints its report, returns its exit code.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 use crate::error::{BenchError, EXIT_FAILED};
+use crate::limits::toy::ToyArgs;
+use crate::limits::{self, LimitsArgs};
 use crate::report::{RunReport, draw_distribution, draw_sweep, write_hgrm};
 use crate::run::{self, Mode, RunArgs};
 
@@ -20,12 +24,19 @@ struct Cli {
 enum Command {
     /// Load one server: open loop at a rate (default 1,500/s for 30 s, P99 ≤ 1 ms), or closed loop with --closed
     Run(Box<RunArgs>),
+    /// Measure what this machine can do without an engine, and the engine as a share of it
+    Limits(LimitsArgs),
+    /// A server without an engine, for `limits`
+    #[command(hide = true)]
+    Toy(ToyArgs),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run_and_report(&args),
+        Command::Limits(args) => limits::run(&args).and_then(|report| print(&report, args.json)),
+        Command::Toy(args) => limits::toy::serve(&args).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -39,22 +50,23 @@ pub fn main() -> ExitCode {
 
 fn run_and_report(args: &RunArgs) -> Result<bool, BenchError> {
     let report = run::run(args)?;
-    if args.json {
-        print_json(&report)?
-    } else {
-        print!("{report}")
-    }
+    print(&report, args.json)?;
     write_files(args, &report)?;
     Ok(report.verdict.pass)
 }
 
-fn print_json(report: &impl serde::Serialize) -> Result<(), BenchError> {
-    let text = serde_json::to_string_pretty(report).map_err(|error| BenchError::Io {
-        what: "write the report".into(),
-        source: error.into(),
-    })?;
-    println!("{text}");
-    Ok(())
+/// Prints a report; true, for a report that is no verdict.
+fn print(report: &(impl Serialize + Display), json: bool) -> Result<bool, BenchError> {
+    if json {
+        let text = serde_json::to_string_pretty(report).map_err(|error| BenchError::Io {
+            what: "write the report".into(),
+            source: error.into(),
+        })?;
+        println!("{text}");
+    } else {
+        print!("{report}");
+    }
+    Ok(true)
 }
 
 fn write_files(args: &RunArgs, report: &RunReport) -> Result<(), BenchError> {

@@ -76,6 +76,11 @@ impl ChildServer {
         self.child.id()
     }
 
+    /// Its name, for errors.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
@@ -211,7 +216,7 @@ fn init(binary: &Path, data: &Path) -> Result<(), BenchError> {
 }
 
 /// Waits for the line `listening on croupier://A:P`, and goes on reading afterwards so that the pipe never fills.
-fn await_address(process: &mut ChildServer, log_path: &Path) -> Result<String, BenchError> {
+pub fn await_address(process: &mut ChildServer, log_path: &Path) -> Result<String, BenchError> {
     let stdout = process
         .take_stdout()
         .expect("the server was started with a pipe");
@@ -233,7 +238,7 @@ fn await_address(process: &mut ChildServer, log_path: &Path) -> Result<String, B
             None => format!("nothing heard for {} s", START_TIMEOUT.as_secs()),
         };
         BenchError::NotStarted {
-            program: "croupier serve".into(),
+            program: process.name().into(),
             detail: format!("{state}; {}", last_words(log_path)),
         }
     })

@@ -4,23 +4,32 @@
 //! sent (`driver`), what is concluded (`oracle`, `recorder`, `report`). `limits` measures what the machine could do
 //! without an engine; `peers` runs other databases on the same work.
 
+// What is asked for.
 pub mod cli;
 pub mod error;
+pub mod run;
 pub mod units;
 
+// Against what.
 pub mod control;
 pub mod embedded;
 pub mod machine;
 
+// What is sent, and when.
 pub mod schedule;
 pub mod stock;
 pub mod workload;
 
-pub mod bitmap;
+// How it is sent.
 pub mod driver;
+
+// What is concluded.
+pub mod bitmap;
 pub mod oracle;
 pub mod progress;
 pub mod recorder;
-
 pub mod report;
-pub mod run;
+
+// Several servers side by side.
+pub mod contest;
+pub mod limits;

@@ -154,11 +154,21 @@ impl Budget {
         self.left[sku_index].fetch_add(cards as i64, Ordering::Relaxed);
     }
 
+    /// Cards that are left.
+    pub fn left(&self, sku_index: usize) -> u64 {
+        // Relaxed: as in `add`.
+        self.left[sku_index].load(Ordering::Relaxed).max(0) as u64
+    }
+
     /// Takes the cards of one order; false when there are not enough, and then the run is over.
     #[inline]
     pub fn take(&self, sku_index: usize, cards: u16) -> bool {
         // Relaxed: as in `add`.
-        self.left[sku_index].fetch_sub(i64::from(cards), Ordering::Relaxed) >= i64::from(cards)
+        let left = self.left[sku_index].fetch_sub(i64::from(cards), Ordering::Relaxed);
+        if left < i64::from(cards) {
+            self.left[sku_index].fetch_add(i64::from(cards), Ordering::Relaxed);
+        }
+        left >= i64::from(cards)
     }
 }
 

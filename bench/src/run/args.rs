@@ -163,6 +163,37 @@ pub enum Mode {
 }
 
 impl RunArgs {
+    /// What a contest asks of a server: one SKU, one card an order, one order a frame.
+    pub fn for_contest(server: ServerArgs, secret_bytes: u16) -> Self {
+        Self {
+            server,
+            rate: None,
+            arrivals: Arrivals::Constant,
+            sweep: Vec::new(),
+            closed: true,
+            p99_max: None,
+            connections: Some(1),
+            pipeline: 1,
+            batch: 1,
+            quantity: 1,
+            priority: Priority::Standard,
+            skus: 1,
+            hot_share: 0.0,
+            mix: Mix::ISSUE_ONLY,
+            duration: None,
+            warmup: None,
+            drain: Duration::from_secs(15),
+            seed: 1,
+            threads: 1,
+            cards: None,
+            secret_bytes,
+            sku_prefix: "bench".into(),
+            json: false,
+            hgrm: None,
+            plot: None,
+        }
+    }
+
     /// Which kind of run this is.
     pub fn mode(&self) -> Mode {
         match (self.closed, self.sweep.is_empty()) {

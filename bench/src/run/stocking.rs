@@ -1,5 +1,6 @@
 //! Fills the stock before a run, so that no order of it is refused for want of cards.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use croupier_protocol::SkuId;
@@ -16,8 +17,8 @@ use crate::workload::Workload;
 
 /// The stock of one run.
 #[derive(Debug)]
-pub struct Stocking<'a> {
-    args: &'a RunArgs,
+pub struct Stocking {
+    args: Rc<RunArgs>,
     control: Control,
     shape: SecretShape,
     sku_ids: Vec<SkuId>,
@@ -41,10 +42,10 @@ pub fn open_orders(steps: &[Step], issue_share: f64) -> f64 {
     (expected + 6.0 * all.sqrt() + 1000.0).min(all + 6.0 * all.sqrt() + 1000.0)
 }
 
-impl<'a> Stocking<'a> {
+impl Stocking {
     /// Nothing is imported yet.
     pub fn new(
-        args: &'a RunArgs,
+        args: Rc<RunArgs>,
         control: Control,
         shape: SecretShape,
     ) -> Result<Self, BenchError> {

@@ -1,0 +1,219 @@
+//! One store being loaded: its stock, its sequence numbers and its oracle, over one or several measured stretches.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use croupier_protocol::{FRAME_HEADER_BYTES, HelloReply, IssueItem};
+
+use super::args::{Mode, RunArgs, Step};
+use super::stocking::{Stocking, open_orders};
+use super::target::Target;
+use crate::driver::{Driven, Pacing, Plan, drive};
+use crate::error::BenchError;
+use crate::oracle::{Oracle, OracleReport};
+use crate::progress::Progress;
+use crate::recorder::Operation;
+use crate::report::{ImportReport, StepReport};
+use crate::stock::SecretShape;
+use crate::workload::Workload;
+
+/// Requests an open loop lets one connection have in flight, unless the server's limit is lower.
+const OPEN_IN_FLIGHT_MAX: usize = 4096;
+/// Length of the closed loop that finds out how much stock a closed loop needs.
+const PROBE: Duration = Duration::from_millis(700);
+/// Orders the probe has stock for.
+const PROBE_ORDERS: f64 = 1_000_000.0;
+/// A warm server is faster than a probed one.
+const PROBE_MARGIN: f64 = 1.5;
+
+/// A server, and all that one run knows of what it was asked.
+#[derive(Debug)]
+pub struct Session {
+    args: Rc<RunArgs>,
+    target: Rc<Target>,
+    stocking: Stocking,
+    run_id: u128,
+    limits: HelloReply,
+    next_sequence: u64,
+    oracle: Option<Oracle>,
+}
+
+impl Session {
+    /// Compares the flags with what the server allows; nothing is imported yet.
+    pub fn open(args: RunArgs, target: Rc<Target>) -> Result<Self, BenchError> {
+        let control = target.control()?;
+        let limits = *control.limits();
+        in_flight_max(&args, &limits)?;
+        let run_id = uuid::Uuid::new_v4().as_u128();
+        let shape = SecretShape::new(run_id, usize::from(args.secret_bytes));
+        let args = Rc::new(args);
+        let stocking = Stocking::new(args.clone(), control, shape)?;
+        Ok(Self {
+            args,
+            target,
+            stocking,
+            run_id,
+            limits,
+            next_sequence: 0,
+            oracle: None,
+        })
+    }
+
+    /// The run's part of order ids and secrets.
+    pub fn run_id(&self) -> u128 {
+        self.run_id
+    }
+
+    /// The stock imported so far.
+    pub fn imported(&self) -> ImportReport {
+        self.stocking.report()
+    }
+
+    /// Goes on with another number of connections and another pipeline.
+    pub fn reshape(&mut self, connections: u32, pipeline: u32) {
+        let mut args = RunArgs::clone(&self.args);
+        (args.connections, args.pipeline) = (Some(connections), pipeline);
+        self.args = Rc::new(args);
+    }
+
+    /// Imports what the flags ask for, or what the run needs.
+    pub fn stock_up(&mut self) -> Result<(), BenchError> {
+        let args = self.args.clone();
+        match (args.cards, args.mode()) {
+            (Some(0), _) => self.stocking.use_what_is_there(),
+            (Some(cards), _) => self.stocking.import_evenly(cards),
+            (None, Mode::Closed) => {
+                let orders = self.probe()?;
+                self.stocking.import_for(orders)
+            }
+            (None, _) => self
+                .stocking
+                .import_for(open_orders(&args.steps(), args.mix.issue_share())),
+        }
+    }
+
+    /// Imports as many cards of the only SKU as are missing from `cards`.
+    pub fn top_up(&mut self, cards: u64) -> Result<(), BenchError> {
+        assert_eq!(self.args.skus, 1, "contests order one SKU");
+        let missing = cards.saturating_sub(self.stocking.budget().left(0));
+        if missing > 0 {
+            self.stocking.import_evenly(missing)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A short closed loop, to know how many orders the real one will issue.
+    fn probe(&mut self) -> Result<f64, BenchError> {
+        self.stocking.import_for(PROBE_ORDERS)?;
+        let probe = Step {
+            pacing: Pacing::Closed,
+            warmup: Duration::ZERO,
+            duration: PROBE,
+        };
+        let mut recorder = self.drive(probe, "probe")?.recorder;
+        let issued = recorder.operation(Operation::Issue).orders;
+        let per_s = issued as f64 / recorder.measured_s();
+        let [step] = self.args.steps()[..] else {
+            unreachable!("a closed loop is one step")
+        };
+        let in_flight =
+            self.args.connections() * self.args.pipeline as usize * usize::from(self.args.batch);
+        let loaded_s = (step.warmup + step.duration).as_secs_f64();
+        Ok(per_s * PROBE_MARGIN * loaded_s + 2.0 * in_flight as f64)
+    }
+
+    /// Loads, judges and measures one stretch.
+    pub fn step(&mut self, step: Step) -> Result<StepReport, BenchError> {
+        let what = match step.pacing {
+            Pacing::Closed => "closed loop".to_string(),
+            Pacing::Open { orders_per_s, .. } => {
+                format!(
+                    "open loop, {} orders/s",
+                    crate::units::grouped(orders_per_s as u64)
+                )
+            }
+        };
+        let driven = self.drive(step, &what)?;
+        Ok(StepReport::new(step, driven))
+    }
+
+    fn drive(&mut self, step: Step, what: &str) -> Result<Driven, BenchError> {
+        let args = self.args.clone();
+        let sku_ids = self.stocking.sku_ids().to_vec();
+        let workload = Workload::new(
+            args.seed,
+            self.run_id,
+            sku_ids,
+            args.hot_share,
+            args.quantity,
+        );
+        let plan = Plan {
+            pacing: step.pacing,
+            batch: args.batch,
+            in_flight_max: in_flight_max(&args, &self.limits)?,
+            mix: args.mix,
+            priority: args.priority as u8,
+            warmup: step.warmup,
+            duration: step.duration,
+            drain: args.drain,
+            seed: args.seed,
+            threads: usize::from(args.threads),
+            workload: Arc::new(workload),
+            shape: self.stocking.shape().clone(),
+            budget: self.stocking.budget(),
+            skus: args.skus as usize,
+            first_sequence: self.next_sequence,
+            server_pid: self.target.pid(),
+        };
+        // Threads use the bits from 40 on, see `Sender`; steps those from 48 on.
+        self.next_sequence += 1 << 48;
+        let streams = self.target.streams(args.connections())?;
+        let (driven, oracle) = drive(&plan, streams, &mut Progress::new(what))?;
+        match self.oracle.as_mut() {
+            Some(all) => all.absorb(oracle),
+            None => self.oracle = Some(oracle),
+        }
+        Ok(driven)
+    }
+
+    /// Looks the sampled orders up again; what the oracle concludes in the end.
+    pub fn look_samples_up(&mut self) -> Result<OracleReport, BenchError> {
+        let Some(oracle) = self.oracle.as_mut() else {
+            return Ok(OracleReport::default());
+        };
+        oracle.look_samples_up(&mut self.target.control()?)?;
+        Ok(oracle.report().clone())
+    }
+}
+
+/// Compares what is asked for with what the server allows; returns how many requests a connection may have in flight.
+fn in_flight_max(args: &RunArgs, limits: &HelloReply) -> Result<usize, BenchError> {
+    let usage = |text| Err(BenchError::Usage(text));
+    let batch = usize::from(args.batch);
+    let frame_bytes = FRAME_HEADER_BYTES + batch * IssueItem::BYTES;
+    if batch > limits.orders_per_frame_max as usize || frame_bytes > limits.frame_bytes_max as usize
+    {
+        return usage(format!(
+            "--batch {batch} makes a frame of {frame_bytes} bytes; this server takes {} orders and {} bytes at most",
+            limits.orders_per_frame_max, limits.frame_bytes_max
+        ));
+    }
+    if u32::from(args.quantity) > limits.quantity_max {
+        return usage(format!(
+            "--quantity {}: this server issues {} cards an order at most",
+            args.quantity, limits.quantity_max
+        ));
+    }
+    let allowed = limits.orders_in_flight_max as usize / batch;
+    let wanted = args.pipeline as usize;
+    match args.mode() {
+        Mode::Closed if wanted > allowed => usage(format!(
+            "--pipeline {wanted} × --batch {batch}: this server lets a connection have {} orders in flight at most",
+            limits.orders_in_flight_max
+        )),
+        Mode::Closed => Ok(wanted),
+        Mode::Open | Mode::Sweep => Ok(OPEN_IN_FLIGHT_MAX.min(allowed).max(1)),
+    }
+}
