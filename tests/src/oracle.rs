@@ -41,7 +41,7 @@ struct Answer {
     cards: Vec<(CardRef, Vec<u8>)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Booked {
     sku: SkuId,
     quantity: u16,
@@ -52,7 +52,7 @@ struct Booked {
     in_doubt: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct SkuBook {
     id: Option<SkuId>,
     imported: u64,
@@ -60,7 +60,7 @@ struct SkuBook {
     in_doubt: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Books {
     orders: HashMap<OrderId, Booked>,
     card_owners: HashMap<CardRef, OrderId>,
@@ -99,6 +99,14 @@ impl Oracle {
     /// Empty books, for an empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A copy of the books, for a copy of the store.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            books: Mutex::new(self.books().clone()),
+        }
     }
 
     /// A broken check panics with the books open; the next one must see them all the same.
@@ -408,7 +416,7 @@ impl Oracle {
             issued: count("issued"),
             free: count("free"),
             torn_bytes: count("torn_bytes"),
-            records: count("records"),
+            records: count("records_since_checkpoint"),
         };
         assert_eq!(report.free + report.issued, report.imported, "{report:?}");
         report

@@ -81,6 +81,18 @@ impl Server {
         self.stderr.lock().expect("no reader panics").clone()
     }
 
+    /// What it has logged, once that includes `line`: the log comes through a pipe of its own, and may come later than
+    /// what it is about.
+    ///
+    /// # Panics
+    /// If it never does.
+    #[track_caller]
+    pub fn log_with(&self, line: &str) -> String {
+        eventually(&format!("the log says {line:?}"), || {
+            Some(self.stderr()).filter(|log| log.contains(line))
+        })
+    }
+
     /// True while the process runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

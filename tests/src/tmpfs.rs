@@ -38,13 +38,14 @@ impl Tmpfs {
         self.root.path()
     }
 
-    /// Takes all room but `left` bytes; the file to remove to give it back.
+    /// Takes all room but `left` bytes, also what was given back since the last time; the file to remove afterwards.
     ///
     /// # Panics
     /// If there was less than that to begin with.
     pub fn fill(&self, left: u64) -> PathBuf {
         let path = self.root.path().join("filler");
-        let mut file = File::create(&path).expect("room for a name");
+        let options = File::options().create(true).append(true).open(&path);
+        let mut file = options.expect("room for a name");
         let page = vec![1; 4096];
         while file.write_all(&page).is_ok() {}
         let full = file.metadata().expect("it has a length").len();

@@ -1,3 +1,12 @@
 //! Black-box tests of the real binary: what a user, an operator, a stranger and a power cut may do to it.
 
 mod crashes;
+mod disk_full;
+mod files;
+mod manners;
+mod requests;
+mod routes;
+mod secrets;
+mod sellout;
+mod starts;
+mod stops;
