@@ -20,6 +20,7 @@ use crate::state::digest::digest_of;
 use crate::state::record::{self, Fact};
 use crate::state::{Digest, State, StateSeed};
 use crate::store::{BitsOnly, Paths, Store};
+use crate::wal::disk::ReadAt;
 use crate::wal::format::StoreId;
 use crate::wal::reader::list_segments;
 use crate::wal::segments::segment_path;
@@ -52,6 +53,16 @@ pub fn load_current(disk: &SharedDisk, paths: &Paths, store_id: StoreId) -> Resu
         return Err(EngineError::damage(&current, 0, "it does not name a checkpoint"));
     }
     format::read(disk, &paths.checkpoints().join(name), store_id).map(Some)
+}
+
+/// Opens a file that the checkpoint in force is made of.
+fn open_needed(disk: &SharedDisk, path: &Path) -> Result<Box<dyn ReadAt>, EngineError> {
+    match disk.open_read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(EngineError::damage(path, 0, "it is missing, though the checkpoint in force needs it"))
+        }
+        opened => opened.at("open", path),
+    }
 }
 
 /// Without `CURRENT` the log must begin at its beginning, or something has been lost.

@@ -45,7 +45,7 @@ pub struct Config {
     pub routes: Option<PathBuf>,
     /// Size of one segment of the log of a new store; an existing store keeps its own.
     pub wal_segment_bytes: u64,
-    /// Size of the ring between the dealers and the log.
+    /// Size of the ring between the dealers and the log; never more than a quarter of a segment.
     pub ring_bytes: u64,
     /// Orders that may wait in one lane of one core.
     pub lane_orders_max: u32,

@@ -18,7 +18,7 @@ use croupier_protocol::Refusal;
 use crate::order::{Order, Outcome, Verdict};
 use crate::route::{NoTarget, Resolver, RouteCell};
 use crate::slab::claim;
-use crate::state::index::{Claim, Hashed, Place, Settled};
+use crate::state::index::{Claim, Hashed, IndexView, Place, Settled};
 use crate::state::record::{Issued, Run, Runs, Stamp, issued_units, put_issued};
 use crate::state::{Catalog, Pool, Promise, State};
 
@@ -95,6 +95,7 @@ const CARD_HEAD_BYTES: usize = 12;
 pub struct Dealer {
     limits: OrderLimits,
     state: Arc<State>,
+    index: IndexView,
     resolver: Resolver,
     cursors: Vec<Cursor>,
     // Kept between turns so that a turn allocates nothing.
@@ -114,6 +115,7 @@ impl Dealer {
     pub fn new(state: Arc<State>, routes: &RouteCell, limits: OrderLimits) -> Dealer {
         Dealer {
             limits,
+            index: IndexView::new(&state.index),
             resolver: Resolver::new(routes, &state.catalog),
             state,
             cursors: Vec::new(),
@@ -169,7 +171,8 @@ impl Dealer {
         let index = &self.state.index;
         items.extend(orders.iter().map(|&(lane, order)| Item { lane, order, hashed: index.hash(order.id) }));
         // All first lines are asked for before any is needed.
-        std::hint::black_box(items.iter().fold(0, |any, item| any ^ index.touch(item.hashed)));
+        let view = &mut self.index;
+        std::hint::black_box(items.iter().fold(0, |any, item| any ^ view.touch(item.hashed)));
         let mut rest = &items[..];
         while let Some(first) = rest.first() {
             let key = (first.order.sku, first.order.priority);
@@ -187,7 +190,7 @@ impl Dealer {
         let mut need = 0u64;
         let class_bytes = self.resolver.catalog().sku(items[0].order.sku).map_or(0, |sku| sku.class_bytes_max());
         for item in items {
-            match self.state.index.look(item.hashed) {
+            match self.index.look(item.hashed) {
                 Some(Claim::Known(settled)) => out.push(self.answer_known(&item.order, settled)),
                 Some(_) => self.deferred.push((item.lane, item.order)),
                 None if item.order.deadline_unix_ms < now => {
@@ -249,7 +252,7 @@ impl Dealer {
                 out.push(refused(&item.order, Refusal::OutOfStock, 0));
                 continue;
             }
-            match self.state.index.claim(item.hashed) {
+            match self.index.claim(item.hashed) {
                 Claim::Ours(place) => {
                     left -= quantity;
                     self.accepted.push((item, place));

@@ -20,6 +20,7 @@ use crate::state::record::{Fact, Record, Stamp};
 use crate::state::{Digest, State};
 use crate::store::Store;
 use crate::wal::log::{APPEND_UNITS_MAX, Subscriber};
+use crate::wal::ring::{UNIT_BYTES, UNIT_WORDS};
 use crate::wal::{Log, LogOptions, SyncMethod};
 
 /// Most SKUs of a store.
@@ -80,12 +81,12 @@ impl Engine {
             store_id: store.store_id,
             dir: store.paths.wal(),
             segment_bytes: segment_bytes(&store, &tail)?,
-            ring_bytes: config.ring_bytes,
+            ring_bytes: 0,
             epoch,
             sync: config.unsafe_no_sync.then_some(SyncMethod::UnsafeNone),
             writers: u64::from(cores) + 1,
         };
-        check_ring(&options)?;
+        let options = LogOptions { ring_bytes: ring_bytes(&config, &options)?, ..options };
         let log = Log::open(store.disk.clone(), options, tail.end, tail.last_segment, subscribers)?;
         let (slab_max, batch_max, routes) = {
             let ledger = state.ledger();
@@ -125,28 +126,29 @@ impl Engine {
     pub(crate) fn record(&self, facts: &[Fact<'_>]) -> Result<u64, Refused> {
         let _one_at_a_time = self.lock(&self.cold);
         let stamp = Stamp { unix_ms: unix_ms(), route_table: self.routes.load().version() };
-        let mut lsn = 0;
-        let mut pending = Vec::new();
         let mut words = Vec::new();
+        // Where in its batch the last record begins, in units.
+        let mut in_batch = 0;
         for fact in facts {
-            let record = Record { stamp, fact: *fact };
             let before = words.len();
-            record.put(&mut words);
-            if (words.len() / 8) as u64 > APPEND_UNITS_MAX {
+            Record { stamp, fact: *fact }.put(&mut words);
+            if (words.len() / UNIT_WORDS) as u64 > APPEND_UNITS_MAX {
                 let rest = words.split_off(before);
-                lsn = self.append(&words)?;
+                self.append(&words)?;
                 words = rest;
+                in_batch = 0;
+            } else {
+                in_batch = before / UNIT_WORDS;
             }
-            pending.push(record);
         }
-        let base = self.append(&words)?;
-        self.log.wait_durable(base).map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
-        lsn = lsn.max(base);
-        for record in &pending {
-            // Facts of the cold path keep no LSN: only orders do.
-            self.state.apply(lsn, record, None).map_err(|what| Refused::because(Refusal::StoreFailed, what))?;
+        let last = self.append(&words)? + in_batch as u64;
+        self.log.wait_durable(last).map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
+        for fact in facts {
+            // Facts of the cold path keep no LSN in the state: only orders do.
+            let applied = self.state.apply(last, &Record { stamp, fact: *fact }, None);
+            applied.map_err(|what| Refused::because(Refusal::StoreFailed, what))?;
         }
-        Ok(lsn)
+        Ok(last)
     }
 
     fn append(&self, words: &[u64]) -> Result<u64, Refused> {
@@ -217,7 +219,7 @@ impl Engine {
         let _one_at_a_time = self.lock(&self.importing);
         let version = self.routes.load().version() + 1;
         let table = RouteTable::parse(version, text).map_err(|error| Refused::because(Refusal::RoutesInvalid, error))?;
-        let warnings = table.warnings(&self.state.catalog.load());
+        let warnings = table.warnings(Some(&self.state.catalog.load()));
         let lsn = self.record(&[Fact::RoutesLoaded { version, toml: text }])?;
         self.routes.swap(table);
         tracing::info!(version, "another route table is in force");
@@ -304,18 +306,22 @@ fn segment_bytes(store: &Store, tail: &crate::wal::Tail) -> Result<u64, EngineEr
     Ok(file.bytes())
 }
 
-fn check_ring(options: &LogOptions) -> Result<(), EngineError> {
-    let least = APPEND_UNITS_MAX * 64 * options.writers;
+/// The ring takes what is configured, but at most a quarter of a segment: what it holds must always fit what is kept free
+/// for it at the end of the log.
+fn ring_bytes(config: &Config, options: &LogOptions) -> Result<u64, EngineError> {
     let most = options.segment_bytes / 4;
-    if options.ring_bytes < least || options.ring_bytes > most {
+    let bytes = 1 << config.ring_bytes.min(most).ilog2();
+    let least = APPEND_UNITS_MAX * UNIT_BYTES as u64 * options.writers;
+    if bytes < least {
         return Err(EngineError::Config(format!(
-            "ring_bytes is {}: for {} cores and segments of {} bytes it must be {least} to {most}",
-            options.ring_bytes,
-            options.writers - 1,
-            options.segment_bytes
+            "ring_bytes would be {bytes} (of {} configured, at most a quarter of a segment of {} bytes), but {} cores need \
+             {least}: use fewer cores, or a store made with larger segments",
+            config.ring_bytes,
+            options.segment_bytes,
+            options.writers - 1
         )));
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Keys for the order index, so that nobody can choose ids that collide.

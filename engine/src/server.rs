@@ -19,6 +19,7 @@ use crate::config::{Config, Cores};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _};
 use crate::recovery::Report;
+use crate::route::RouteTable;
 use crate::state::Digest;
 use crate::wal::log::Subscriber;
 use core::CoreShared;
@@ -84,7 +85,12 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
     let cores: Arc<[Arc<CoreShared>]> =
         (0..count).map(|_| Arc::new(CoreShared::new(config.lane_orders_max as usize))).collect();
     let subscribers: Vec<Arc<Subscriber>> = cores.iter().map(|core| core.subscriber.clone()).collect();
-    // Before the store is touched: a taken port changes nothing on disk.
+    // Before the store is touched: a route table that will not do, or a taken port, changes nothing on disk.
+    if let Some(path) = &config.routes {
+        let text = std::fs::read_to_string(path).at("read", path)?;
+        let parsed = RouteTable::parse(0, &text);
+        parsed.map_err(|error| EngineError::Routes { path: path.clone(), what: error.to_string() })?;
+    }
     let (listeners, listen) = core::listen(config.listen, count)?;
     let (ops_listener, ops) = ops::listen(config.ops)?;
     let (engine, recovered) = Engine::open(config, count, subscribers)?;

@@ -102,7 +102,7 @@ impl OrderFileReader {
         listed: &OrderFile,
     ) -> Result<OrderFileReader, EngineError> {
         let path = dir.join(&listed.name);
-        let file = disk.open_read(&path).at("open", &path)?;
+        let file = super::open_needed(disk, &path)?;
         let mut head = [0; HEADER_BYTES];
         let got = file.read_at(0, &mut head).at("read", &path)?;
         if got < HEADER_BYTES || head != header(store_id) {

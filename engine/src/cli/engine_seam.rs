@@ -14,7 +14,6 @@ use crate::error::EngineError;
 use crate::recovery::{self, ReplayReport, VerifyReport};
 use crate::route::RouteTable;
 use crate::server::{self, StopReport};
-use crate::state::catalog::Catalog;
 use crate::store;
 
 pub(super) use crate::server::Server;
@@ -70,10 +69,7 @@ pub(super) fn routes_check(file: &Path, toml: &str) -> Result<Vec<String>, Engin
         path: file.to_owned(),
         what: error.to_string(),
     })?;
-    // Without a store nothing can be said about SKUs and pools that are not there "yet".
-    let mut warnings = table.warnings(&Catalog::default());
-    warnings.retain(|warning| !warning.ends_with(" yet"));
-    Ok(warnings)
+    Ok(table.warnings(None))
 }
 
 /// Checks everything; damage is an error (exit code 3), else what was found.

@@ -124,14 +124,18 @@ impl Slab {
         let mapped = MappedFile::map(file, &plan).map_err(IoFault::at("map", path))?;
         let opener = SlabOpener::new(&key, identity.store_id, identity.slab, layout.class_bytes);
         let sealed = in_memory(layout.section(Section::Sealed));
-        Ok(Self {
+        let slab = Self {
             path: path_owned(),
             header,
             header_hash,
             opener,
             mapped,
             sealed,
-        })
+        };
+        // Claims begin as the file has them: a bit set there would be taken for a card that somebody has.
+        let claims = slab.header.layout.section(Section::Claims);
+        slab.verify_zero("file's", Section::Claims, claims)?;
+        Ok(slab)
     }
 
     /// Its number, unique in the store.

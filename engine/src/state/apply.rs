@@ -46,7 +46,7 @@ pub struct StateSeed {
 /// Everything the store knows.
 pub struct State {
     pub catalog: Arc<ArcSwap<Catalog>>,
-    pub index: OrderIndex,
+    pub index: Arc<OrderIndex>,
     pub(super) seed: StateSeed,
     ledger: Mutex<Ledger>,
     source: Box<dyn SlabSource>,
@@ -57,7 +57,7 @@ impl State {
     pub fn new(source: Box<dyn SlabSource>, orders: u64, hash_seed: [u64; 2], seed: StateSeed) -> State {
         State {
             catalog: Arc::default(),
-            index: OrderIndex::new(orders, hash_seed),
+            index: Arc::new(OrderIndex::new(orders, hash_seed)),
             seed,
             ledger: Mutex::default(),
             source,

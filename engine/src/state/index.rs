@@ -35,11 +35,10 @@
 //! Invariant: `used ≤ limit < entries`, also while the older table's entries (at most its own `limit`) are still to
 //! come. So a probe always ends at an entry that is EMPTY or FROZEN.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use std::sync::Arc;
+use arc_swap::{ArcSwap, ArcSwapOption, Cache};
 
 const EMPTY: u64 = 0;
 const FROZEN: u64 = 1;
@@ -69,10 +68,13 @@ pub enum Claim {
     Known(Settled),
 }
 
-/// A claimed entry, to be settled.
+/// A claimed entry, to be settled. Its table is the newest of its shard or the one before: a table with claimed entries
+/// is not moved.
 #[must_use = "a claimed entry must be settled in the same turn"]
+#[derive(Clone, Copy)]
 pub struct Place {
-    table: Arc<Table>,
+    shard: u32,
+    generation: u32,
     index: usize,
 }
 
@@ -87,13 +89,22 @@ struct Entry {
 
 struct Table {
     entries: Box<[Entry]>,
-    /// Entries taken so far, reserved before they are claimed. At `limit` the table is full and the next one is made.
-    used: AtomicUsize,
+    /// Counts the tables of a shard.
+    generation: u32,
     limit: usize,
     /// Entries that moving the older table may still bring.
     room_for_older: usize,
+    /// The older table's entries are all here, and `older` is none. Spares every probe a look at `older`.
+    alone: AtomicBool,
     older: ArcSwapOption<Table>,
+    /// Entries taken so far, reserved before they are claimed. At `limit` the table is full and the next one is made.
+    used: Lonely,
 }
+
+/// On lines of its own: every insert writes it, and every look-up reads its neighbours.
+#[derive(Default)]
+#[repr(align(128))]
+struct Lonely(AtomicUsize);
 
 impl Table {
     fn new(capacity: usize, older: Option<Arc<Table>>) -> Arc<Table> {
@@ -102,11 +113,25 @@ impl Table {
         assert!(room_for_older < limit, "a newer table is larger");
         Arc::new(Table {
             entries: (0..capacity).map(|_| Entry::default()).collect(),
-            used: AtomicUsize::new(0),
+            generation: older.as_ref().map_or(0, |older| older.generation + 1),
             limit,
             room_for_older,
+            alone: AtomicBool::new(older.is_none()),
             older: ArcSwapOption::new(older),
+            used: Lonely::default(),
         })
+    }
+
+    /// The table before this one, while its entries are not all here.
+    fn older(&self) -> Option<Arc<Table>> {
+        // Acquire pairs with the Release of unlink: whoever skips the older table finds its entries here.
+        if self.alone.load(Ordering::Acquire) { None } else { self.older.load_full() }
+    }
+
+    fn unlink(&self, older: &Arc<Table>) {
+        self.older.compare_and_swap(older, None);
+        // Release pairs with older().
+        self.alone.store(true, Ordering::Release);
     }
 
     /// Multiply-shift: any capacity, and order of hashes is order of entries, so that moving is nearly sequential.
@@ -118,10 +143,10 @@ impl Table {
     fn reserve(&self, older_linked: bool) -> bool {
         let kept = if older_linked { self.limit - self.room_for_older } else { self.limit };
         // Relaxed: a count, not a guard.
-        if self.used.fetch_add(1, Ordering::Relaxed) < kept {
+        if self.used.0.fetch_add(1, Ordering::Relaxed) < kept {
             return true;
         }
-        self.used.fetch_sub(1, Ordering::Relaxed);
+        self.used.0.fetch_sub(1, Ordering::Relaxed);
         false
     }
 
@@ -151,7 +176,7 @@ pub struct Hashed {
 
 /// The index of one store.
 pub struct OrderIndex {
-    shards: Box<[ArcSwap<Table>]>,
+    shards: Box<[Arc<ArcSwap<Table>>]>,
     arena: Arena,
     keys: (u64, u64),
 }
@@ -176,7 +201,7 @@ impl OrderIndex {
         // A quarter above the mean, so that few shards grow at once after a start.
         let capacity = (orders as usize / SHARDS * 10 / 7).max(SHARD_ENTRIES_MIN);
         OrderIndex {
-            shards: (0..SHARDS).map(|_| ArcSwap::new(Table::new(capacity, None))).collect(),
+            shards: (0..SHARDS).map(|_| Arc::new(ArcSwap::new(Table::new(capacity, None)))).collect(),
             arena: Arena::default(),
             keys: (seed[0] | 1, seed[1] | 1),
         }
@@ -191,98 +216,67 @@ impl OrderIndex {
         Hashed { id, shard: (tag >> 48) as usize % SHARDS, spread, tag: tag << 2 }
     }
 
-    /// Loads the first cache line a look-up will need, so that a batch of look-ups waits for memory once, not each.
-    pub fn touch(&self, hashed: Hashed) -> u64 {
-        let table = self.shards[hashed.shard].load();
-        // Relaxed: the value does not matter, only that the line comes.
-        table.entries[table.start(hashed.spread)].state.load(Ordering::Relaxed)
-    }
-
     /// What is known of an id. `None` also while it is in flight.
     pub fn get(&self, hashed: Hashed) -> Option<Settled> {
-        match self.find(hashed) {
-            Claim::Known(settled) => Some(settled),
+        match find(&self.shards[hashed.shard].load(), hashed) {
+            Some(Claim::Known(settled)) => Some(settled),
             _ => None,
         }
     }
 
-    /// True when the id has been claimed or settled; cheaper than [`claim`](Self::claim) and changes nothing.
-    pub fn look(&self, hashed: Hashed) -> Option<Claim> {
-        match self.find(hashed) {
-            Claim::Ours(_) => None,
-            found => Some(found),
-        }
-    }
-
-    /// `Ours` stands for "not there" here; its place is never used.
-    fn find(&self, hashed: Hashed) -> Claim {
-        let table = self.shards[hashed.shard].load();
-        // Before the probe: see the module, third interleaving.
-        let older = table.older.load();
-        match probe(&table, hashed) {
-            Probe::Known(settled) => return Claim::Known(settled),
-            Probe::InFlight => return Claim::InFlight,
-            Probe::Vacant(_) | Probe::Frozen => {}
-        }
-        if let Some(older) = older.as_ref() {
-            match probe(older, hashed) {
-                Probe::Known(settled) => return Claim::Known(settled),
-                Probe::InFlight => return Claim::InFlight,
-                Probe::Vacant(_) | Probe::Frozen => {}
+    /// Claims an id, or says who has it.
+    pub fn claim(&self, hashed: Hashed) -> Claim {
+        loop {
+            if let Some(claim) = self.claim_in(&self.shards[hashed.shard].load(), hashed) {
+                return claim;
             }
         }
-        drop(older);
-        Claim::Ours(Place { table: Arc::clone(&table), index: usize::MAX })
     }
 
-    /// Claims an id, or says who has it. Lock-free: every retry means that another thread got on.
-    pub fn claim(&self, hashed: Hashed) -> Claim {
-        let shard = &self.shards[hashed.shard];
+    /// Claims an id in the shard whose newest table is `table`; `None`: look at the shard again. Lock-free: every retry
+    /// means that another thread got on.
+    fn claim_in(&self, table: &Arc<Table>, hashed: Hashed) -> Option<Claim> {
         loop {
-            let table = shard.load_full();
             // Before the probe: see the module, third interleaving.
-            let older = table.older.load_full();
-            if let Some(older) = &older {
-                match freeze_probe(older, hashed) {
-                    Probe::Known(settled) => return Claim::Known(settled),
-                    Probe::InFlight => return Claim::InFlight,
+            if let Some(older) = table.older() {
+                match freeze_probe(&older, hashed) {
+                    Probe::Known(settled) => return Some(Claim::Known(settled)),
+                    Probe::InFlight => return Some(Claim::InFlight),
                     Probe::Vacant(_) | Probe::Frozen => {}
                 }
-                self.try_move(&table, older);
+                self.try_move(table, &older);
             }
-            match probe(&table, hashed) {
-                Probe::Known(settled) => return Claim::Known(settled),
-                Probe::InFlight => return Claim::InFlight,
-                Probe::Frozen => {}
-                Probe::Vacant(index) => {
-                    if table.reserve(table.older.load().is_some()) {
-                        let claimed = hashed.tag | CLAIMED;
-                        let state = &table.entries[index].state;
-                        // Relaxed: nothing is published by a claim; settle publishes.
-                        if state.compare_exchange(EMPTY, claimed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                            return Claim::Ours(Place { table, index });
-                        }
-                        table.used.fetch_sub(1, Ordering::Relaxed);
-                        continue;
-                    }
-                    if !self.grow(shard, &table) {
-                        return Claim::InFlight;
-                    }
-                }
+            let index = match probe(table, hashed) {
+                Probe::Known(settled) => return Some(Claim::Known(settled)),
+                Probe::InFlight => return Some(Claim::InFlight),
+                Probe::Frozen => return None,
+                Probe::Vacant(index) => index,
+            };
+            if !table.reserve(!table.alone.load(Ordering::Acquire)) {
+                return if self.grow(&self.shards[hashed.shard], table) { None } else { Some(Claim::InFlight) };
             }
+            // Relaxed: nothing is published by a claim; settle publishes.
+            let state = &table.entries[index].state;
+            if state.compare_exchange(EMPTY, hashed.tag | CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                let place = Place { shard: hashed.shard as u32, generation: table.generation, index };
+                return Some(Claim::Ours(place));
+            }
+            table.used.0.fetch_sub(1, Ordering::Relaxed);
             std::hint::spin_loop();
         }
     }
 
     /// Puts a larger table in front; the chain is at most two long, so false while the one before cannot be moved yet.
     fn grow(&self, shard: &ArcSwap<Table>, table: &Arc<Table>) -> bool {
-        if let Some(older) = table.older.load_full() {
+        if let Some(older) = table.older() {
             self.try_move(table, &older);
             // Whether that made room or only the link went: the caller looks again.
-            return table.older.load().is_none();
+            return table.alone.load(Ordering::Acquire);
         }
-        let capacity = table.entries.len() + table.entries.len().div_ceil(4).max(8);
-        let newer = Table::new(capacity, Some(table.clone()));
+        let entries = table.entries.len();
+        // Small tables grow fast, large ones sparingly: see the target of bytes an order.
+        let more = if entries < 128 { entries } else { entries / 4 };
+        let newer = Table::new(entries + more, Some(table.clone()));
         // Only one of several growers wins; the others find its table in the next round.
         shard.compare_and_swap(table, newer);
         true
@@ -315,7 +309,7 @@ impl OrderIndex {
             let hashed = self.hash(id);
             self.copy_into(table, hashed, entry, state);
         }
-        table.older.compare_and_swap(older, None);
+        table.unlink(older);
     }
 
     fn copy_into(&self, table: &Table, hashed: Hashed, entry: &Entry, state: u64) {
@@ -331,7 +325,7 @@ impl OrderIndex {
                     let claimed = hashed.tag | CLAIMED;
                     // Relaxed: as in claim.
                     if target.state.compare_exchange(EMPTY, claimed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                        table.used.fetch_add(1, Ordering::Relaxed);
+                        table.used.0.fetch_add(1, Ordering::Relaxed);
                         target.publish(hashed.id, entry.cards.load(Ordering::Relaxed), state);
                         return;
                     }
@@ -361,7 +355,14 @@ impl OrderIndex {
     fn settle(&self, place: Place, id: u128, lsn: u64, quantity: u16, cards: u64) -> Settled {
         assert!(lsn < LSN_BITS_MAX && quantity < 1 << 14, "an entry has room for it");
         let state = SETTLED | u64::from(quantity) << 2 | lsn << 16;
-        place.table.entries[place.index].publish(id, cards, state);
+        let table = self.shards[place.shard as usize].load();
+        if table.generation == place.generation {
+            table.entries[place.index].publish(id, cards, state);
+        } else {
+            let older = table.older().expect("a table with a claimed entry stays linked");
+            assert_eq!(older.generation, place.generation, "a table with a claimed entry stays linked");
+            older.entries[place.index].publish(id, cards, state);
+        }
         Settled { lsn, quantity, cards }
     }
 
@@ -383,7 +384,7 @@ impl OrderIndex {
 
     /// About how many orders there are, cheaply.
     pub fn len_hint(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.load().used.load(Ordering::Relaxed) as u64).sum()
+        self.shards.iter().map(|shard| shard.load().used.0.load(Ordering::Relaxed) as u64).sum()
     }
 
     /// Nothing known.
@@ -395,9 +396,9 @@ impl OrderIndex {
     pub fn for_each(&self, mut visit: impl FnMut(u128, Settled)) {
         for shard in &self.shards {
             let table = shard.load_full();
-            if let Some(older) = table.older.load_full() {
+            if let Some(older) = table.older() {
                 self.try_move(&table, &older);
-                assert!(table.older.load().is_none(), "only walked when no order is in flight");
+                assert!(table.older().is_none(), "only walked when no order is in flight");
             }
             for entry in &table.entries {
                 let state = entry.state.load(Ordering::Acquire);
@@ -415,12 +416,61 @@ impl OrderIndex {
             .iter()
             .map(|shard| {
                 let table = shard.load();
-                let older = table.older.load().as_ref().map_or(0, |older| older.entries.len());
+                let older = table.older().map_or(0, |older| older.entries.len());
                 (table.entries.len() + older) * size_of::<Entry>()
             })
             .sum();
         tables as u64 + self.arena.memory_bytes()
     }
+}
+
+/// One thread's view of the index: it keeps the newest table of every shard at hand, so that a look-up costs one load to
+/// see that it is still the newest, and no shared counter is touched.
+pub struct IndexView {
+    index: Arc<OrderIndex>,
+    shards: Vec<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
+}
+
+impl IndexView {
+    pub fn new(index: &Arc<OrderIndex>) -> IndexView {
+        let shards = index.shards.iter().map(|shard| Cache::new(shard.clone())).collect();
+        IndexView { index: index.clone(), shards }
+    }
+
+    /// Loads the first cache line a look-up will need, so that a batch of look-ups waits for memory once, not each.
+    pub fn touch(&mut self, hashed: Hashed) -> u64 {
+        let table = self.shards[hashed.shard].load();
+        // Relaxed: the value does not matter, only that the line comes.
+        table.entries[table.start(hashed.spread)].state.load(Ordering::Relaxed)
+    }
+
+    /// Whether the id has been claimed or settled; `None` when not. Never `Ours`.
+    pub fn look(&mut self, hashed: Hashed) -> Option<Claim> {
+        find(self.shards[hashed.shard].load(), hashed)
+    }
+
+    /// Claims an id, or says who has it.
+    pub fn claim(&mut self, hashed: Hashed) -> Claim {
+        loop {
+            if let Some(claim) = self.index.claim_in(self.shards[hashed.shard].load(), hashed) {
+                return claim;
+            }
+        }
+    }
+}
+
+/// Looks an id up in a shard whose newest table is `table`.
+fn find(table: &Table, hashed: Hashed) -> Option<Claim> {
+    // Before the probe: see the module, third interleaving.
+    let older = table.older();
+    for table in std::iter::once(table).chain(older.as_deref()) {
+        match probe(table, hashed) {
+            Probe::Known(settled) => return Some(Claim::Known(settled)),
+            Probe::InFlight => return Some(Claim::InFlight),
+            Probe::Vacant(_) | Probe::Frozen => {}
+        }
+    }
+    None
 }
 
 impl Entry {
@@ -541,8 +591,10 @@ mod tests {
         let index = OrderIndex::new(0, [1, 2]);
         let Claim::Ours(place) = claim(&index, 7) else { panic!() };
         assert!(matches!(claim(&index, 7), Claim::InFlight));
-        assert!(matches!(index.look(index.hash(7)), Some(Claim::InFlight)));
-        assert!(index.look(index.hash(8)).is_none());
+        let index = Arc::new(index);
+        let mut view = IndexView::new(&index);
+        assert!(matches!(view.look(index.hash(7)), Some(Claim::InFlight)));
+        assert!(view.look(index.hash(8)).is_none());
         index.settle_one(place, 7, 40, 3, 9);
         let Claim::Known(settled) = claim(&index, 7) else { panic!() };
         assert_eq!((settled.lsn, settled.quantity), (40, 1));
@@ -603,17 +655,17 @@ mod tests {
 
     #[test]
     fn racing_threads_agree_on_one_winner_for_every_id() {
-        let index = OrderIndex::new(0, [7, 8]);
+        let index = Arc::new(OrderIndex::new(0, [7, 8]));
         let ids = 60_000u128;
         let winners: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4u64)
                 .map(|thread| {
                     let index = &index;
                     scope.spawn(move || {
-                        let mut won = 0;
+                        let (mut won, mut view) = (0, IndexView::new(index));
                         for id in 0..ids {
                             loop {
-                                match claim(index, id) {
+                                match view.claim(index.hash(id)) {
                                     Claim::Ours(place) => {
                                         index.settle_one(place, id, id as u64 + 1, thread as u32, id as u32);
                                         won += 1;

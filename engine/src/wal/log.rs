@@ -16,7 +16,7 @@ use crate::error::{EngineError, IoContext as _};
 
 /// Most units of one append: what one turn of a dealer may produce. Every writer checks for room for this much per
 /// writer before its turn, so that an append after the check always fits.
-pub const APPEND_UNITS_MAX: u64 = 2048;
+pub const APPEND_UNITS_MAX: u64 = 1024;
 
 /// How a log is opened.
 #[derive(Clone)]
