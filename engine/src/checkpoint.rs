@@ -37,7 +37,11 @@ pub struct Folded {
 }
 
 /// Reads the checkpoint in force; `None` for a store that never had one.
-pub fn load_current(disk: &SharedDisk, paths: &Paths, store_id: StoreId) -> Result<Option<Checkpoint>, EngineError> {
+pub fn load_current(
+    disk: &SharedDisk,
+    paths: &Paths,
+    store_id: StoreId,
+) -> Result<Option<Checkpoint>, EngineError> {
     let current = paths.current();
     let reader = match disk.open_read(&current) {
         Ok(reader) => reader,
@@ -50,7 +54,11 @@ pub fn load_current(disk: &SharedDisk, paths: &Paths, store_id: StoreId) -> Resu
     reader.read_at(0, &mut name).at("read", &current)?;
     let name = String::from_utf8_lossy(&name).trim_end().to_owned();
     if !format::is_checkpoint_name(&name) {
-        return Err(EngineError::damage(&current, 0, "it does not name a checkpoint"));
+        return Err(EngineError::damage(
+            &current,
+            0,
+            "it does not name a checkpoint",
+        ));
     }
     format::read(disk, &paths.checkpoints().join(name), store_id).map(Some)
 }
@@ -58,9 +66,11 @@ pub fn load_current(disk: &SharedDisk, paths: &Paths, store_id: StoreId) -> Resu
 /// Opens a file that the checkpoint in force is made of.
 fn open_needed(disk: &SharedDisk, path: &Path) -> Result<Box<dyn ReadAt>, EngineError> {
     match disk.open_read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(EngineError::damage(path, 0, "it is missing, though the checkpoint in force needs it"))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(EngineError::damage(
+            path,
+            0,
+            "it is missing, though the checkpoint in force needs it",
+        )),
         opened => opened.at("open", path),
     }
 }
@@ -68,10 +78,19 @@ fn open_needed(disk: &SharedDisk, path: &Path) -> Result<Box<dyn ReadAt>, Engine
 /// Without `CURRENT` the log must begin at its beginning, or something has been lost.
 fn no_checkpoint(disk: &SharedDisk, paths: &Paths) -> Result<(), EngineError> {
     let first = list_segments(disk, &paths.wal())?.first().copied();
-    if first == Some(1) && disk.list(&paths.checkpoints()).at("list", &paths.checkpoints())?.is_empty() {
+    if first == Some(1)
+        && disk
+            .list(&paths.checkpoints())
+            .at("list", &paths.checkpoints())?
+            .is_empty()
+    {
         return Ok(());
     }
-    Err(EngineError::damage(&paths.current(), 0, "it is missing, though the store has had a checkpoint"))
+    Err(EngineError::damage(
+        &paths.current(),
+        0,
+        "it is missing, though the store has had a checkpoint",
+    ))
 }
 
 /// Folds every sealed segment before `stop_before_segment` into a new checkpoint and removes what is folded. `None` when
@@ -84,15 +103,27 @@ pub fn fold(
 ) -> Result<Option<Folded>, EngineError> {
     let begun = Instant::now();
     let previous = load_current(disk, paths, store_id)?;
-    let from = previous.as_ref().map_or(Position::START, |checkpoint| checkpoint.end);
-    let seed = previous.as_ref().map_or(StateSeed::default(), |checkpoint| checkpoint.orders);
-    let mut files = previous.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.files.clone());
-    let state = State::new(Box::new(BitsOnly), 0, [1, 1], seed);
+    let from = previous
+        .as_ref()
+        .map_or(Position::START, |checkpoint| checkpoint.end);
+    let seed = previous
+        .as_ref()
+        .map_or(StateSeed::default(), |checkpoint| checkpoint.orders);
+    let mut files = previous
+        .as_ref()
+        .map_or(Vec::new(), |checkpoint| checkpoint.files.clone());
+    let state = State::counting(Box::new(BitsOnly), seed);
     if let Some(checkpoint) = &previous {
         let restored = state.restore(checkpoint.snapshot.clone());
         restored.map_err(|what| EngineError::damage(&paths.current(), 0, what))?;
     }
-    let mut reader = BlockReader::open_until(disk.clone(), &paths.wal(), store_id, from, stop_before_segment)?;
+    let mut reader = BlockReader::open_until(
+        disk.clone(),
+        &paths.wal(),
+        store_id,
+        from,
+        stop_before_segment,
+    )?;
     let mut writer = OrderFileWriter::begin(disk, &paths.orders(), store_id)?;
     let mut records = 0;
     while let Some(block) = reader.next()? {
@@ -108,10 +139,23 @@ pub fn fold(
     let snapshot = state.snapshot();
     let orders = state.orders();
     let digest = digest_of(&snapshot, orders);
-    let checkpoint = Checkpoint { end, orders, digest, snapshot, files, created_unix_ms: unix_ms() };
+    let checkpoint = Checkpoint {
+        end,
+        orders,
+        digest,
+        snapshot,
+        files,
+        created_unix_ms: unix_ms(),
+    };
     let name = put_in_force(disk, paths, store_id, &checkpoint)?;
     remove_folded(disk, paths, &name, end.seq, &joined_away);
-    Ok(Some(Folded { records, orders: orders.orders, end, digest, took: begun.elapsed() }))
+    Ok(Some(Folded {
+        records,
+        orders: orders.orders,
+        end,
+        digest,
+        took: begun.elapsed(),
+    }))
 }
 
 /// Writes the checkpoint and switches `CURRENT` to it.
@@ -123,7 +167,8 @@ fn put_in_force(
 ) -> Result<String, EngineError> {
     let name = format::write(disk, &paths.checkpoints(), store_id, checkpoint)?;
     let current = paths.current();
-    crate::wal::disk::replace(&**disk, &current, format!("{name}\n").as_bytes()).at("switch", &current)?;
+    crate::wal::disk::replace(&**disk, &current, format!("{name}\n").as_bytes())
+        .at("switch", &current)?;
     Ok(name)
 }
 
@@ -136,7 +181,14 @@ pub fn install(
     files: Vec<OrderFile>,
 ) -> Result<(), EngineError> {
     let digest = digest_of(&snapshot, orders);
-    let checkpoint = Checkpoint { end, orders, digest, snapshot, files, created_unix_ms: unix_ms() };
+    let checkpoint = Checkpoint {
+        end,
+        orders,
+        digest,
+        snapshot,
+        files,
+        created_unix_ms: unix_ms(),
+    };
     put_in_force(&store.disk, &store.paths, store.store_id, &checkpoint).map(|_| ())
 }
 
@@ -164,14 +216,27 @@ pub fn apply_block(
 }
 
 /// Removes what the checkpoint `name` has made superfluous. What cannot be removed now is tried again by the next fold.
-fn remove_folded(disk: &SharedDisk, paths: &Paths, name: &str, keep_from_segment: u64, joined_away: &[String]) {
+fn remove_folded(
+    disk: &SharedDisk,
+    paths: &Paths,
+    name: &str,
+    keep_from_segment: u64,
+    joined_away: &[String],
+) {
     let mut superfluous = Vec::new();
     if let Ok(names) = disk.list(&paths.checkpoints()) {
-        superfluous.extend(names.iter().filter(|other| *other != name).map(|other| paths.checkpoints().join(other)));
+        superfluous.extend(
+            names
+                .iter()
+                .filter(|other| *other != name)
+                .map(|other| paths.checkpoints().join(other)),
+        );
     }
     superfluous.extend(joined_away.iter().map(|file| paths.orders().join(file)));
     if let Ok(segments) = list_segments(disk, &paths.wal()) {
-        let old = segments.into_iter().take_while(|&seq| seq < keep_from_segment);
+        let old = segments
+            .into_iter()
+            .take_while(|&seq| seq < keep_from_segment);
         superfluous.extend(old.map(|seq| segment_path(&paths.wal(), seq)));
     }
     for path in superfluous {

@@ -18,7 +18,7 @@ use croupier_protocol::Refusal;
 use crate::order::{Order, Outcome, Verdict};
 use crate::route::{NoTarget, Resolver, RouteCell};
 use crate::slab::claim;
-use crate::state::index::{Claim, Hashed, IndexView, Place, Settled};
+use crate::state::index::{Claim, Hashed, IndexView, Look, Place, Settled};
 use crate::state::record::{Issued, Run, Runs, Stamp, issued_units, put_issued};
 use crate::state::{Catalog, Pool, Promise, State};
 
@@ -83,12 +83,14 @@ impl OrderLimits {
     /// Whether an order of `quantity` cards of at most `class_bytes` each may be dealt.
     fn allow(&self, quantity: u16, class_bytes: u32) -> bool {
         let cards = usize::from(quantity) * (CARD_HEAD_BYTES + class_bytes as usize);
-        quantity <= self.quantity_max && (quantity == 1 || ANSWER_HEAD_BYTES + cards <= self.frame_bytes_max)
+        quantity <= self.quantity_max
+            && (quantity == 1 || ANSWER_HEAD_BYTES + cards <= self.frame_bytes_max)
     }
 }
 
 /// Bytes of an answer with one order before its cards, and of a card before its secret: docs/wire-format.md.
-const ANSWER_HEAD_BYTES: usize = croupier_protocol::FRAME_HEADER_BYTES + croupier_protocol::OrderItemHead::BYTES;
+const ANSWER_HEAD_BYTES: usize =
+    croupier_protocol::FRAME_HEADER_BYTES + croupier_protocol::OrderItemHead::BYTES;
 const CARD_HEAD_BYTES: usize = 12;
 
 /// One core's dealer.
@@ -100,7 +102,8 @@ pub struct Dealer {
     cursors: Vec<Cursor>,
     // Kept between turns so that a turn allocates nothing.
     items: Vec<Item>,
-    fresh: Vec<Item>,
+    /// New orders, each with the place in the index that the look has found.
+    fresh: Vec<(Item, Option<Place>)>,
     accepted: Vec<(Item, Place)>,
     slots: Vec<(u32, u32)>,
     placed: Vec<Placed>,
@@ -169,43 +172,85 @@ impl Dealer {
         let route_table = self.resolver.refresh();
         let mut items = std::mem::take(&mut self.items);
         let index = &self.state.index;
-        items.extend(orders.iter().map(|&(lane, order)| Item { lane, order, hashed: index.hash(order.id) }));
+        items.extend(orders.iter().map(|&(lane, order)| Item {
+            lane,
+            order,
+            hashed: index.hash(order.id),
+        }));
         // All first lines are asked for before any is needed.
         let view = &mut self.index;
-        std::hint::black_box(items.iter().fold(0, |any, item| any ^ view.touch(item.hashed)));
+        std::hint::black_box(
+            items
+                .iter()
+                .fold(0, |any, item| any ^ view.touch(item.hashed)),
+        );
         let mut rest = &items[..];
         while let Some(first) = rest.first() {
             let key = (first.order.sku, first.order.priority);
-            let same = rest.iter().take_while(|item| (item.order.sku, item.order.priority) == key).count();
+            let same = rest
+                .iter()
+                .take_while(|item| (item.order.sku, item.order.priority) == key)
+                .count();
             self.deal_same(now_unix_ms, cannot_record, &rest[..same], out);
             rest = &rest[same..];
         }
         items.clear();
         self.items = items;
-        self.record(Stamp { unix_ms: now_unix_ms, route_table }, log, out);
+        self.record(
+            Stamp {
+                unix_ms: now_unix_ms,
+                route_table,
+            },
+            log,
+            out,
+        );
     }
 
     /// Deals orders of one SKU and priority.
-    fn deal_same(&mut self, now: u64, cannot_record: Option<Refusal>, items: &[Item], out: &mut Vec<Outcome>) {
+    fn deal_same(
+        &mut self,
+        now: u64,
+        cannot_record: Option<Refusal>,
+        items: &[Item],
+        out: &mut Vec<Outcome>,
+    ) {
         let mut need = 0u64;
-        let class_bytes = self.resolver.catalog().sku(items[0].order.sku).map_or(0, |sku| sku.class_bytes_max());
+        let class_bytes = self
+            .resolver
+            .catalog()
+            .sku(items[0].order.sku)
+            .map_or(0, |sku| sku.class_bytes_max());
         for item in items {
-            match self.index.look(item.hashed) {
-                Some(Claim::Known(settled)) => out.push(self.answer_known(&item.order, settled)),
-                Some(_) => self.deferred.push((item.lane, item.order)),
-                None if item.order.deadline_unix_ms < now => {
-                    out.push(refused(&item.order, Refusal::DeadlineExceeded, 0));
+            let seen = match self.index.look(item.hashed) {
+                Look::Known(settled) => {
+                    out.push(self.answer_known(&item.order, settled));
+                    continue;
                 }
-                None if !self.limits.allow(item.order.quantity, class_bytes) => {
-                    out.push(refused(&item.order, Refusal::QuantityTooLarge, 0));
+                Look::InFlight => {
+                    self.deferred.push((item.lane, item.order));
+                    continue;
+                }
+                Look::Absent(seen) => seen,
+            };
+            let refusal = if item.order.deadline_unix_ms < now {
+                Some(Refusal::DeadlineExceeded)
+            } else if !self.limits.allow(item.order.quantity, class_bytes) {
+                Some(Refusal::QuantityTooLarge)
+            } else {
+                cannot_record
+            };
+            match refusal {
+                Some(refusal) => {
+                    let retry_after_ms = if refusal.retryable() {
+                        RETRY_AFTER_MS
+                    } else {
+                        0
+                    };
+                    out.push(refused(&item.order, refusal, retry_after_ms));
                 }
                 None => {
-                    if let Some(refusal) = cannot_record {
-                        out.push(refused(&item.order, refusal, RETRY_AFTER_MS));
-                    } else {
-                        need += u64::from(item.order.quantity);
-                        self.fresh.push(*item);
-                    }
+                    need += u64::from(item.order.quantity);
+                    self.fresh.push((*item, seen));
                 }
             }
         }
@@ -213,7 +258,11 @@ impl Dealer {
             return;
         }
         if let Err(refusal) = self.take_credits(&items[0].order, need) {
-            out.extend(self.fresh.drain(..).map(|item| refused(&item.order, refusal, 0)));
+            out.extend(
+                self.fresh
+                    .drain(..)
+                    .map(|(item, _)| refused(&item.order, refusal, 0)),
+            );
             return;
         }
         let accepted_cards = self.claim_ids(out);
@@ -239,20 +288,25 @@ impl Dealer {
                 break;
             }
         }
-        if self.credits.is_empty() { Err(Refusal::OutOfStock) } else { Ok(()) }
+        if self.credits.is_empty() {
+            Err(Refusal::OutOfStock)
+        } else {
+            Ok(())
+        }
     }
 
     /// Claims the ids of fresh orders as far as the credits reach; returns how many cards they are.
     fn claim_ids(&mut self, out: &mut Vec<Outcome>) -> u64 {
         let mut left: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
         let all = left;
-        for item in std::mem::take(&mut self.fresh).drain(..) {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for (item, seen) in fresh.drain(..) {
             let quantity = u64::from(item.order.quantity);
             if quantity > left {
                 out.push(refused(&item.order, Refusal::OutOfStock, 0));
                 continue;
             }
-            match self.index.claim(item.hashed) {
+            match self.index.claim(item.hashed, seen) {
                 Claim::Ours(place) => {
                     left -= quantity;
                     self.accepted.push((item, place));
@@ -261,6 +315,7 @@ impl Dealer {
                 Claim::Known(settled) => out.push(self.answer_known(&item.order, settled)),
             }
         }
+        self.fresh = fresh;
         all - left
     }
 
@@ -271,18 +326,25 @@ impl Dealer {
             *used = want.min(*got);
             want -= *used;
         }
-        for (pool, got, used) in std::mem::take(&mut self.credits).drain(..) {
+        let mut credits = std::mem::take(&mut self.credits);
+        for (pool, got, used) in credits.drain(..) {
             if used > 0 {
                 let number = pool.number as usize;
                 if self.cursors.len() <= number {
                     self.cursors.resize(number + 1, Cursor::default());
                 }
-                take_slots(&pool, &mut self.cursors[number], used as u32, &mut self.slots);
+                take_slots(
+                    &pool,
+                    &mut self.cursors[number],
+                    used as u32,
+                    &mut self.slots,
+                );
             }
             if got > used {
                 pool.add_credits(got - used);
             }
         }
+        self.credits = credits;
     }
 
     /// Gives the claimed slots to the accepted orders, in their order.
@@ -309,17 +371,31 @@ impl Dealer {
             run_ends = self.runs.len();
             put_issued(&mut self.words, stamp, &issued(&placed.item, runs));
         }
-        let base = log.append(&self.words).expect("room was checked before the turn");
+        let base = log
+            .append(&self.words)
+            .expect("room was checked before the turn");
         let mut at = 0;
         for placed in self.placed.drain(..) {
             let runs = runs_of(&self.slots[placed.slots.clone()], &self.runs[at..]);
             at += runs;
             let issued = issued(&placed.item, Runs::Given(&self.runs[at - runs..at]));
-            let applied = self.state.apply_issued(base + offsets, &issued, Some(Promise(placed.place)));
+            let applied =
+                self.state
+                    .apply_issued(base + offsets, &issued, Some(Promise(placed.place)));
             let settled = applied.expect("a dealer's own promise holds");
             offsets += issued_units(runs) as u64;
-            let Order { ticket, id, sku, .. } = placed.item.order;
-            out.push(Outcome { ticket, id, sku, verdict: Verdict::Issued { settled, repeat: false } });
+            let Order {
+                ticket, id, sku, ..
+            } = placed.item.order;
+            out.push(Outcome {
+                ticket,
+                id,
+                sku,
+                verdict: Verdict::Issued {
+                    settled,
+                    repeat: false,
+                },
+            });
         }
         self.words.clear();
         self.runs.clear();
@@ -329,12 +405,25 @@ impl Dealer {
     /// The answer to an id that has been dealt: the same again, or a refusal when it was another order.
     fn answer_known(&mut self, order: &Order, settled: Settled) -> Outcome {
         let first = self.state.index.cards(settled).next();
-        let sku = first.and_then(|(slab, _)| self.resolver.catalog().slab(slab).map(|slab| slab.facts.sku));
+        let sku = first.and_then(|(slab, _)| {
+            self.resolver
+                .catalog()
+                .slab(slab)
+                .map(|slab| slab.facts.sku)
+        });
         if sku != Some(order.sku) || settled.quantity != order.quantity {
             return refused(order, Refusal::OrderIdReused, 0);
         }
-        let verdict = Verdict::Issued { settled, repeat: true };
-        Outcome { ticket: order.ticket, id: order.id, sku: order.sku, verdict }
+        let verdict = Verdict::Issued {
+            settled,
+            repeat: true,
+        };
+        Outcome {
+            ticket: order.ticket,
+            id: order.id,
+            sku: order.sku,
+            verdict,
+        }
     }
 }
 
@@ -343,8 +432,16 @@ pub const RETRY_AFTER_MS: u32 = 20;
 
 /// A refusal of an order.
 pub fn refused(order: &Order, refusal: Refusal, retry_after_ms: u32) -> Outcome {
-    let verdict = Verdict::Refused { refusal, retry_after_ms };
-    Outcome { ticket: order.ticket, id: order.id, sku: order.sku, verdict }
+    let verdict = Verdict::Refused {
+        refusal,
+        retry_after_ms,
+    };
+    Outcome {
+        ticket: order.ticket,
+        id: order.id,
+        sku: order.sku,
+        verdict,
+    }
 }
 
 fn issued<'r>(item: &Item, runs: Runs<'r>) -> Issued<'r> {
@@ -365,7 +462,12 @@ fn push_runs(slots: &[(u32, u32)], runs: &mut Vec<Run>) {
     for &(slab, slot) in slots {
         match runs[begin..].last_mut() {
             Some(run) if run.slab == slab && run.slot + run.count == slot => run.count += 1,
-            _ => runs.push(Run { slab, slot, count: 1, generation: 0 }),
+            _ => runs.push(Run {
+                slab,
+                slot,
+                count: 1,
+                generation: 0,
+            }),
         }
     }
 }
@@ -391,14 +493,28 @@ fn take_slots(pool: &Pool, cursor: &mut Cursor, want: u32, slots: &mut Vec<(u32,
             // A full pass that began after the credits were taken sees every free bit; the first may have begun in the
             // middle.
             passes += 1;
-            assert!(passes <= 2, "SKU {}: {missing} cards are counted as free and not to be found", pool.sku);
-            *cursor = Cursor { slab: 0, ..Cursor::default() };
+            assert!(
+                passes <= 2,
+                "SKU {}: {missing} cards are counted as free and not to be found",
+                pool.sku
+            );
+            *cursor = Cursor {
+                slab: 0,
+                ..Cursor::default()
+            };
             continue;
         };
         if cursor.at < cursor.to {
             let number = slab.facts.slab;
             let found = |slot| slots.push((number, slot));
-            missing -= claim::take_in(slab.words(), slab.facts.cards, &mut cursor.at, cursor.to, missing, found);
+            missing -= claim::take_in(
+                slab.words(),
+                slab.facts.cards,
+                &mut cursor.at,
+                cursor.to,
+                missing,
+                found,
+            );
             continue;
         }
         next_region(pool, slab, cursor, passes);
@@ -408,15 +524,26 @@ fn take_slots(pool: &Pool, cursor: &mut Cursor, want: u32, slots: &mut Vec<(u32,
 /// The next words to look at: a region of its own, then what others have left over, then the next slab.
 fn next_region(pool: &Pool, slab: &crate::state::SlabState, cursor: &mut Cursor, passes: u32) {
     if cursor.slab < pool.first() && passes == 0 {
-        *cursor = Cursor { slab: pool.first(), ..Cursor::default() };
+        *cursor = Cursor {
+            slab: pool.first(),
+            ..Cursor::default()
+        };
     } else if let Some((at, to)) = slab.lease_region() {
         *cursor = Cursor { at, to, ..*cursor };
     } else if !cursor.sweeping {
-        *cursor = Cursor { at: 0, to: slab.words().len(), sweeping: true, ..*cursor };
+        *cursor = Cursor {
+            at: 0,
+            to: slab.words().len(),
+            sweeping: true,
+            ..*cursor
+        };
     } else {
         if cursor.slab == pool.first() {
             pool.used_up_before(cursor.slab + 1);
         }
-        *cursor = Cursor { slab: cursor.slab + 1, ..Cursor::default() };
+        *cursor = Cursor {
+            slab: cursor.slab + 1,
+            ..Cursor::default()
+        };
     }
 }

@@ -38,12 +38,18 @@ pub struct Refused {
 impl Refused {
     /// A refusal whose own sentence is enough.
     pub fn plain(refusal: Refusal) -> Refused {
-        Refused { refusal, text: refusal.to_string() }
+        Refused {
+            refusal,
+            text: refusal.to_string(),
+        }
     }
 
     /// A refusal with more to say.
     pub fn because(refusal: Refusal, text: impl std::fmt::Display) -> Refused {
-        Refused { refusal, text: text.to_string() }
+        Refused {
+            refusal,
+            text: text.to_string(),
+        }
     }
 }
 
@@ -69,7 +75,11 @@ pub struct Engine {
 
 impl Engine {
     /// Opens, recovers and tidies the store of `config` and begins a new epoch in its log.
-    pub fn open(config: Config, cores: u32, subscribers: Vec<Arc<Subscriber>>) -> Result<(Engine, Report), EngineError> {
+    pub fn open(
+        config: Config,
+        cores: u32,
+        subscribers: Vec<Arc<Subscriber>>,
+    ) -> Result<(Engine, Report), EngineError> {
         let store = Store::open(&config.data, config.key_file.as_deref())?;
         let recovered = recovery::recover(&store, store.mapped_slabs(), hash_seed())?;
         for deed in recovery::tidy(&store, &recovered)? {
@@ -86,15 +96,33 @@ impl Engine {
             sync: config.unsafe_no_sync.then_some(SyncMethod::UnsafeNone),
             writers: u64::from(cores) + 1,
         };
-        let options = LogOptions { ring_bytes: ring_bytes(&config, &options)?, ..options };
-        let log = Log::open(store.disk.clone(), options, tail.end, tail.last_segment, subscribers)?;
+        let options = LogOptions {
+            ring_bytes: ring_bytes(&config, &options)?,
+            ..options
+        };
+        let log = Log::open(
+            store.disk.clone(),
+            options,
+            tail.end,
+            tail.last_segment,
+            subscribers,
+        )?;
         let (slab_max, batch_max, routes) = {
             let ledger = state.ledger();
             (ledger.slab_max, ledger.batch_max, ledger.routes.clone())
         };
-        let text = if routes.version == 0 { DEFAULT_ROUTES } else { routes.toml.as_str() };
-        let table = RouteTable::parse(routes.version, text)
-            .map_err(|error| EngineError::damage(&store.paths.current(), 0, format!("the recorded route table: {error}")))?;
+        let text = if routes.version == 0 {
+            DEFAULT_ROUTES
+        } else {
+            routes.toml.as_str()
+        };
+        let table = RouteTable::parse(routes.version, text).map_err(|error| {
+            EngineError::damage(
+                &store.paths.current(),
+                0,
+                format!("the recorded route table: {error}"),
+            )
+        })?;
         let engine = Engine {
             cores,
             started: Instant::now(),
@@ -111,7 +139,10 @@ impl Engine {
             state: Arc::new(state),
             log,
         };
-        let started = Fact::Started { epoch, version: env!("CARGO_PKG_VERSION") };
+        let started = Fact::Started {
+            epoch,
+            version: env!("CARGO_PKG_VERSION"),
+        };
         match engine.record(&[started]) {
             Ok(_) => {}
             Err(refused) if refused.refusal == Refusal::DiskFull => {
@@ -125,7 +156,10 @@ impl Engine {
     /// Appends facts as one batch, waits until they are durable, applies them. Returns the LSN of the last.
     pub(crate) fn record(&self, facts: &[Fact<'_>]) -> Result<u64, Refused> {
         let _one_at_a_time = self.lock(&self.cold);
-        let stamp = Stamp { unix_ms: unix_ms(), route_table: self.routes.load().version() };
+        let stamp = Stamp {
+            unix_ms: unix_ms(),
+            route_table: self.routes.load().version(),
+        };
         let mut words = Vec::new();
         // Where in its batch the last record begins, in units.
         let mut in_batch = 0;
@@ -142,7 +176,9 @@ impl Engine {
             }
         }
         let last = self.append(&words)? + in_batch as u64;
-        self.log.wait_durable(last).map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
+        self.log
+            .wait_durable(last)
+            .map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
         for fact in facts {
             // Facts of the cold path keep no LSN in the state: only orders do.
             let applied = self.state.apply(last, &Record { stamp, fact: *fact }, None);
@@ -174,22 +210,35 @@ impl Engine {
 
     /// Makes a SKU; its number and the record's LSN.
     pub fn sku_create(&self, name: &str) -> Result<(u32, u64), Refused> {
-        let name = Name::new(name).map_err(|error| Refused::because(Refusal::NameInvalid, error))?;
+        let name =
+            Name::new(name).map_err(|error| Refused::because(Refusal::NameInvalid, error))?;
         let _one_at_a_time = self.lock(&self.importing);
         if let Some(sku) = self.state.sku_by_name(name.as_str()) {
-            return Err(Refused::because(Refusal::SkuExists, format!("SKU {:?} exists; its number is {sku}", name.as_str())));
+            return Err(Refused::because(
+                Refusal::SkuExists,
+                format!("SKU {:?} exists; its number is {sku}", name.as_str()),
+            ));
         }
         let sku = self.state.catalog.load().skus.len() as u32 + 1;
         if sku > SKUS_MAX {
             return Err(Refused::plain(Refusal::TooManySkus));
         }
-        let lsn = self.record(&[Fact::SkuCreated { sku, name: name.as_str() }])?;
+        let lsn = self.record(&[Fact::SkuCreated {
+            sku,
+            name: name.as_str(),
+        }])?;
         Ok((sku, lsn))
     }
 
     /// Numbers and names of all SKUs.
     pub fn sku_list(&self) -> Vec<(u32, String)> {
-        self.state.catalog.load().skus.iter().map(|sku| (sku.sku, sku.name.clone())).collect()
+        self.state
+            .catalog
+            .load()
+            .skus
+            .iter()
+            .map(|sku| (sku.sku, sku.name.clone()))
+            .collect()
     }
 
     /// Counts of one SKU or of all.
@@ -197,20 +246,28 @@ impl Engine {
         let catalog = self.state.catalog.load();
         let only = match name {
             None => None,
-            Some(name) => Some(self.state.sku_by_name(name).ok_or_else(|| unknown_sku(name))?),
+            Some(name) => Some(
+                self.state
+                    .sku_by_name(name)
+                    .ok_or_else(|| unknown_sku(name))?,
+            ),
         };
-        let rows = catalog.skus.iter().filter(|sku| only.is_none_or(|only| sku.sku == only)).map(|sku| {
-            let counts = sku.stock();
-            StockRow {
-                sku: sku.sku,
-                name: sku.name.clone(),
-                free: counts.free,
-                held: 0,
-                issued: counts.issued,
-                void: 0,
-                imported: counts.imported,
-            }
-        });
+        let rows = catalog
+            .skus
+            .iter()
+            .filter(|sku| only.is_none_or(|only| sku.sku == only))
+            .map(|sku| {
+                let counts = sku.stock();
+                StockRow {
+                    sku: sku.sku,
+                    name: sku.name.clone(),
+                    free: counts.free,
+                    held: 0,
+                    issued: counts.issued,
+                    void: 0,
+                    imported: counts.imported,
+                }
+            });
         Ok(rows.collect())
     }
 
@@ -218,9 +275,13 @@ impl Engine {
     pub fn routes_load(&self, text: &str) -> Result<(u32, u64, Vec<String>), Refused> {
         let _one_at_a_time = self.lock(&self.importing);
         let version = self.routes.load().version() + 1;
-        let table = RouteTable::parse(version, text).map_err(|error| Refused::because(Refusal::RoutesInvalid, error))?;
+        let table = RouteTable::parse(version, text)
+            .map_err(|error| Refused::because(Refusal::RoutesInvalid, error))?;
         let warnings = table.warnings(Some(&self.state.catalog.load()));
-        let lsn = self.record(&[Fact::RoutesLoaded { version, toml: text }])?;
+        let lsn = self.record(&[Fact::RoutesLoaded {
+            version,
+            toml: text,
+        }])?;
         self.routes.swap(table);
         tracing::info!(version, "another route table is in force");
         Ok((version, lsn, warnings))
@@ -231,8 +292,11 @@ impl Engine {
         let Some(path) = &self.config.routes else {
             return Err(EngineError::Config("no route table is configured: start with --routes FILE, or use `croupier routes load`".into()));
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| EngineError::Io { path: path.clone(), op: "read", source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| EngineError::Io {
+            path: path.clone(),
+            op: "read",
+            source,
+        })?;
         if text == self.routes.load().text() {
             return Ok(None);
         }
@@ -243,7 +307,10 @@ impl Engine {
                 }
                 Ok(Some(version))
             }
-            Err(refused) => Err(EngineError::Routes { path: path.clone(), what: refused.text }),
+            Err(refused) => Err(EngineError::Routes {
+                path: path.clone(),
+                what: refused.text,
+            }),
         }
     }
 
@@ -278,8 +345,17 @@ impl Engine {
     /// Folds sealed segments into a checkpoint; `all`: the whole log, which nobody writes any more.
     pub fn fold(&self, all: bool) -> Result<Option<checkpoint::Folded>, EngineError> {
         let _one_at_a_time = self.lock(&self.folding);
-        let stop = if all { u64::MAX } else { self.log.segment_in_use() };
-        checkpoint::fold(&self.store.disk, &self.store.paths, self.store.store_id, stop)
+        let stop = if all {
+            u64::MAX
+        } else {
+            self.log.segment_in_use()
+        };
+        checkpoint::fold(
+            &self.store.disk,
+            &self.store.paths,
+            self.store.store_id,
+            stop,
+        )
     }
 
     /// The digest of the live state. Only when no order is in flight.
@@ -288,21 +364,32 @@ impl Engine {
     }
 
     pub(crate) fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
-        mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        mutex
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 pub(crate) fn unknown_sku(name: &str) -> Refused {
     Refused::because(
         Refusal::UnknownSku,
-        format!("no SKU is called {name:?}: `croupier sku create {name}` makes it, `import --create-sku` too"),
+        format!(
+            "no SKU is called {name:?}: `croupier sku create {name}` makes it, `import --create-sku` too"
+        ),
     )
 }
 
 /// The size that the store's segments have; it is chosen when the store is made.
 fn segment_bytes(store: &Store, tail: &crate::wal::Tail) -> Result<u64, EngineError> {
     let path = crate::wal::segments::segment_path(&store.paths.wal(), tail.end.seq);
-    let file = store.disk.open_read(&path).map_err(|source| EngineError::Io { path, op: "open", source })?;
+    let file = store
+        .disk
+        .open_read(&path)
+        .map_err(|source| EngineError::Io {
+            path,
+            op: "open",
+            source,
+        })?;
     Ok(file.bytes())
 }
 

@@ -45,7 +45,9 @@ pub enum EngineError {
     #[error("{}: in use by another croupier (it holds the lock). Stop that one first", .0.display())]
     Locked(PathBuf),
     /// The port is taken, or the address is not of this machine.
-    #[error("cannot listen on {addr}: {source}. Choose another address with {flag}, or stop what listens there")]
+    #[error(
+        "cannot listen on {addr}: {source}. Choose another address with {flag}, or stop what listens there"
+    )]
     Listen {
         /// The address asked for.
         addr: SocketAddr,
@@ -66,7 +68,9 @@ pub enum EngineError {
         what: String,
     },
     /// The writer failed and the store must be restarted.
-    #[error("the log could not be written: {0}. Orders since then were not acknowledged; free or mend the disk and start again")]
+    #[error(
+        "the log could not be written: {0}. Orders since then were not acknowledged; free or mend the disk and start again"
+    )]
     WriterFailed(String),
     /// Key or store file.
     #[error(transparent)]
@@ -106,6 +110,10 @@ pub(crate) trait IoContext<T> {
 
 impl<T> IoContext<T> for io::Result<T> {
     fn at(self, op: &'static str, path: &Path) -> Result<T, EngineError> {
-        self.map_err(|source| EngineError::Io { path: path.into(), op, source })
+        self.map_err(|source| EngineError::Io {
+            path: path.into(),
+            op,
+            source,
+        })
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use croupier_protocol::{ImportBegin, ImportEndReply, ImportRow, Name, ReasonCount, Refusal, RejectedLine};
+use croupier_protocol::{
+    ImportBegin, ImportEndReply, ImportRow, Name, ReasonCount, Refusal, RejectedLine,
+};
 
 use crate::clock::unix_ms;
 use crate::engine::{Engine, Refused, unknown_sku};
@@ -54,11 +56,18 @@ impl Intake {
             return Err(Refused::plain(refusal));
         }
         let name = |text: &str| {
-            Name::new(text).map(|name| name.as_str().to_owned()).map_err(|error| Refused::because(Refusal::NameInvalid, error))
+            Name::new(text)
+                .map(|name| name.as_str().to_owned())
+                .map_err(|error| Refused::because(Refusal::NameInvalid, error))
         };
         let sku_name = name(&asked.sku)?;
         let label = asked.batch.as_deref().map(name).transpose()?;
-        let pool_name = asked.pool.as_deref().map(name).transpose()?.unwrap_or_else(|| MAIN_POOL.into());
+        let pool_name = asked
+            .pool
+            .as_deref()
+            .map(name)
+            .transpose()?
+            .unwrap_or_else(|| MAIN_POOL.into());
         let sku = match engine.state.sku_by_name(&sku_name) {
             Some(sku) => sku,
             None if asked.create_sku => engine.sku_create(&sku_name)?.0,
@@ -67,9 +76,20 @@ impl Intake {
         let turn = take_turn(engine, sku)?;
         let batch = engine.batch_ids.fetch_add(1, Ordering::Relaxed);
         let catalog = engine.state.catalog.load();
-        let pools = catalog.sku(sku).expect("it was just found").pools.load_full();
-        let pool = pools.iter().position(|pool| pool.name == pool_name).unwrap_or(pools.len());
-        let existing = catalog.slabs.iter().flatten().filter(|slab| slab.facts.sku == sku);
+        let pools = catalog
+            .sku(sku)
+            .expect("it was just found")
+            .pools
+            .load_full();
+        let pool = pools
+            .iter()
+            .position(|pool| pool.name == pool_name)
+            .unwrap_or(pools.len());
+        let existing = catalog
+            .slabs
+            .iter()
+            .flatten()
+            .filter(|slab| slab.facts.sku == sku);
         let plan = IngestPlan {
             dir: engine.store.paths.slabs(),
             store_id: engine.store.store_id,
@@ -87,7 +107,12 @@ impl Intake {
             label: label.unwrap_or_else(|| format!("batch-{batch}")),
             pool: pool as u16,
             pool_name,
-            ingest: Ingest::begin(engine.store.vault.clone(), plan, existing, engine.slab_ids.clone()),
+            ingest: Ingest::begin(
+                engine.store.vault.clone(),
+                plan,
+                existing,
+                engine.slab_ids.clone(),
+            ),
             rows: 0,
             _turn: turn,
         })
@@ -101,17 +126,36 @@ impl Intake {
 
     /// Makes all accepted cards sellable, by one durable record.
     pub fn finish(self, engine: &Engine) -> Result<ImportEndReply, Refused> {
-        let Intake { sku, batch, label, pool, pool_name, ingest, _turn, .. } = self;
+        let Intake {
+            sku,
+            batch,
+            label,
+            pool,
+            pool_name,
+            ingest,
+            _turn,
+            ..
+        } = self;
         let ingested = ingest.finish().map_err(ingest_refusal)?;
         let mut reply = ImportEndReply {
             label: label.clone(),
             accepted: ingested.accepted,
             slabs: ingested.slabs.len() as u32,
-            counts: ingested.counts.iter().map(|(reason, &count)| ReasonCount { reason: *reason as u16, count }).collect(),
+            counts: ingested
+                .counts
+                .iter()
+                .map(|(reason, &count)| ReasonCount {
+                    reason: *reason as u16,
+                    count,
+                })
+                .collect(),
             rejections: ingested
                 .rejections
                 .iter()
-                .map(|&(line, reason)| RejectedLine { line, reason: reason as u16 })
+                .map(|&(line, reason)| RejectedLine {
+                    line,
+                    reason: reason as u16,
+                })
                 .collect(),
             ..ImportEndReply::default()
         };
@@ -164,9 +208,19 @@ fn undo(ingested: Ingested, refused: Refused) -> Refused {
 fn take_turn(engine: &Arc<Engine>, sku: u32) -> Result<ImportTurn, Refused> {
     let mut importing = engine.lock(&engine.importing);
     if importing.len() >= IMPORTS_MAX || importing.contains(&sku) {
-        let why = if importing.contains(&sku) { "somebody is importing into this SKU" } else { "too many imports at once" };
-        return Err(Refused::because(Refusal::TooManyImports, format!("{why}: try again when that is done")));
+        let why = if importing.contains(&sku) {
+            "somebody is importing into this SKU"
+        } else {
+            "too many imports at once"
+        };
+        return Err(Refused::because(
+            Refusal::TooManyImports,
+            format!("{why}: try again when that is done"),
+        ));
     }
     importing.insert(sku);
-    Ok(ImportTurn { engine: engine.clone(), sku })
+    Ok(ImportTurn {
+        engine: engine.clone(),
+        sku,
+    })
 }

@@ -23,7 +23,9 @@ pub struct Lanes {
 impl Lanes {
     /// Lanes of `orders_max` orders each.
     pub fn new(orders_max: usize) -> Lanes {
-        Lanes { queues: std::array::from_fn(|_| ArrayQueue::new(orders_max)) }
+        Lanes {
+            queues: std::array::from_fn(|_| ArrayQueue::new(orders_max)),
+        }
     }
 
     /// Puts an order into a lane; gives it back when the lane is full.
@@ -54,7 +56,9 @@ impl Lanes {
             let mut any = false;
             for (lane, weight) in WEIGHTS.iter().enumerate() {
                 for _ in 0..(weight * GRAIN).min(left) {
-                    let Some(order) = self.queues[lane].pop() else { break };
+                    let Some(order) = self.queues[lane].pop() else {
+                        break;
+                    };
                     any = true;
                     left -= 1;
                     if each(lane, order) == Picked::Enough {
@@ -83,9 +87,22 @@ mod tests {
     use croupier_protocol::Priority;
 
     fn order(id: u128) -> Order {
-        let ticket =
-            Ticket { core: 0, index: 0, connection: 0, use_of_slot: 0, request_slot: SINGLE, request_id: 0 };
-        Order { id, sku: 1, quantity: 1, priority: Priority::Standard, deadline_unix_ms: u64::MAX, ticket }
+        let ticket = Ticket {
+            core: 0,
+            index: 0,
+            connection: 0,
+            use_of_slot: 0,
+            request_slot: SINGLE,
+            request_id: 0,
+        };
+        Order {
+            id,
+            sku: 1,
+            quantity: 1,
+            priority: Priority::Standard,
+            deadline_unix_ms: u64::MAX,
+            ticket,
+        }
     }
 
     #[test]

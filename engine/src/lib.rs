@@ -15,23 +15,23 @@
 
 pub mod limits;
 
-pub mod server;
-pub mod order;
-pub mod lanes;
 pub mod dealer;
+pub mod lanes;
+pub mod order;
 pub mod route;
+pub mod server;
 pub mod slab;
-pub mod wal;
 pub mod state;
+pub mod wal;
 
+pub mod checkpoint;
+pub mod clock;
+pub mod config;
 pub mod engine;
+pub mod error;
 pub mod intake;
 pub mod recovery;
-pub mod checkpoint;
 pub mod store;
-pub mod config;
-pub mod clock;
-pub mod error;
 
-pub mod import;
 pub mod cli;
+pub mod import;

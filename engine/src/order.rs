@@ -39,7 +39,10 @@ pub struct Order {
 pub enum Verdict {
     /// Its cards; to be answered once `lsn` is durable.
     Issued { settled: Settled, repeat: bool },
-    Refused { refusal: Refusal, retry_after_ms: u32 },
+    Refused {
+        refusal: Refusal,
+        retry_after_ms: u32,
+    },
 }
 
 /// A verdict on its way back.

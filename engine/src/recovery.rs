@@ -10,7 +10,7 @@ use crate::checkpoint::{self, Checkpoint, OrderFileReader, OrderFileWriter, appl
 use crate::error::{EngineError, IoContext as _};
 use crate::slab::{Slab, remove_leftovers, slab_file_name};
 use crate::state::record::Fact;
-use crate::state::{Digest, State, StateSeed, SlabSource};
+use crate::state::{Digest, SlabSource, State};
 use crate::store::{BitsOnly, Store, init_copy};
 use crate::wal::segments::segment_path;
 use crate::wal::{BlockReader, Position, Tail};
@@ -45,7 +45,11 @@ pub enum Until {
 }
 
 /// Reads the state. Changes nothing on disk.
-pub fn recover(store: &Store, source: Box<dyn SlabSource>, hash_seed: [u64; 2]) -> Result<Recovered, EngineError> {
+pub fn recover(
+    store: &Store,
+    source: Box<dyn SlabSource>,
+    hash_seed: [u64; 2],
+) -> Result<Recovered, EngineError> {
     recover_until(store, source, hash_seed, Until::End)
 }
 
@@ -57,8 +61,10 @@ fn recover_until(
 ) -> Result<Recovered, EngineError> {
     let begun = Instant::now();
     let checkpoint = checkpoint::load_current(&store.disk, &store.paths, store.store_id)?;
-    let orders = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.orders.orders);
-    let state = State::new(source, orders, hash_seed, StateSeed::default());
+    let orders = checkpoint
+        .as_ref()
+        .map_or(0, |checkpoint| checkpoint.orders.orders);
+    let state = State::new(source, orders, hash_seed);
     let mut report = Report::default();
     let from = match &checkpoint {
         Some(checkpoint) => {
@@ -71,7 +77,11 @@ fn recover_until(
     let tail = apply_log(store, &state, from, until, &mut report)?;
     report.torn_bytes = tail.torn.as_ref().map_or(0, |torn| torn.bytes);
     report.took = begun.elapsed();
-    Ok(Recovered { state, tail, report })
+    Ok(Recovered {
+        state,
+        tail,
+        report,
+    })
 }
 
 /// A checkpoint cannot be undone: what is before it can only be reached from an older copy.
@@ -87,10 +97,13 @@ fn check_reach(from: Position, until: Until) -> Result<(), EngineError> {
 
 fn restore(store: &Store, state: &State, checkpoint: &Checkpoint) -> Result<u64, EngineError> {
     let current = store.paths.current();
-    state.restore(checkpoint.snapshot.clone()).map_err(|what| EngineError::damage(&current, 0, what))?;
+    state
+        .restore(checkpoint.snapshot.clone())
+        .map_err(|what| EngineError::damage(&current, 0, what))?;
     let mut count = 0;
     for file in &checkpoint.files {
-        let mut reader = OrderFileReader::open(&store.disk, &store.paths.orders(), store.store_id, file)?;
+        let mut reader =
+            OrderFileReader::open(&store.disk, &store.paths.orders(), store.store_id, file)?;
         reader.for_each(|lsn, bytes| {
             let (record, _) = crate::state::record::decode(bytes)?;
             let Fact::Issued(issued) = &record.fact else {
@@ -101,7 +114,10 @@ fn restore(store: &Store, state: &State, checkpoint: &Checkpoint) -> Result<u64,
         })?;
     }
     if count != checkpoint.orders.orders {
-        let what = format!("its order files hold {count} orders, it says {}", checkpoint.orders.orders);
+        let what = format!(
+            "its order files hold {count} orders, it says {}",
+            checkpoint.orders.orders
+        );
         return Err(EngineError::damage(&current, 0, what));
     }
     Ok(count)
@@ -123,11 +139,21 @@ fn apply_log(
         if past(until, &block) {
             let (records, reached) = apply_part(state, &path, &block, until)?;
             report.records += records;
-            return Ok(Tail { end: Position { lsn: reached, ..before }, last_segment: before.seq, torn: None });
+            return Ok(Tail {
+                end: Position {
+                    lsn: reached,
+                    ..before
+                },
+                last_segment: before.seq,
+                torn: None,
+            });
         }
         report.records += apply_block(state, &path, &block, |_, _| Ok(()))?;
     }
-    Ok(reader.tail().expect("the reader has reached the end").clone())
+    Ok(reader
+        .tail()
+        .expect("the reader has reached the end")
+        .clone())
 }
 
 fn past(until: Until, block: &crate::wal::reader::Block<'_>) -> bool {
@@ -172,7 +198,10 @@ fn apply_part(
 pub fn tidy(store: &Store, recovered: &Recovered) -> Result<Vec<String>, EngineError> {
     let mut done = Vec::new();
     if let Some(torn) = &recovered.tail.torn {
-        store.disk.zero_range(&torn.path, torn.offset, torn.bytes).at("zero the torn tail of", &torn.path)?;
+        store
+            .disk
+            .zero_range(&torn.path, torn.offset, torn.bytes)
+            .at("zero the torn tail of", &torn.path)?;
         done.push(format!(
             "{}: a write of {} bytes at offset {} was cut short by a crash and never acknowledged; zeroed",
             torn.path.display(),
@@ -181,15 +210,29 @@ pub fn tidy(store: &Store, recovered: &Recovered) -> Result<Vec<String>, EngineE
         ));
     }
     for facts in recovered.state.drop_unsealed() {
-        done.push(format!("slab {} of batch {} was never sealed; dropped", facts.slab, facts.batch));
+        done.push(format!(
+            "slab {} of batch {} was never sealed; dropped",
+            facts.slab, facts.batch
+        ));
     }
     let catalog = recovered.state.catalog.load();
     let removed = remove_leftovers(&store.paths.slabs(), |slab| catalog.slab(slab).is_some());
     let slabs = store.paths.slabs();
-    for path in removed.map_err(|fault| std::io::Error::other(fault.to_string())).at("tidy", &slabs)? {
-        done.push(format!("{}: left by an import that did not finish; removed", path.display()));
+    for path in removed
+        .map_err(|fault| std::io::Error::other(fault.to_string()))
+        .at("tidy", &slabs)?
+    {
+        done.push(format!(
+            "{}: left by an import that did not finish; removed",
+            path.display()
+        ));
     }
-    for dir in [store.paths.root.clone(), store.paths.wal(), store.paths.orders(), store.paths.checkpoints()] {
+    for dir in [
+        store.paths.root.clone(),
+        store.paths.wal(),
+        store.paths.orders(),
+        store.paths.checkpoints(),
+    ] {
         for name in store.disk.list(&dir).at("list", &dir)? {
             if name.ends_with(".tmp") {
                 let path = dir.join(name);
@@ -240,9 +283,13 @@ pub fn verify(dir: &Path, key_file: Option<&Path>) -> Result<VerifyReport, Engin
     }
     let orders = state.orders();
     let mut dealt = 0u64;
-    state.index.for_each(|_, settled| dealt += u64::from(settled.quantity));
+    state
+        .index
+        .for_each(|_, settled| dealt += u64::from(settled.quantity));
     if set != dealt || free + dealt != imported {
-        let what = format!("{imported} cards imported, {free} free, {set} bits taken, {dealt} cards in orders: these do not add up");
+        let what = format!(
+            "{imported} cards imported, {free} free, {set} bits taken, {dealt} cards in orders: these do not add up"
+        );
         return Err(EngineError::damage(dir, 0, what));
     }
     Ok(VerifyReport {
@@ -311,18 +358,31 @@ fn write_copy(
     let catalog = recovered.state.catalog.load();
     for slab in catalog.slabs.iter().flatten() {
         let name = slab_file_name(slab.facts.slab);
-        let (from, to) = (store.paths.slabs().join(&name), copy.paths.slabs().join(&name));
+        let (from, to) = (
+            store.paths.slabs().join(&name),
+            copy.paths.slabs().join(&name),
+        );
         std::fs::copy(&from, &to).at("copy a slab to", &to)?;
-        std::fs::File::open(&to).and_then(|file| file.sync_all()).at("sync", &to)?;
+        std::fs::File::open(&to)
+            .and_then(|file| file.sync_all())
+            .at("sync", &to)?;
         let mapped = Slab::open(&to, &copy.vault, None)?;
         if mapped.header_hash() != slab.facts.header_hash {
-            return Err(EngineError::damage(&from, 0, "the slab is not the one that the log names"));
+            return Err(EngineError::damage(
+                &from,
+                0,
+                "the slab is not the one that the log names",
+            ));
         }
     }
     crate::wal::disk::sync_dir(&copy.paths.slabs()).at("sync", &copy.paths.slabs())?;
     let orders = copy_orders(store, recovered, &copy)?;
     let state = &recovered.state;
-    let end = Position { lsn: recovered.tail.end.lsn, epoch: recovered.tail.end.epoch, ..Position::START };
+    let end = Position {
+        lsn: recovered.tail.end.lsn,
+        epoch: recovered.tail.end.epoch,
+        ..Position::START
+    };
     let (snapshot, all) = (state.snapshot(), state.orders());
     checkpoint::install(&copy, end, snapshot, all, orders)
 }
@@ -345,21 +405,25 @@ fn copy_orders(
         })
     };
     for file in checkpoint.iter().flat_map(|checkpoint| &checkpoint.files) {
-        let mut reader = OrderFileReader::open(&store.disk, &store.paths.orders(), store.store_id, file)?;
+        let mut reader =
+            OrderFileReader::open(&store.disk, &store.paths.orders(), store.store_id, file)?;
         reader.for_each(&mut put)?;
     }
     let from = checkpoint.map_or(Position::START, |checkpoint| checkpoint.end);
-    let mut reader = BlockReader::open(store.disk.clone(), &store.paths.wal(), store.store_id, from)?;
+    let mut reader =
+        BlockReader::open(store.disk.clone(), &store.paths.wal(), store.store_id, from)?;
     'log: while let Some(block) = reader.next()? {
         let mut at = 0;
         while at < block.body.len() {
-            let lsn = block.header.first_lsn + (at / crate::state::record::RECORD_UNIT_BYTES) as u64;
+            let lsn =
+                block.header.first_lsn + (at / crate::state::record::RECORD_UNIT_BYTES) as u64;
             if lsn >= end_lsn {
                 break 'log;
             }
             let path = segment_path(&store.paths.wal(), block.seq);
             let damaged = |what| EngineError::damage(&path, block.offset, what);
-            let (record, bytes) = crate::state::record::decode(&block.body[at..]).map_err(damaged)?;
+            let (record, bytes) =
+                crate::state::record::decode(&block.body[at..]).map_err(damaged)?;
             if let Fact::Issued(_) = record.fact {
                 put(lsn, &block.body[at..at + bytes]).map_err(damaged)?;
             }

@@ -18,7 +18,8 @@ pub const ROUTES_BYTES_MAX: usize = 48 << 10;
 pub const RULES_MAX: usize = 1024;
 
 /// The table of a store that was never given one: every priority has its lane, every SKU all its pools.
-pub const DEFAULT_ROUTES: &str = "# the built-in table: each priority in its own lane, all pools of the SKU\n[[rule]]\n";
+pub const DEFAULT_ROUTES: &str =
+    "# the built-in table: each priority in its own lane, all pools of the SKU\n[[rule]]\n";
 
 /// Where an order goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +55,8 @@ struct TableText {
 #[serde(deny_unknown_fields)]
 struct RuleText {
     #[serde(default)]
-    #[allow(dead_code)] // for people: shown by `croupier routes show` with the rest of the text
+    #[allow(dead_code)]
+    // for people: shown by `croupier routes show` with the rest of the text
     name: String,
     #[serde(default)]
     priority: Vec<String>,
@@ -73,21 +75,42 @@ pub struct RouteError {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count()
+    1 + text.as_bytes()[..offset.min(text.len())]
+        .iter()
+        .filter(|&&byte| byte == b'\n')
+        .count()
 }
 
 impl RouteTable {
     /// Reads and checks a table as a whole.
     pub fn parse(version: u32, text: &str) -> Result<RouteTable, RouteError> {
-        let fault = |offset, reason: String| RouteError { line: line_of(text, offset), reason };
+        let fault = |offset, reason: String| RouteError {
+            line: line_of(text, offset),
+            reason,
+        };
         if text.len() > ROUTES_BYTES_MAX {
-            return Err(fault(0, format!("the table has {} bytes, at most {ROUTES_BYTES_MAX} are allowed", text.len())));
+            return Err(fault(
+                0,
+                format!(
+                    "the table has {} bytes, at most {ROUTES_BYTES_MAX} are allowed",
+                    text.len()
+                ),
+            ));
         }
         let parsed: TableText = toml::from_str(text).map_err(|error| {
-            fault(error.span().map_or(0, |span| span.start), error.message().trim().to_owned())
+            fault(
+                error.span().map_or(0, |span| span.start),
+                error.message().trim().to_owned(),
+            )
         })?;
         if parsed.rule.is_empty() || parsed.rule.len() > RULES_MAX {
-            return Err(fault(0, format!("a table has 1 to {RULES_MAX} [[rule]]s, here are {}", parsed.rule.len())));
+            return Err(fault(
+                0,
+                format!(
+                    "a table has 1 to {RULES_MAX} [[rule]]s, here are {}",
+                    parsed.rule.len()
+                ),
+            ));
         }
         let rules = parsed
             .rule
@@ -97,7 +120,11 @@ impl RouteTable {
                 Rule::check(rule.into_inner()).map_err(|reason| fault(at, reason))
             })
             .collect::<Result<_, _>>()?;
-        Ok(RouteTable { version, text: text.into(), rules })
+        Ok(RouteTable {
+            version,
+            text: text.into(),
+            rules,
+        })
     }
 
     /// What is allowed but looks like a mistake; with a catalog also names that stand for nothing in it.
@@ -105,22 +132,40 @@ impl RouteTable {
         let mut warnings = Vec::new();
         for (index, rule) in self.rules.iter().enumerate() {
             let number = index + 1;
-            if let Some(above) = self.rules[..index].iter().position(|above| above.covers(rule)) {
-                warnings.push(format!("rule {number} can never match: rule {} takes all its orders", above + 1));
+            if let Some(above) = self.rules[..index]
+                .iter()
+                .position(|above| above.covers(rule))
+            {
+                warnings.push(format!(
+                    "rule {number} can never match: rule {} takes all its orders",
+                    above + 1
+                ));
             }
             let Some(catalog) = catalog else { continue };
-            let skus: Vec<_> = catalog.skus.iter().filter(|sku| glob(&rule.sku, &sku.name)).collect();
+            let skus: Vec<_> = catalog
+                .skus
+                .iter()
+                .filter(|sku| glob(&rule.sku, &sku.name))
+                .collect();
             if skus.is_empty() {
-                warnings.push(format!("rule {number}: no SKU is called {:?} yet", rule.sku));
+                warnings.push(format!(
+                    "rule {number}: no SKU is called {:?} yet",
+                    rule.sku
+                ));
             }
             for pool in &rule.target.pools {
-                if !skus.iter().any(|sku| sku.pools.load().iter().any(|known| known.name == *pool)) {
+                if !skus
+                    .iter()
+                    .any(|sku| sku.pools.load().iter().any(|known| known.name == *pool))
+                {
                     warnings.push(format!("rule {number}: no pool is called {pool:?} yet"));
                 }
             }
         }
         if !self.rules.iter().any(Rule::is_catch_all) {
-            warnings.push("no rule takes all orders: those that match none are refused as NoRoute".into());
+            warnings.push(
+                "no rule takes all orders: those that match none are refused as NoRoute".into(),
+            );
         }
         warnings
     }
@@ -139,7 +184,10 @@ impl RouteTable {
     pub fn resolve(&self, sku: &str, priority: Priority) -> Option<&Target> {
         self.rules
             .iter()
-            .find(|rule| (rule.priorities.is_empty() || rule.priorities.contains(&priority)) && glob(&rule.sku, sku))
+            .find(|rule| {
+                (rule.priorities.is_empty() || rule.priorities.contains(&priority))
+                    && glob(&rule.sku, sku)
+            })
             .map(|rule| &rule.target)
     }
 }
@@ -147,15 +195,21 @@ impl RouteTable {
 impl Rule {
     fn check(text: RuleText) -> Result<Rule, String> {
         let parse = |name: &String| {
-            name.parse::<Priority>()
-                .map_err(|_| format!("{name:?} is no priority: use vip, standard, bulk or background"))
+            name.parse::<Priority>().map_err(|_| {
+                format!("{name:?} is no priority: use vip, standard, bulk or background")
+            })
         };
         let sku = text.sku.unwrap_or_else(|| "*".into());
         if sku.is_empty() || sku.len() > 64 {
-            return Err("sku is a name or a pattern of 1 to 64 bytes; * stands for any characters".into());
+            return Err(
+                "sku is a name or a pattern of 1 to 64 bytes; * stands for any characters".into(),
+            );
         }
         let mut pools = text.pools;
-        if let Some(bad) = pools.iter().find(|pool| croupier_protocol::Name::new(pool).is_err()) {
+        if let Some(bad) = pools
+            .iter()
+            .find(|pool| croupier_protocol::Name::new(pool).is_err())
+        {
             return Err(format!("{bad:?} cannot be the name of a pool"));
         }
         let named = pools.len();
@@ -166,7 +220,10 @@ impl Rule {
         Ok(Rule {
             priorities: text.priority.iter().map(parse).collect::<Result<_, _>>()?,
             sku,
-            target: Target { lane: text.lane.as_ref().map(parse).transpose()?, pools },
+            target: Target {
+                lane: text.lane.as_ref().map(parse).transpose()?,
+                pools,
+            },
         })
     }
 
@@ -177,7 +234,11 @@ impl Rule {
     /// Whether every order that `other` takes is taken by this one.
     fn covers(&self, other: &Rule) -> bool {
         let priorities = self.priorities.is_empty()
-            || (!other.priorities.is_empty() && other.priorities.iter().all(|one| self.priorities.contains(one)));
+            || (!other.priorities.is_empty()
+                && other
+                    .priorities
+                    .iter()
+                    .all(|one| self.priorities.contains(one)));
         priorities && (self.sku == "*" || self.sku == other.sku)
     }
 }
@@ -251,7 +312,12 @@ pub enum NoTarget {
 
 impl Resolver {
     pub fn new(cell: &RouteCell, catalog: &Arc<ArcSwap<Catalog>>) -> Resolver {
-        Resolver { table: Cache::new(cell.0.clone()), catalog: Cache::new(catalog.clone()), seen: (0, 0), found: Vec::new() }
+        Resolver {
+            table: Cache::new(cell.0.clone()),
+            catalog: Cache::new(catalog.clone()),
+            seen: (0, 0),
+            found: Vec::new(),
+        }
     }
 
     /// Looks whether table or catalog have been swapped; once per turn. Returns the table's version.
@@ -283,7 +349,9 @@ impl Resolver {
         if slot.is_none() {
             *slot = Some(find(self.table.load(), self.catalog.load(), sku, priority));
         }
-        slot.as_ref().and_then(Option::as_ref).ok_or(NoTarget::NoRoute)
+        slot.as_ref()
+            .and_then(Option::as_ref)
+            .ok_or(NoTarget::NoRoute)
     }
 }
 
@@ -294,9 +362,16 @@ fn find(table: &RouteTable, catalog: &Catalog, sku: u32, priority: Priority) -> 
     let pools = if target.pools.is_empty() {
         known.iter().cloned().collect()
     } else {
-        target.pools.iter().filter_map(|name| known.iter().find(|pool| pool.name == *name).cloned()).collect()
+        target
+            .pools
+            .iter()
+            .filter_map(|name| known.iter().find(|pool| pool.name == *name).cloned())
+            .collect()
     };
-    Some(Resolved { lane: target.lane.unwrap_or(priority), pools })
+    Some(Resolved {
+        lane: target.lane.unwrap_or(priority),
+        pools,
+    })
 }
 
 #[cfg(test)]
@@ -332,8 +407,14 @@ mod tests {
         .unwrap();
         let vip = table.resolve("steam-5", Priority::Vip).unwrap();
         assert_eq!((vip.lane, vip.pools.len()), (Some(Priority::Vip), 2));
-        assert_eq!(table.resolve("steam-5", Priority::Standard).unwrap().lane, Some(Priority::Bulk));
-        assert_eq!(table.resolve("other", Priority::Standard).unwrap().lane, None);
+        assert_eq!(
+            table.resolve("steam-5", Priority::Standard).unwrap().lane,
+            Some(Priority::Bulk)
+        );
+        assert_eq!(
+            table.resolve("other", Priority::Standard).unwrap().lane,
+            None
+        );
         assert!(RouteTable::parse(1, DEFAULT_ROUTES).unwrap().rules[0].is_catch_all());
     }
 
@@ -354,14 +435,19 @@ mod tests {
             assert_eq!(error.line, line, "{text:?}: {error}");
             assert!(error.reason.contains(word), "{text:?}: {error}");
         }
-        assert!(RouteTable::parse(1, &format!("#{}\n[[rule]]", "x".repeat(ROUTES_BYTES_MAX))).is_err());
+        assert!(
+            RouteTable::parse(1, &format!("#{}\n[[rule]]", "x".repeat(ROUTES_BYTES_MAX))).is_err()
+        );
     }
 
     #[test]
     fn what_looks_like_a_mistake_is_warned_of() {
         let table = RouteTable::parse(1, "[[rule]]\n[[rule]]\nsku = \"x\"\n").unwrap();
         let warnings = table.warnings(None);
-        assert_eq!(warnings, ["rule 2 can never match: rule 1 takes all its orders"]);
+        assert_eq!(
+            warnings,
+            ["rule 2 can never match: rule 1 takes all its orders"]
+        );
         let narrow = RouteTable::parse(1, "[[rule]]\nsku = \"x\"\n").unwrap();
         assert!(narrow.warnings(None)[0].contains("NoRoute"));
     }

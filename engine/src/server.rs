@@ -58,7 +58,11 @@ impl Flag {
     /// Waits at most `limit`; true when raised.
     fn wait(&self, limit: Duration) -> bool {
         let set = self.set.lock().expect("no one panics with this lock");
-        *self.told.wait_timeout_while(set, limit, |set| !*set).expect("no one panics with this lock").0
+        *self
+            .told
+            .wait_timeout_while(set, limit, |set| !*set)
+            .expect("no one panics with this lock")
+            .0
     }
 }
 
@@ -82,14 +86,19 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
         Cores::All => cpus.len() as u32,
         Cores::N(count) => count,
     };
-    let cores: Arc<[Arc<CoreShared>]> =
-        (0..count).map(|_| Arc::new(CoreShared::new(config.lane_orders_max as usize))).collect();
-    let subscribers: Vec<Arc<Subscriber>> = cores.iter().map(|core| core.subscriber.clone()).collect();
+    let cores: Arc<[Arc<CoreShared>]> = (0..count)
+        .map(|_| Arc::new(CoreShared::new(config.lane_orders_max as usize)))
+        .collect();
+    let subscribers: Vec<Arc<Subscriber>> =
+        cores.iter().map(|core| core.subscriber.clone()).collect();
     // Before the store is touched: a route table that will not do, or a taken port, changes nothing on disk.
     if let Some(path) = &config.routes {
         let text = std::fs::read_to_string(path).at("read", path)?;
         let parsed = RouteTable::parse(0, &text);
-        parsed.map_err(|error| EngineError::Routes { path: path.clone(), what: error.to_string() })?;
+        parsed.map_err(|error| EngineError::Routes {
+            path: path.clone(),
+            what: error.to_string(),
+        })?;
     }
     let (listeners, listen) = core::listen(config.listen, count)?;
     let (ops_listener, ops) = ops::listen(config.ops)?;
@@ -119,7 +128,9 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
             cold: cold.handle().clone(),
             stop: stop.clone(),
         };
-        let thread = std::thread::Builder::new().name(format!("croupier-{index}")).spawn(move || body.run());
+        let thread = std::thread::Builder::new()
+            .name(format!("croupier-{index}"))
+            .spawn(move || body.run());
         threads.push(thread.at("start a core's thread for", &engine.config.data)?);
     }
     threads.push(spawn_checkpointer(&engine, &halted)?);
@@ -139,15 +150,28 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
 /// CPUs this process may run on.
 fn allowed_cpus() -> Vec<usize> {
     let set = rustix::thread::sched_getaffinity(None);
-    let cpus: Vec<usize> =
-        set.map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()).unwrap_or_default();
+    let cpus: Vec<usize> = set
+        .map(|set| {
+            (0..rustix::thread::CpuSet::MAX_CPU)
+                .filter(|&cpu| set.is_set(cpu))
+                .collect()
+        })
+        .unwrap_or_default();
     if cpus.is_empty() { vec![0] } else { cpus }
 }
 
-fn spawn_checkpointer(engine: &Arc<Engine>, halted: &Arc<Flag>) -> Result<JoinHandle<()>, EngineError> {
+fn spawn_checkpointer(
+    engine: &Arc<Engine>,
+    halted: &Arc<Flag>,
+) -> Result<JoinHandle<()>, EngineError> {
     let (engine, halted) = (engine.clone(), halted.clone());
     let dir = engine.config.data.clone();
     let body = move || {
+        // Orders come first; the fold still gets a third of a core that is wanted by both.
+        let me = rustix::thread::gettid();
+        if let Err(error) = rustix::process::setpriority_process(Some(me), 5) {
+            tracing::debug!(%error, "the checkpointer keeps its priority");
+        }
         let mut folded_before = engine.log.segment_in_use();
         while !halted.wait(CHECKPOINT_EVERY) {
             let in_use = engine.log.segment_in_use();
@@ -165,7 +189,10 @@ fn spawn_checkpointer(engine: &Arc<Engine>, halted: &Arc<Flag>) -> Result<JoinHa
             folded_before = in_use;
         }
     };
-    std::thread::Builder::new().name("croupier-fold".into()).spawn(body).at("start the checkpointer for", &dir)
+    std::thread::Builder::new()
+        .name("croupier-fold".into())
+        .spawn(body)
+        .at("start the checkpointer for", &dir)
 }
 
 impl Server {
@@ -216,12 +243,22 @@ impl Server {
         self.stop.store(true, Ordering::Release);
         self.halted.raise();
         self.cores.iter().for_each(|core| core.notify.notify_one());
-        for thread in self.threads.lock().expect("no one panics with this lock").drain(..) {
+        for thread in self
+            .threads
+            .lock()
+            .expect("no one panics with this lock")
+            .drain(..)
+        {
             if thread.join().is_err() {
                 return Err(EngineError::WriterFailed("a core's thread panicked".into()));
             }
         }
-        if let Some(cold) = self.cold.lock().expect("no one panics with this lock").take() {
+        if let Some(cold) = self
+            .cold
+            .lock()
+            .expect("no one panics with this lock")
+            .take()
+        {
             cold.shutdown_timeout(Duration::from_secs(2));
         }
         self.engine.log.stop()?;
@@ -231,10 +268,18 @@ impl Server {
         if let Some(folded) = &folded
             && folded.digest != digest
         {
-            let what = format!("the live state ({digest}) is not what the log says ({})", folded.digest);
+            let what = format!(
+                "the live state ({digest}) is not what the log says ({})",
+                folded.digest
+            );
             return Err(EngineError::damage(&self.engine.config.data, 0, what));
         }
         let orders = self.engine.state.orders().orders;
-        Ok(StopReport { digest, orders, end_lsn: self.engine.log.end(), took: begun.elapsed() })
+        Ok(StopReport {
+            digest,
+            orders,
+            end_lsn: self.engine.log.end(),
+            took: begun.elapsed(),
+        })
     }
 }

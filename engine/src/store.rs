@@ -76,18 +76,32 @@ impl Store {
         let key = KeyFile::load(key_file.unwrap_or(&paths.key()))?;
         let vault = Vault::new(&key);
         store.check(&vault)?;
-        Ok(Store { paths, disk: Arc::new(RealDisk), vault: Arc::new(vault), store_id: store.store_id, _lock: lock })
+        Ok(Store {
+            paths,
+            disk: Arc::new(RealDisk),
+            vault: Arc::new(vault),
+            store_id: store.store_id,
+            _lock: lock,
+        })
     }
 
     /// Where slabs come from when a record names them: mapped files.
     pub fn mapped_slabs(&self) -> Box<dyn SlabSource> {
-        Box::new(MappedSlabs { dir: self.paths.slabs(), vault: self.vault.clone() })
+        Box::new(MappedSlabs {
+            dir: self.paths.slabs(),
+            vault: self.vault.clone(),
+        })
     }
 }
 
 fn lock(dir: &Path) -> Result<File, EngineError> {
     let path = dir.join("LOCK");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .at("open", &path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(EngineError::Locked(dir.into())),
@@ -103,10 +117,17 @@ struct MappedSlabs {
 impl SlabSource for MappedSlabs {
     fn body(&self, facts: &SlabFacts) -> Result<SlabBody, EngineError> {
         let path = self.dir.join(slab_file_name(facts.slab));
-        let expect = ExpectSlab { id: facts.slab, header_hash: facts.header_hash };
+        let expect = ExpectSlab {
+            id: facts.slab,
+            header_hash: facts.header_hash,
+        };
         let slab = Slab::open(&path, &self.vault, Some(expect))?;
         if slab.cards() != facts.cards || slab.sku() != facts.sku || slab.batch() != facts.batch {
-            return Err(EngineError::damage(&path, 32, "the slab is not the one that the log names"));
+            return Err(EngineError::damage(
+                &path,
+                32,
+                "the slab is not the one that the log names",
+            ));
         }
         Ok(SlabBody::Mapped(Arc::new(slab)))
     }
@@ -124,14 +145,25 @@ impl SlabSource for BitsOnly {
 
 /// Makes a new store in `dir` (which is made, or must be empty) and returns its id. With `key_file` the key goes there.
 /// When something fails, what was made is left without its store file, so it is not a store and can be removed.
-pub fn init(dir: &Path, key_file: Option<&Path>, segment_bytes: u64) -> Result<StoreId, EngineError> {
+pub fn init(
+    dir: &Path,
+    key_file: Option<&Path>,
+    segment_bytes: u64,
+) -> Result<StoreId, EngineError> {
     let id = uuid::Uuid::new_v4().into_bytes();
     let key_path = key_file.map_or_else(|| Paths { root: dir.into() }.key(), Path::to_path_buf);
-    init_with(dir, id, segment_bytes, || Ok(KeyFile::create(&key_path, id)?))
+    init_with(dir, id, segment_bytes, || {
+        Ok(KeyFile::create(&key_path, id)?)
+    })
 }
 
 /// As [`init`], with the identity of another store: for `wal replay --into`.
-pub fn init_copy(dir: &Path, of: &Store, key_file: Option<&Path>, segment_bytes: u64) -> Result<(), EngineError> {
+pub fn init_copy(
+    dir: &Path,
+    of: &Store,
+    key_file: Option<&Path>,
+    segment_bytes: u64,
+) -> Result<(), EngineError> {
     let to = Paths { root: dir.into() }.key();
     let from = of.paths.key();
     init_with(dir, of.store_id, segment_bytes, || {
@@ -159,12 +191,18 @@ fn init_with(
         return Err(EngineError::NotEmpty(dir.into()));
     }
     restrict(dir)?;
-    for sub in [paths.wal(), paths.slabs(), paths.checkpoints(), paths.orders()] {
+    for sub in [
+        paths.wal(),
+        paths.slabs(),
+        paths.checkpoints(),
+        paths.orders(),
+    ] {
         std::fs::create_dir(&sub).at("make", &sub)?;
     }
     let vault = Vault::new(&key()?);
     let disk: SharedDisk = Arc::new(RealDisk);
-    make_segment(&disk, &paths.wal(), id, 1, segment_bytes).at("make the first log segment in", &paths.wal())?;
+    make_segment(&disk, &paths.wal(), id, 1, segment_bytes)
+        .at("make the first log segment in", &paths.wal())?;
     crate::wal::disk::sync_dir(dir).at("sync", dir)?;
     // Last: with it the directory is a store.
     StoreFile::create(&paths.store(), &vault, unix_ms())?;

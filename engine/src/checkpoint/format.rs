@@ -36,8 +36,12 @@ pub struct Checkpoint {
 
 /// Whether `name` is what [`write`] calls a checkpoint.
 pub fn is_checkpoint_name(name: &str) -> bool {
-    let digits = name.strip_prefix("ckpt-").and_then(|rest| rest.strip_suffix(".ckpt"));
-    digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let digits = name
+        .strip_prefix("ckpt-")
+        .and_then(|rest| rest.strip_suffix(".ckpt"));
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 #[derive(Default)]
@@ -140,7 +144,11 @@ pub fn write(
     head.u32(crc32c(&body));
     let crc = crc32c(&head.0);
     head.u32(crc);
-    assert_eq!(head.0.len(), HEADER_BYTES, "docs/checkpoint-format.md: 192 bytes");
+    assert_eq!(
+        head.0.len(),
+        HEADER_BYTES,
+        "docs/checkpoint-format.md: 192 bytes"
+    );
 
     let name = format!("ckpt-{:016x}.ckpt", checkpoint.end.lsn);
     let path = dir.join(&name);
@@ -161,8 +169,17 @@ struct In<'a> {
 
 impl<'a> In<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let end = self.at.checked_add(count).filter(|&end| end <= self.bytes.len());
-        let end = end.ok_or_else(|| format!("{count} bytes needed at {}, {} there", self.at, self.bytes.len() - self.at))?;
+        let end = self
+            .at
+            .checked_add(count)
+            .filter(|&end| end <= self.bytes.len());
+        let end = end.ok_or_else(|| {
+            format!(
+                "{count} bytes needed at {}, {} there",
+                self.at,
+                self.bytes.len() - self.at
+            )
+        })?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)
@@ -187,11 +204,17 @@ impl<'a> In<'a> {
         let bytes = self.u16()?.into();
         self.string(bytes)
     }
-    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
+    fn list<T>(
+        &mut self,
+        mut each: impl FnMut(&mut Self) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
         let count = self.u32()? as usize;
         // No item is smaller than two bytes: a count beyond that is damage, not a reason to allocate.
         if count > self.bytes.len() / 2 {
-            return Err(format!("a list of {count} items in {} bytes", self.bytes.len()));
+            return Err(format!(
+                "a list of {count} items in {} bytes",
+                self.bytes.len()
+            ));
         }
         (0..count).map(|_| each(self)).collect()
     }
@@ -211,7 +234,11 @@ impl<'a> In<'a> {
 fn decode_body(bytes: &[u8], epoch: u64) -> Result<(Snapshot, Vec<OrderFile>), String> {
     let mut body = In { bytes, at: 0 };
     let skus = body.list(|body| {
-        Ok(SkuSnapshot { sku: body.u32()?, name: body.text()?, pools: body.list(In::text)? })
+        Ok(SkuSnapshot {
+            sku: body.u32()?,
+            name: body.text()?,
+            pools: body.list(In::text)?,
+        })
     })?;
     let batches = body.list(|body| {
         Ok(Batch {
@@ -227,14 +254,22 @@ fn decode_body(bytes: &[u8], epoch: u64) -> Result<(Snapshot, Vec<OrderFile>), S
         let facts = body.slab()?;
         let words = body.list(In::u64)?;
         if words.len() != crate::slab::claim::words_for(facts.cards) {
-            return Err(format!("slab {} has {} words for {} cards", facts.slab, words.len(), facts.cards));
+            return Err(format!(
+                "slab {} has {} words for {} cards",
+                facts.slab,
+                words.len(),
+                facts.cards
+            ));
         }
         Ok((facts, words))
     })?;
     let unsealed = body.list(In::slab)?;
     let version = body.u32()?;
     let toml_bytes = body.u32()? as usize;
-    let routes = RoutesFact { version, toml: body.string(toml_bytes)? };
+    let routes = RoutesFact {
+        version,
+        toml: body.string(toml_bytes)?,
+    };
     let files = body.list(|body| {
         Ok(OrderFile {
             name: body.text()?,
@@ -247,25 +282,51 @@ fn decode_body(bytes: &[u8], epoch: u64) -> Result<(Snapshot, Vec<OrderFile>), S
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
-    Ok((Snapshot { skus, batches, slabs, unsealed, routes, epoch }, files))
+    Ok((
+        Snapshot {
+            skus,
+            batches,
+            slabs,
+            unsealed,
+            routes,
+            epoch,
+        },
+        files,
+    ))
 }
 
 /// Reads a checkpoint from bytes; the error says offset and reason.
 pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, String)> {
-    let head_bytes = bytes.get(..HEADER_BYTES).ok_or((0, format!("shorter than {HEADER_BYTES} bytes")))?;
+    let head_bytes = bytes
+        .get(..HEADER_BYTES)
+        .ok_or((0, format!("shorter than {HEADER_BYTES} bytes")))?;
     let whole = |fault: String| (0, fault);
-    let mut head = In { bytes: head_bytes, at: 0 };
+    let mut head = In {
+        bytes: head_bytes,
+        at: 0,
+    };
     if head.array::<8>().map_err(whole)? != MAGIC {
         return Err((0, "not a checkpoint (wrong magic)".into()));
     }
     let stored = u32::from_le_bytes(head_bytes[HEADER_BYTES - 4..].try_into().expect("4 bytes"));
     if stored != crc32c(&head_bytes[..HEADER_BYTES - 4]) {
-        return Err((HEADER_BYTES as u64 - 4, "the header's checksum is wrong".into()));
+        return Err((
+            HEADER_BYTES as u64 - 4,
+            "the header's checksum is wrong".into(),
+        ));
     }
-    let (version, flags, header_bytes) =
-        (head.u16().map_err(whole)?, head.u16().map_err(whole)?, head.u32().map_err(whole)?);
+    let (version, flags, header_bytes) = (
+        head.u16().map_err(whole)?,
+        head.u16().map_err(whole)?,
+        head.u32().map_err(whole)?,
+    );
     if version != VERSION || flags != 0 || header_bytes != HEADER_BYTES as u32 {
-        return Err((8, format!("checkpoint version {version}: this program knows version {VERSION}; use a newer croupier")));
+        return Err((
+            8,
+            format!(
+                "checkpoint version {version}: this program knows version {VERSION}; use a newer croupier"
+            ),
+        ));
     }
     if head.array::<16>().map_err(whole)? != store_id {
         return Err((16, "the checkpoint belongs to another store".into()));
@@ -273,25 +334,61 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
     let mut parse = || -> Result<_, String> {
         let (lsn, epoch, block) = (head.u64()?, head.u64()?, head.u64()? + 1);
         let (seq, offset, prev_hash) = (head.u64()?, head.u64()?, head.array()?);
-        let end = Position { seq, offset, block, lsn, epoch, prev_hash };
-        let orders = StateSeed { orders: head.u64()?, orders_sum: u128::from_le_bytes(head.array()?) };
+        let end = Position {
+            seq,
+            offset,
+            block,
+            lsn,
+            epoch,
+            prev_hash,
+        };
+        let orders = StateSeed {
+            orders: head.u64()?,
+            orders_sum: u128::from_le_bytes(head.array()?),
+        };
         let (digest, body_bytes) = (Digest(head.array()?), head.u64()?);
         let (features, created_unix_ms, body_crc) = (head.u64()?, head.u64()?, head.u32()?);
-        Ok((end, orders, digest, body_bytes, features, created_unix_ms, body_crc))
+        Ok((
+            end,
+            orders,
+            digest,
+            body_bytes,
+            features,
+            created_unix_ms,
+            body_crc,
+        ))
     };
-    let (end, orders, digest, body_bytes, features, created_unix_ms, body_crc) = parse().map_err(whole)?;
+    let (end, orders, digest, body_bytes, features, created_unix_ms, body_crc) =
+        parse().map_err(whole)?;
     if features != 0 {
-        return Err((168, format!("features {features:#x} that this program does not know; use a newer croupier")));
+        return Err((
+            168,
+            format!("features {features:#x} that this program does not know; use a newer croupier"),
+        ));
     }
     let body = &bytes[HEADER_BYTES..];
     if body.len() as u64 != body_bytes {
-        return Err((160, format!("the body has {} bytes, the header says {body_bytes}", body.len())));
+        return Err((
+            160,
+            format!(
+                "the body has {} bytes, the header says {body_bytes}",
+                body.len()
+            ),
+        ));
     }
     if crc32c(body) != body_crc {
         return Err((HEADER_BYTES as u64, "the body's checksum is wrong".into()));
     }
-    let (snapshot, files) = decode_body(body, end.epoch).map_err(|what| (HEADER_BYTES as u64, what))?;
-    Ok(Checkpoint { end, orders, digest, snapshot, files, created_unix_ms })
+    let (snapshot, files) =
+        decode_body(body, end.epoch).map_err(|what| (HEADER_BYTES as u64, what))?;
+    Ok(Checkpoint {
+        end,
+        orders,
+        digest,
+        snapshot,
+        files,
+        created_unix_ms,
+    })
 }
 
 /// Reads and checks a checkpoint file.
@@ -308,19 +405,64 @@ mod tests {
     use super::*;
 
     fn sample() -> Checkpoint {
-        let facts = SlabFacts { slab: 3, sku: 1, batch: 2, pool: 0, cards: 70, class_bytes: 48, header_hash: [9; 32] };
+        let facts = SlabFacts {
+            slab: 3,
+            sku: 1,
+            batch: 2,
+            pool: 0,
+            cards: 70,
+            class_bytes: 48,
+            header_hash: [9; 32],
+        };
         let snapshot = Snapshot {
-            skus: vec![SkuSnapshot { sku: 1, name: "卡".into(), pools: vec!["main".into()] }],
-            batches: vec![Batch { batch: 2, sku: 1, pool: 0, cards: 70, label: "b".into(), sealed_unix_ms: 7 }],
+            skus: vec![SkuSnapshot {
+                sku: 1,
+                name: "卡".into(),
+                pools: vec!["main".into()],
+            }],
+            batches: vec![Batch {
+                batch: 2,
+                sku: 1,
+                pool: 0,
+                cards: 70,
+                label: "b".into(),
+                sealed_unix_ms: 7,
+            }],
             slabs: vec![(facts, vec![5, 1])],
             unsealed: vec![SlabFacts { slab: 4, ..facts }],
-            routes: RoutesFact { version: 2, toml: "x".into() },
+            routes: RoutesFact {
+                version: 2,
+                toml: "x".into(),
+            },
             epoch: 6,
         };
-        let files = vec![OrderFile { name: "orders-1".into(), first_lsn: 1, end_lsn: 9, rows: 3, file_bytes: 99 }];
-        let end = Position { seq: 4, offset: 4096, block: 12, lsn: 9, epoch: 6, prev_hash: [3; 32] };
-        let orders = StateSeed { orders: 3, orders_sum: 1 << 100 };
-        Checkpoint { end, orders, digest: Digest([8; 32]), snapshot, files, created_unix_ms: 5 }
+        let files = vec![OrderFile {
+            name: "orders-1".into(),
+            first_lsn: 1,
+            end_lsn: 9,
+            rows: 3,
+            file_bytes: 99,
+        }];
+        let end = Position {
+            seq: 4,
+            offset: 4096,
+            block: 12,
+            lsn: 9,
+            epoch: 6,
+            prev_hash: [3; 32],
+        };
+        let orders = StateSeed {
+            orders: 3,
+            orders_sum: 1 << 100,
+        };
+        Checkpoint {
+            end,
+            orders,
+            digest: Digest([8; 32]),
+            snapshot,
+            files,
+            created_unix_ms: 5,
+        }
     }
 
     #[test]

@@ -40,11 +40,22 @@ pub struct OrderFileWriter {
 
 impl OrderFileWriter {
     /// Begins a file in `dir`.
-    pub fn begin(disk: &SharedDisk, dir: &Path, store_id: StoreId) -> Result<OrderFileWriter, EngineError> {
+    pub fn begin(
+        disk: &SharedDisk,
+        dir: &Path,
+        store_id: StoreId,
+    ) -> Result<OrderFileWriter, EngineError> {
         let mut draft = disk.draft(dir).at("write in", dir)?;
         draft.write_all(&header(store_id)).at("write in", dir)?;
         let (chunk, dir) = (Vec::with_capacity(CHUNK_BYTES_MAX), dir.to_path_buf());
-        Ok(OrderFileWriter { draft, dir, chunk, chunk_rows: 0, rows: 0, file_bytes: HEADER_BYTES as u64 })
+        Ok(OrderFileWriter {
+            draft,
+            dir,
+            chunk,
+            chunk_rows: 0,
+            rows: 0,
+            file_bytes: HEADER_BYTES as u64,
+        })
     }
 
     /// Adds an Issued record.
@@ -52,7 +63,11 @@ impl OrderFileWriter {
         self.chunk.extend_from_slice(&lsn.to_le_bytes());
         self.chunk.extend_from_slice(record);
         self.chunk_rows += 1;
-        if self.chunk.len() >= CHUNK_BYTES { self.close_chunk() } else { Ok(()) }
+        if self.chunk.len() >= CHUNK_BYTES {
+            self.close_chunk()
+        } else {
+            Ok(())
+        }
     }
 
     fn close_chunk(&mut self) -> Result<(), EngineError> {
@@ -63,7 +78,10 @@ impl OrderFileWriter {
         head[..4].copy_from_slice(&(self.chunk.len() as u32).to_le_bytes());
         head[4..8].copy_from_slice(&crc32c(&self.chunk).to_le_bytes());
         head[8..12].copy_from_slice(&self.chunk_rows.to_le_bytes());
-        self.draft.write_all(&head).and_then(|()| self.draft.write_all(&self.chunk)).at("write in", &self.dir)?;
+        self.draft
+            .write_all(&head)
+            .and_then(|()| self.draft.write_all(&self.chunk))
+            .at("write in", &self.dir)?;
         self.file_bytes += (CHUNK_HEADER_BYTES + self.chunk.len()) as u64;
         self.rows += u64::from(self.chunk_rows);
         self.chunk.clear();
@@ -72,7 +90,11 @@ impl OrderFileWriter {
     }
 
     /// Makes it durable under its name. `None` when it has no rows: no file is made.
-    pub fn publish(mut self, first_lsn: u64, end_lsn: u64) -> Result<Option<OrderFile>, EngineError> {
+    pub fn publish(
+        mut self,
+        first_lsn: u64,
+        end_lsn: u64,
+    ) -> Result<Option<OrderFile>, EngineError> {
         self.close_chunk()?;
         if self.rows == 0 {
             return Ok(None);
@@ -80,7 +102,13 @@ impl OrderFileWriter {
         let name = format!("orders-{first_lsn:016x}-{end_lsn:016x}.run");
         let path = self.dir.join(&name);
         self.draft.publish(&path).at("write", &path)?;
-        Ok(Some(OrderFile { name, first_lsn, end_lsn, rows: self.rows, file_bytes: self.file_bytes }))
+        Ok(Some(OrderFile {
+            name,
+            first_lsn,
+            end_lsn,
+            rows: self.rows,
+            file_bytes: self.file_bytes,
+        }))
     }
 }
 
@@ -106,13 +134,27 @@ impl OrderFileReader {
         let mut head = [0; HEADER_BYTES];
         let got = file.read_at(0, &mut head).at("read", &path)?;
         if got < HEADER_BYTES || head != header(store_id) {
-            return Err(EngineError::damage(&path, 0, "not an order file of this store and version"));
+            return Err(EngineError::damage(
+                &path,
+                0,
+                "not an order file of this store and version",
+            ));
         }
         if file.bytes() != listed.file_bytes {
-            let what = format!("it has {} bytes, the checkpoint says {}", file.bytes(), listed.file_bytes);
+            let what = format!(
+                "it has {} bytes, the checkpoint says {}",
+                file.bytes(),
+                listed.file_bytes
+            );
             return Err(EngineError::damage(&path, 0, what));
         }
-        Ok(OrderFileReader { file, path, at: HEADER_BYTES as u64, rows_left: listed.rows, chunk: Vec::new() })
+        Ok(OrderFileReader {
+            file,
+            path,
+            at: HEADER_BYTES as u64,
+            rows_left: listed.rows,
+            chunk: Vec::new(),
+        })
     }
 
     /// The file, for errors.
@@ -124,7 +166,11 @@ impl OrderFileReader {
     pub fn next_chunk(&mut self) -> Result<Option<(u64, u32, &[u8])>, EngineError> {
         if self.at >= self.file.bytes() {
             if self.rows_left != 0 {
-                return Err(EngineError::damage(&self.path, self.at, "it has fewer orders than the checkpoint says"));
+                return Err(EngineError::damage(
+                    &self.path,
+                    self.at,
+                    "it has fewer orders than the checkpoint says",
+                ));
             }
             return Ok(None);
         }
@@ -133,13 +179,28 @@ impl OrderFileReader {
         let got = self.file.read_at(begin, &mut head).at("read", &self.path)?;
         let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("4 bytes"));
         let (bytes, crc, rows) = (word(0) as usize, word(4), word(8));
-        if got < CHUNK_HEADER_BYTES || bytes > CHUNK_BYTES_MAX || word(12) != 0 || u64::from(rows) > self.rows_left {
-            return Err(EngineError::damage(&self.path, begin, "no chunk of orders begins here"));
+        if got < CHUNK_HEADER_BYTES
+            || bytes > CHUNK_BYTES_MAX
+            || word(12) != 0
+            || u64::from(rows) > self.rows_left
+        {
+            return Err(EngineError::damage(
+                &self.path,
+                begin,
+                "no chunk of orders begins here",
+            ));
         }
         self.chunk.resize(bytes, 0);
-        let got = self.file.read_at(begin + CHUNK_HEADER_BYTES as u64, &mut self.chunk).at("read", &self.path)?;
+        let got = self
+            .file
+            .read_at(begin + CHUNK_HEADER_BYTES as u64, &mut self.chunk)
+            .at("read", &self.path)?;
         if got < bytes || crc32c(&self.chunk) != crc {
-            return Err(EngineError::damage(&self.path, begin, "a chunk of orders does not match its checksum"));
+            return Err(EngineError::damage(
+                &self.path,
+                begin,
+                "a chunk of orders does not match its checksum",
+            ));
         }
         self.at += (CHUNK_HEADER_BYTES + bytes) as u64;
         self.rows_left -= u64::from(rows);
@@ -156,7 +217,9 @@ impl OrderFileReader {
             let damaged = |what: String| EngineError::damage(&path, offset, what);
             let (mut at, mut seen) = (0, 0);
             while at < chunk.len() {
-                let row = chunk.get(at..at + 8).ok_or_else(|| damaged("a row is cut short".into()))?;
+                let row = chunk
+                    .get(at..at + 8)
+                    .ok_or_else(|| damaged("a row is cut short".into()))?;
                 let lsn = u64::from_le_bytes(row.try_into().expect("8 bytes"));
                 let (_, bytes) = crate::state::record::decode(&chunk[at + 8..]).map_err(damaged)?;
                 visit(lsn, &chunk[at + 8..at + 8 + bytes]).map_err(damaged)?;
@@ -194,13 +257,14 @@ pub fn join_small(
     for part in &parts {
         let mut reader = OrderFileReader::open(disk, dir, store_id, part)?;
         let mut failed = None;
-        reader.for_each(|lsn, record| {
-            writer.put(lsn, record).map_err(|error| {
-                failed = Some(error);
-                "not written".into()
+        reader
+            .for_each(|lsn, record| {
+                writer.put(lsn, record).map_err(|error| {
+                    failed = Some(error);
+                    "not written".into()
+                })
             })
-        })
-        .map_err(|error| failed.take().unwrap_or(error))?;
+            .map_err(|error| failed.take().unwrap_or(error))?;
     }
     let (first, end) = (parts[0].first_lsn, parts[parts.len() - 1].end_lsn);
     files.extend(writer.publish(first, end)?);

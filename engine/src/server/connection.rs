@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use bytes::{Buf as _, BytesMut};
 use croupier_protocol::{
-    FaultBody, FaultCode, FrameHeader, FrameWriter, Hello, HelloReply, Kind, OrderItemHead, PROTOCOL_VERSION, Refusal,
-    RefusedBody, issue_items, lookup_items, peek,
+    FaultBody, FaultCode, FrameHeader, FrameWriter, Hello, HelloReply, Kind, OrderItemHead,
+    PROTOCOL_VERSION, Refusal, RefusedBody, issue_items, lookup_items, peek,
 };
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -78,11 +78,17 @@ impl Table {
 
     pub fn get(&self, slot: u32, use_of_slot: u32) -> Option<Rc<Connection>> {
         let (current, connection) = self.slots.get(slot as usize)?;
-        if *current == use_of_slot { connection.clone() } else { None }
+        if *current == use_of_slot {
+            connection.clone()
+        } else {
+            None
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Rc<Connection>> {
-        self.slots.iter().filter_map(|(_, connection)| connection.as_ref())
+        self.slots
+            .iter()
+            .filter_map(|(_, connection)| connection.as_ref())
     }
 }
 
@@ -96,7 +102,12 @@ struct Request {
 
 impl Default for Request {
     fn default() -> Request {
-        Request { kind: Kind::IssueReply, request_id: 0, outcomes: Vec::new(), missing: 0 }
+        Request {
+            kind: Kind::IssueReply,
+            request_id: 0,
+            outcomes: Vec::new(),
+            missing: 0,
+        }
     }
 }
 
@@ -164,7 +175,11 @@ impl Connection {
         }
         let mut out = self.out.borrow_mut();
         let mut frame = FrameWriter::begin(&mut out, Kind::Fault, request_id);
-        FaultBody { fault, text: text.into() }.encode_into(frame.body());
+        FaultBody {
+            fault,
+            text: text.into(),
+        }
+        .encode_into(frame.body());
         frame.finish();
         drop(out);
         self.flush();
@@ -221,7 +236,13 @@ impl Connection {
         let mut dealer = core.dealer.borrow_mut();
         let catalog = dealer.catalog();
         if outcome.ticket.request_slot == SINGLE {
-            translate::put_single(&mut self.out.borrow_mut(), state, catalog, outcome, frame_bytes_max);
+            translate::put_single(
+                &mut self.out.borrow_mut(),
+                state,
+                catalog,
+                outcome,
+                frame_bytes_max,
+            );
             self.landed(1);
             return;
         }
@@ -232,7 +253,14 @@ impl Connection {
         request.missing -= 1;
         if request.missing == 0 {
             let head = (request.kind, request.request_id);
-            translate::put_many(&mut self.out.borrow_mut(), state, catalog, head, &request.outcomes, frame_bytes_max);
+            translate::put_many(
+                &mut self.out.borrow_mut(),
+                state,
+                catalog,
+                head,
+                &request.outcomes,
+                frame_bytes_max,
+            );
             self.landed(request.outcomes.len() as u32);
             request.outcomes.clear();
             requests.free.push(slot);
@@ -248,7 +276,13 @@ impl Connection {
     }
 
     /// Writes one frame.
-    pub fn put_frame(&self, kind: Kind, request_id: u64, flags: u16, body: impl FnOnce(&mut BytesMut)) {
+    pub fn put_frame(
+        &self,
+        kind: Kind,
+        request_id: u64,
+        flags: u16,
+        body: impl FnOnce(&mut BytesMut),
+    ) {
         let mut out = self.out.borrow_mut();
         let mut frame = FrameWriter::begin(&mut out, kind, request_id);
         body(frame.body());
@@ -258,8 +292,16 @@ impl Connection {
 
     /// Refuses a request as a whole.
     pub fn refuse(&self, request_id: u64, refusal: Refusal, text: &str) {
-        let retry_after_ms = if refusal.retryable() { RETRY_AFTER_MS } else { 0 };
-        let body = RefusedBody { refusal, retry_after_ms, text: text.into() };
+        let retry_after_ms = if refusal.retryable() {
+            RETRY_AFTER_MS
+        } else {
+            0
+        };
+        let body = RefusedBody {
+            refusal,
+            retry_after_ms,
+            text: text.into(),
+        };
         self.put_frame(Kind::Refused, request_id, 0, |out| body.encode_into(out));
     }
 
@@ -300,19 +342,29 @@ impl Connection {
 
     fn take(self: &Rc<Self>, core: &Core, header: &FrameHeader, body: &[u8]) {
         if header.flags != 0 {
-            return self.fault(header.request_id, FaultCode::UnsupportedFlag, "a request has flags this version does not know");
+            return self.fault(
+                header.request_id,
+                FaultCode::UnsupportedFlag,
+                "a request has flags this version does not know",
+            );
         }
         if header.kind == Kind::Hello {
             return self.hello(core, header, body);
         }
         if !self.greeted.get() {
-            return self.fault(header.request_id, FaultCode::HelloExpected, "the first frame must be Hello");
+            return self.fault(
+                header.request_id,
+                FaultCode::HelloExpected,
+                "the first frame must be Hello",
+            );
         }
         match header.kind {
             Kind::Issue => self.issue(core, header, body),
             Kind::LookUp => self.look_up(core, header, body),
             Kind::Ping => {
-                self.put_frame(Kind::PingReply, header.request_id, 0, |out| out.extend_from_slice(body));
+                self.put_frame(Kind::PingReply, header.request_id, 0, |out| {
+                    out.extend_from_slice(body)
+                });
                 core.mark_dirty(self);
                 core.shared.notify.notify_one();
             }
@@ -330,17 +382,27 @@ impl Connection {
                 count: header.count,
                 body: body.to_vec(),
             }),
-            reply => self.fault(header.request_id, FaultCode::UnknownKind, &format!("{reply:?} is no request")),
+            reply => self.fault(
+                header.request_id,
+                FaultCode::UnknownKind,
+                &format!("{reply:?} is no request"),
+            ),
         }
     }
 
     fn hello(&self, core: &Core, header: &FrameHeader, body: &[u8]) {
         if self.greeted.get() {
-            return self.fault(header.request_id, FaultCode::HelloTwice, "Hello was said before");
+            return self.fault(
+                header.request_id,
+                FaultCode::HelloTwice,
+                "Hello was said before",
+            );
         }
         let hello = match Hello::decode(body) {
             Ok(hello) => hello,
-            Err(error) => return self.fault(header.request_id, FaultCode::Malformed, &error.to_string()),
+            Err(error) => {
+                return self.fault(header.request_id, FaultCode::Malformed, &error.to_string());
+            }
         };
         let Some(version) = hello.common_version() else {
             let text = format!("this server speaks version {PROTOCOL_VERSION}");
@@ -357,7 +419,9 @@ impl Connection {
             orders_in_flight_max: config.orders_in_flight_max,
             quantity_max: config.quantity_max,
         };
-        self.put_frame(Kind::HelloReply, header.request_id, 0, |out| reply.encode_into(out));
+        self.put_frame(Kind::HelloReply, header.request_id, 0, |out| {
+            reply.encode_into(out)
+        });
         self.flush();
     }
 
@@ -371,22 +435,41 @@ impl Connection {
         let request = &mut requests.slots[slot as usize];
         (request.kind, request.request_id, request.missing) = (kind, request_id, orders.into());
         // Each is overwritten by its answer before any is told.
-        let verdict = Verdict::Refused { refusal: Refusal::StoreFailed, retry_after_ms: 0 };
-        let unknown = Outcome { ticket: self.ticket(0, 0, slot, 0), id: 0, sku: 0, verdict };
+        let verdict = Verdict::Refused {
+            refusal: Refusal::StoreFailed,
+            retry_after_ms: 0,
+        };
+        let unknown = Outcome {
+            ticket: self.ticket(0, 0, slot, 0),
+            id: 0,
+            sku: 0,
+            verdict,
+        };
         request.outcomes.resize(orders.into(), unknown);
         slot
     }
 
     fn ticket(&self, core: u16, index: u16, request_slot: u32, request_id: u64) -> Ticket {
-        Ticket { core, index, connection: self.slot, use_of_slot: self.use_of_slot, request_slot, request_id }
+        Ticket {
+            core,
+            index,
+            connection: self.slot,
+            use_of_slot: self.use_of_slot,
+            request_slot,
+            request_id,
+        }
     }
 
     fn issue(self: &Rc<Self>, core: &Core, header: &FrameHeader, body: &[u8]) {
         let items = match issue_items(body, header.count) {
             Ok(items) => items,
-            Err(error) => return self.fault(header.request_id, FaultCode::Malformed, &error.to_string()),
+            Err(error) => {
+                return self.fault(header.request_id, FaultCode::Malformed, &error.to_string());
+            }
         };
-        let Some(request_slot) = self.open_request(core, Kind::IssueReply, header) else { return };
+        let Some(request_slot) = self.open_request(core, Kind::IssueReply, header) else {
+            return;
+        };
         let mut now = None;
         for (index, item) in items.enumerate() {
             let ticket = self.ticket(core.index, index as u16, request_slot, header.request_id);
@@ -397,12 +480,31 @@ impl Connection {
                 after => *now.get_or_insert_with(unix_ms) + u64::from(after),
             };
             let taken = check_item(&item).and_then(|priority| {
-                let order = Order { id, sku, quantity: item.quantity, priority, deadline_unix_ms, ticket };
+                let order = Order {
+                    id,
+                    sku,
+                    quantity: item.quantity,
+                    priority,
+                    deadline_unix_ms,
+                    ticket,
+                };
                 self.enqueue(core, order)
             });
             if let Err(refusal) = taken {
-                let retry_after_ms = if refusal.retryable() { RETRY_AFTER_MS } else { 0 };
-                core.answer(&Outcome { ticket, id, sku, verdict: Verdict::Refused { refusal, retry_after_ms } });
+                let retry_after_ms = if refusal.retryable() {
+                    RETRY_AFTER_MS
+                } else {
+                    0
+                };
+                core.answer(&Outcome {
+                    ticket,
+                    id,
+                    sku,
+                    verdict: Verdict::Refused {
+                        refusal,
+                        retry_after_ms,
+                    },
+                });
             }
         }
         core.shared.notify.notify_one();
@@ -410,20 +512,32 @@ impl Connection {
 
     fn enqueue(&self, core: &Core, order: Order) -> Result<(), Refusal> {
         let lane = core.dealer.borrow_mut().lane_of(&order)?;
-        core.shared.lanes.push(lane, order).map_err(|_| Refusal::Busy)
+        core.shared
+            .lanes
+            .push(lane, order)
+            .map_err(|_| Refusal::Busy)
     }
 
     /// Counts a request as in flight; `None` when it has been answered already.
     fn open_request(self: &Rc<Self>, core: &Core, kind: Kind, header: &FrameHeader) -> Option<u32> {
         if u32::from(header.count) > orders_per_frame_max(core) {
             let most = orders_per_frame_max(core);
-            self.refuse(header.request_id, Refusal::TooManyOrders, &format!("at most {most} orders a frame"));
+            self.refuse(
+                header.request_id,
+                Refusal::TooManyOrders,
+                &format!("at most {most} orders a frame"),
+            );
         } else if header.count == 0 {
             self.put_frame(kind, header.request_id, 0, |_| ());
         } else {
-            self.in_flight.set(self.in_flight.get() + u32::from(header.count));
+            self.in_flight
+                .set(self.in_flight.get() + u32::from(header.count));
             let single = header.count == 1 && kind == Kind::IssueReply;
-            return Some(if single { SINGLE } else { self.gather(kind, header.request_id, header.count) });
+            return Some(if single {
+                SINGLE
+            } else {
+                self.gather(kind, header.request_id, header.count)
+            });
         }
         core.mark_dirty(self);
         core.shared.notify.notify_one();
@@ -433,18 +547,33 @@ impl Connection {
     fn look_up(self: &Rc<Self>, core: &Core, header: &FrameHeader, body: &[u8]) {
         let ids = match lookup_items(body, header.count) {
             Ok(ids) => ids,
-            Err(error) => return self.fault(header.request_id, FaultCode::Malformed, &error.to_string()),
+            Err(error) => {
+                return self.fault(header.request_id, FaultCode::Malformed, &error.to_string());
+            }
         };
-        let Some(request_slot) = self.open_request(core, Kind::LookUpReply, header) else { return };
+        let Some(request_slot) = self.open_request(core, Kind::LookUpReply, header) else {
+            return;
+        };
         let index = &core.engine.state.index;
         for (nth, id) in ids.enumerate() {
             let id = id.as_u128();
             let ticket = self.ticket(core.index, nth as u16, request_slot, header.request_id);
             let verdict = match index.get(index.hash(id)) {
-                Some(settled) => Verdict::Issued { settled, repeat: false },
-                None => Verdict::Refused { refusal: Refusal::OrderNotFound, retry_after_ms: 0 },
+                Some(settled) => Verdict::Issued {
+                    settled,
+                    repeat: false,
+                },
+                None => Verdict::Refused {
+                    refusal: Refusal::OrderNotFound,
+                    retry_after_ms: 0,
+                },
             };
-            core.answer_when_durable(Outcome { ticket, id, sku: 0, verdict });
+            core.answer_when_durable(Outcome {
+                ticket,
+                id,
+                sku: 0,
+                verdict,
+            });
         }
         core.shared.notify.notify_one();
     }
@@ -454,7 +583,9 @@ fn orders_per_frame_max(core: &Core) -> u32 {
     let config = &core.engine.config;
     let by_request = (config.frame_bytes_max as usize - croupier_protocol::FRAME_HEADER_BYTES) / 32;
     // An answer that is refused takes more than its request; several frames may carry it.
-    (by_request as u32).min(config.orders_in_flight_max).min(u16::MAX.into())
+    (by_request as u32)
+        .min(config.orders_in_flight_max)
+        .min(u16::MAX.into())
 }
 
 const _: () = assert!(OrderItemHead::BYTES == 48);
@@ -478,7 +609,9 @@ async fn converse(
     while !connection.dead.get() {
         connection.tick.set(core.ticks.get());
         loop {
-            let Some(job) = connection.jobs.borrow_mut().pop_front() else { break };
+            let Some(job) = connection.jobs.borrow_mut().pop_front() else {
+                break;
+            };
             control::run(core, connection, imports, job).await;
             connection.flush();
             // There is room for another cold request now; the next parse finds out whether that is enough.
@@ -495,8 +628,9 @@ async fn converse(
                 continue;
             }
         }
-        let may_read =
-            !connection.full.get() && !connection.closing.get() && connection.out.borrow().len() < OUT_BYTES_HIGH;
+        let may_read = !connection.full.get()
+            && !connection.closing.get()
+            && connection.out.borrow().len() < OUT_BYTES_HIGH;
         tokio::select! {
             biased;
             () = connection.wake.notified() => {}
@@ -570,5 +704,7 @@ fn consume(connection: &Connection, core: &Core, partial: &mut BytesMut, used: u
 /// Keeps the time since when a frame is unfinished, for the time-out.
 fn note_partial(connection: &Connection, core: &Core, whole: bool) {
     let waits_for_us = connection.full.get();
-    connection.partial_since.set((!whole && !waits_for_us).then(|| core.ticks.get()));
+    connection
+        .partial_since
+        .set((!whole && !waits_for_us).then(|| core.ticks.get()));
 }

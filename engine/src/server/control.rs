@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use croupier_protocol::{
-    ControlBody, FLAG_MORE, FaultCode, ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply, ImportRowsReply, Kind,
-    RejectedLine, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply, SkuCreate, SkuCreateReply, SkuListReply,
-    SkuRow, Stock, StockReply, decode_control, encode_control, import_rows,
+    ControlBody, FLAG_MORE, FaultCode, ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply,
+    ImportRowsReply, Kind, Refusal, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
+    SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply, decode_control,
+    encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
@@ -56,7 +57,10 @@ async fn cold<T: Send + 'static>(
 ) -> Result<T, Refused> {
     match core.cold.spawn_blocking(work).await {
         Ok(done) => done,
-        Err(error) => Err(Refused::because(Refusal::StoreFailed, format!("a cold thread broke down: {error}"))),
+        Err(error) => Err(Refused::because(
+            Refusal::StoreFailed,
+            format!("a cold thread broke down: {error}"),
+        )),
     }
 }
 
@@ -78,7 +82,11 @@ fn page<T: ControlBody>(value: &T) -> bytes::BytesMut {
 }
 
 /// At least one page, also of nothing.
-fn pages<T, B: ControlBody>(rows: Vec<T>, per_page: usize, body: impl Fn(Vec<T>) -> B) -> Vec<bytes::BytesMut> {
+fn pages<T, B: ControlBody>(
+    rows: Vec<T>,
+    per_page: usize,
+    body: impl Fn(Vec<T>) -> B,
+) -> Vec<bytes::BytesMut> {
     let mut rows = rows.into_iter().peekable();
     let mut pages = Vec::new();
     loop {
@@ -100,29 +108,57 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
             let asked: SkuCreate = decode(job)?;
             refuse_when_draining(engine)?;
             let (sku, lsn) = engine.sku_create(&asked.name)?;
-            (Kind::SkuCreateReply, vec![page(&SkuCreateReply { sku, lsn })])
+            (
+                Kind::SkuCreateReply,
+                vec![page(&SkuCreateReply { sku, lsn })],
+            )
         }
         Kind::SkuList => {
-            let rows = engine.sku_list().into_iter().map(|(sku, name)| SkuRow { sku, name }).collect();
-            (Kind::SkuListReply, pages(rows, LISTED_PER_FRAME, |skus| SkuListReply { skus }))
+            let rows = engine
+                .sku_list()
+                .into_iter()
+                .map(|(sku, name)| SkuRow { sku, name })
+                .collect();
+            (
+                Kind::SkuListReply,
+                pages(rows, LISTED_PER_FRAME, |skus| SkuListReply { skus }),
+            )
         }
         Kind::Stock => {
             let asked: Stock = decode(job)?;
             let rows = engine.stock(asked.name.as_deref())?;
-            (Kind::StockReply, pages(rows, LISTED_PER_FRAME, |rows| StockReply { rows }))
+            (
+                Kind::StockReply,
+                pages(rows, LISTED_PER_FRAME, |rows| StockReply { rows }),
+            )
         }
         Kind::RoutesLoad => {
             let asked: RoutesLoad = decode(job)?;
             refuse_when_draining(engine)?;
             let (version, lsn, warnings) = engine.routes_load(&asked.toml)?;
-            (Kind::RoutesLoadReply, vec![page(&RoutesLoadReply { version, lsn, warnings })])
+            (
+                Kind::RoutesLoadReply,
+                vec![page(&RoutesLoadReply {
+                    version,
+                    lsn,
+                    warnings,
+                })],
+            )
         }
         Kind::RoutesShow => {
             let table = engine.routes.load();
-            let reply = RoutesShowReply { version: table.version(), toml: table.text().into() };
+            let reply = RoutesShowReply {
+                version: table.version(),
+                toml: table.text().into(),
+            };
             (Kind::RoutesShowReply, vec![page(&reply)])
         }
-        other => return Err(Refused::because(Refusal::Malformed, format!("{other:?} is no request"))),
+        other => {
+            return Err(Refused::because(
+                Refusal::Malformed,
+                format!("{other:?} is no request"),
+            ));
+        }
     })
 }
 
@@ -146,9 +182,14 @@ async fn begin(
     let engine: Arc<Engine> = core.engine.clone();
     connection.importing.set(true);
     let intake = cold(core, move || Intake::begin(&engine, &asked).map(Box::new)).await?;
-    let reply = ImportBeginReply { import: intake.id, sku: intake.sku };
+    let reply = ImportBeginReply {
+        import: intake.id,
+        sku: intake.sku,
+    };
     imports.open = Some(intake);
-    connection.put_frame(Kind::ImportBeginReply, job.request_id, 0, |out| encode_control(&reply, out));
+    connection.put_frame(Kind::ImportBeginReply, job.request_id, 0, |out| {
+        encode_control(&reply, out)
+    });
     Ok(())
 }
 
@@ -164,7 +205,12 @@ fn take(imports: &mut Imports, import: u64) -> Result<Box<Intake>, Refused> {
 }
 
 /// A failed row ends the import: it is dropped and leaves nothing behind.
-async fn rows(core: &Core, connection: &Connection, imports: &mut Imports, job: Job) -> Result<(), Refused> {
+async fn rows(
+    core: &Core,
+    connection: &Connection,
+    imports: &mut Imports,
+    job: Job,
+) -> Result<(), Refused> {
     let request_id = job.request_id;
     let (import, _) = match import_rows(&job.body, job.count) {
         Ok(read) => read,
@@ -182,13 +228,23 @@ async fn rows(core: &Core, connection: &Connection, imports: &mut Imports, job: 
         Ok(intake)
     })
     .await?;
-    let reply = ImportRowsReply { import, rows_received: intake.rows };
+    let reply = ImportRowsReply {
+        import,
+        rows_received: intake.rows,
+    };
     imports.open = Some(intake);
-    connection.put_frame(Kind::ImportRowsReply, request_id, 0, |out| reply.encode_into(out));
+    connection.put_frame(Kind::ImportRowsReply, request_id, 0, |out| {
+        reply.encode_into(out)
+    });
     Ok(())
 }
 
-async fn end(core: &Core, connection: &Connection, imports: &mut Imports, job: &Job) -> Result<(), Refused> {
+async fn end(
+    core: &Core,
+    connection: &Connection,
+    imports: &mut Imports,
+    job: &Job,
+) -> Result<(), Refused> {
     let asked = match ImportEnd::decode(&job.body) {
         Ok(asked) => asked,
         Err(error) => {
@@ -200,7 +256,12 @@ async fn end(core: &Core, connection: &Connection, imports: &mut Imports, job: &
     let engine = core.engine.clone();
     let mut report = cold(core, move || intake.finish(&engine)).await?;
     let rejections: Vec<RejectedLine> = std::mem::take(&mut report.rejections);
-    let bodies = pages(rejections, REJECTIONS_PER_FRAME, |rejections| ImportEndReply { rejections, ..report.clone() });
+    let bodies = pages(rejections, REJECTIONS_PER_FRAME, |rejections| {
+        ImportEndReply {
+            rejections,
+            ..report.clone()
+        }
+    });
     write_pages(connection, job.request_id, (Kind::ImportEndReply, bodies));
     Ok(())
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use croupier_protocol::{FaultCode, FRAME_TIMEOUT_MS, HELLO_TIMEOUT_MS, Refusal};
 use crossbeam_queue::{ArrayQueue, SegQueue};
+use croupier_protocol::{FRAME_TIMEOUT_MS, FaultCode, HELLO_TIMEOUT_MS, Refusal};
 use tokio::sync::Notify;
 
 use super::connection::{self, Connection, Table};
@@ -83,7 +83,11 @@ impl CoreShared {
 /// Takes the port once per core.
 pub fn listen(addr: SocketAddr, cores: u32) -> Result<(Vec<TcpListener>, SocketAddr), EngineError> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let fault = |source| EngineError::Listen { addr, flag: "--listen", source };
+    let fault = |source| EngineError::Listen {
+        addr,
+        flag: "--listen",
+        source,
+    };
     let bind = |addr: SocketAddr, shared: bool| -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -94,7 +98,11 @@ pub fn listen(addr: SocketAddr, cores: u32) -> Result<(Vec<TcpListener>, SocketA
     // Unshared first: a port that somebody else shares with us would otherwise go unnoticed.
     let probe = bind(addr, false).map_err(fault)?;
     probe.listen(1).map_err(fault)?;
-    let local = probe.local_addr().map_err(fault)?.as_socket().expect("an internet address");
+    let local = probe
+        .local_addr()
+        .map_err(fault)?
+        .as_socket()
+        .expect("an internet address");
     drop(probe);
     let listeners = (0..cores)
         .map(|_| {
@@ -137,7 +145,9 @@ impl Body {
                 tracing::warn!(cpu, %error, "cannot pin a core's thread");
             }
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(Default::default());
         let runtime = match runtime {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "a core has no runtime"),
@@ -184,7 +194,11 @@ impl Core {
             shared: body.cores[usize::from(body.index)].clone(),
             cores: body.cores.clone(),
             cold: body.cold.clone(),
-            dealer: RefCell::new(Dealer::new(body.engine.state.clone(), &body.engine.routes, limits)),
+            dealer: RefCell::new(Dealer::new(
+                body.engine.state.clone(),
+                &body.engine.routes,
+                limits,
+            )),
             table: RefCell::default(),
             dirty: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
@@ -201,7 +215,10 @@ impl Core {
 
     /// Hands a verdict to its connection, if that is still there.
     pub fn answer(&self, outcome: &Outcome) {
-        let connection = self.table.borrow().get(outcome.ticket.connection, outcome.ticket.use_of_slot);
+        let connection = self
+            .table
+            .borrow()
+            .get(outcome.ticket.connection, outcome.ticket.use_of_slot);
         if let Some(connection) = connection {
             connection.answer(self, outcome);
             self.mark_dirty(&connection);
@@ -255,9 +272,15 @@ impl Core {
     /// progress of the log will do: it makes room.
     async fn await_durable(&self, round: &Round) {
         let log = &self.engine.log;
-        let wanted = round.waiting.front().map_or_else(|| log.durable(), Outcome::lsn);
+        let wanted = round
+            .waiting
+            .front()
+            .map_or_else(|| log.durable(), Outcome::lsn);
         self.shared.subscriber.want(wanted);
-        if log.durable() <= wanted && log.failure().is_none() && (!round.waiting.is_empty() || !log.has_room()) {
+        if log.durable() <= wanted
+            && log.failure().is_none()
+            && (!round.waiting.is_empty() || !log.has_room())
+        {
             self.shared.notify.notified().await;
         }
     }
@@ -277,8 +300,14 @@ impl Core {
             if outcome.lsn() < durable {
                 self.answer(outcome);
             } else if failed {
-                let verdict = Verdict::Refused { refusal: Refusal::StoreFailed, retry_after_ms: 0 };
-                self.answer(&Outcome { verdict, ..*outcome });
+                let verdict = Verdict::Refused {
+                    refusal: Refusal::StoreFailed,
+                    retry_after_ms: 0,
+                };
+                self.answer(&Outcome {
+                    verdict,
+                    ..*outcome
+                });
             } else {
                 break;
             }
@@ -336,11 +365,18 @@ impl Core {
     fn wake_others(&self, round: &mut Round) {
         let away = std::mem::take(&mut round.away);
         if away != 0 {
-            let homes = self.cores.iter().enumerate().filter(|(index, _)| away & (1 << (index % 64)) != 0);
+            let homes = self
+                .cores
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| away & (1 << (index % 64)) != 0);
             homes.for_each(|(_, home)| home.notify.notify_one());
         }
         if self.cores.len() > 1 && self.shared.lanes.depth() > TAKE_ABOVE_ORDERS {
-            let idle = self.cores.iter().find(|core| core.idle.swap(false, Ordering::SeqCst));
+            let idle = self
+                .cores
+                .iter()
+                .find(|core| core.idle.swap(false, Ordering::SeqCst));
             if let Some(core) = idle {
                 core.notify.notify_one();
             }
@@ -377,7 +413,11 @@ impl Round {
     fn pick(&mut self, lanes: &Lanes) {
         self.orders.append(&mut self.deferred);
         self.orders.extend(self.held_back.take());
-        let mut units: usize = self.orders.iter().map(|(_, order)| units_at_most(order)).sum();
+        let mut units: usize = self
+            .orders
+            .iter()
+            .map(|(_, order)| units_at_most(order))
+            .sum();
         let most = TURN_ORDERS_MAX.saturating_sub(self.orders.len());
         let (orders, held_back) = (&mut self.orders, &mut self.held_back);
         lanes.pick(most, |lane, order| {
@@ -426,11 +466,17 @@ async fn accept(core: Rc<Core>, listener: TcpListener) {
 
 /// Gives the connection to the core with the fewest, unless that is this one.
 fn hand_over(core: &Core, stream: tokio::net::TcpStream) -> Option<tokio::net::TcpStream> {
-    let least = core.cores.iter().min_by_key(|other| other.connections()).expect("at least this core");
+    let least = core
+        .cores
+        .iter()
+        .min_by_key(|other| other.connections())
+        .expect("at least this core");
     if Arc::ptr_eq(least, &core.shared) || least.connections() + 1 > core.shared.connections() {
         return Some(stream);
     }
-    let Ok(stream) = stream.into_std() else { return None };
+    let Ok(stream) = stream.into_std() else {
+        return None;
+    };
     // Counted at once, so that a burst does not go all to one core.
     least.connections.fetch_add(1, Ordering::Relaxed);
     match least.handed.push(stream) {
@@ -457,7 +503,11 @@ fn open(core: &Rc<Core>, stream: tokio::net::TcpStream) {
     let core = core.clone();
     tokio::task::spawn_local(async move {
         if too_many {
-            connection.fault(0, FaultCode::TooManyConnections, "this server has as many connections as it may");
+            connection.fault(
+                0,
+                FaultCode::TooManyConnections,
+                "this server has as many connections as it may",
+            );
         }
         connection::serve(&core, &connection, read).await;
         core.table.borrow_mut().close(&connection);
@@ -474,13 +524,25 @@ async fn tick(core: Rc<Core>) {
         core.ticks.set(now);
         let connections: Vec<_> = core.table.borrow().iter().cloned().collect();
         for connection in connections {
-            let hello = !connection.greeted.get() && now - connection.opened_tick > HELLO_TIMEOUT_MS / 1000;
-            let partial = connection.partial_since.get().is_some_and(|since| now - since > FRAME_TIMEOUT_MS / 1000);
+            let hello =
+                !connection.greeted.get() && now - connection.opened_tick > HELLO_TIMEOUT_MS / 1000;
+            let partial = connection
+                .partial_since
+                .get()
+                .is_some_and(|since| now - since > FRAME_TIMEOUT_MS / 1000);
             if hello {
                 connection.fault(0, FaultCode::TimedOut, "no Hello within 10 s");
             } else if partial {
-                connection.fault(0, FaultCode::TimedOut, "a frame was begun and not finished within 30 s");
-            } else if connection.stalled_since.get().is_some_and(|since| now - since > WRITE_STALL_TICKS) {
+                connection.fault(
+                    0,
+                    FaultCode::TimedOut,
+                    "a frame was begun and not finished within 30 s",
+                );
+            } else if connection
+                .stalled_since
+                .get()
+                .is_some_and(|since| now - since > WRITE_STALL_TICKS)
+            {
                 connection.abort();
             }
         }

@@ -18,7 +18,11 @@ const REQUEST_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Takes the port.
 pub fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), EngineError> {
-    let fault = |source| EngineError::Listen { addr, flag: "--ops", source };
+    let fault = |source| EngineError::Listen {
+        addr,
+        flag: "--ops",
+        source,
+    };
     let listener = TcpListener::bind(addr).map_err(fault)?;
     listener.set_nonblocking(true).map_err(fault)?;
     let local = listener.local_addr().map_err(fault)?;
@@ -33,8 +37,12 @@ pub async fn serve(listener: TcpListener, engine: Arc<Engine>, cores: Arc<[Arc<C
     };
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((mut stream, _)) = listener.accept().await else { continue };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((mut stream, _)) = listener.accept().await else {
+            continue;
+        };
         let (engine, cores) = (engine.clone(), cores.clone());
         tokio::spawn(async move {
             let _place = place;
@@ -43,7 +51,11 @@ pub async fn serve(listener: TcpListener, engine: Arc<Engine>, cores: Arc<[Arc<C
     }
 }
 
-async fn answer(stream: &mut tokio::net::TcpStream, engine: &Engine, cores: &[Arc<CoreShared>]) -> std::io::Result<()> {
+async fn answer(
+    stream: &mut tokio::net::TcpStream,
+    engine: &Engine,
+    cores: &[Arc<CoreShared>],
+) -> std::io::Result<()> {
     let mut request = Vec::new();
     while !request.windows(4).any(|four| four == b"\r\n\r\n") && request.len() < REQUEST_BYTES_MAX {
         if stream.read_buf(&mut request).await? == 0 {
@@ -58,7 +70,10 @@ async fn answer(stream: &mut tokio::net::TcpStream, engine: &Engine, cores: &[Ar
             Some(refusal) => ("503 Service Unavailable", format!("{refusal}\n")),
         },
         "/metrics" => ("200 OK", metrics(engine, cores)),
-        _ => ("404 Not Found", "try /healthz, /readyz or /metrics\n".to_owned()),
+        _ => (
+            "404 Not Found",
+            "try /healthz, /readyz or /metrics\n".to_owned(),
+        ),
     };
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: text/plain; version=0.0.4\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
@@ -74,24 +89,49 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, rows: &[(String, u64)]| {
-        let _ = writeln!(text, "# HELP croupier_{name} {help}\n# TYPE croupier_{name} gauge");
+        let _ = writeln!(
+            text,
+            "# HELP croupier_{name} {help}\n# TYPE croupier_{name} gauge"
+        );
         for (labels, value) in rows {
             let _ = writeln!(text, "croupier_{name}{labels} {value}");
         }
     };
     let info = engine.info();
-    gauge("orders", "Orders dealt since the store was made.", &[(String::new(), info.orders)]);
-    gauge("durable_lsn", "Everything up to this record is on stable storage.", &[(String::new(), info.durable_lsn)]);
-    gauge("log_end_lsn", "The record that comes next.", &[(String::new(), engine.log.end())]);
-    gauge("route_table_version", "The route table in force.", &[(String::new(), info.routes.into())]);
-    gauge("refusing", "1 while new orders are refused.", &[(String::new(), engine.cannot_record().is_some().into())]);
+    gauge(
+        "orders",
+        "Orders dealt since the store was made.",
+        &[(String::new(), info.orders)],
+    );
+    gauge(
+        "durable_lsn",
+        "Everything up to this record is on stable storage.",
+        &[(String::new(), info.durable_lsn)],
+    );
+    gauge(
+        "log_end_lsn",
+        "The record that comes next.",
+        &[(String::new(), engine.log.end())],
+    );
+    gauge(
+        "route_table_version",
+        "The route table in force.",
+        &[(String::new(), info.routes.into())],
+    );
+    gauge(
+        "refusing",
+        "1 while new orders are refused.",
+        &[(String::new(), engine.cannot_record().is_some().into())],
+    );
     let lanes = ["vip", "standard", "bulk", "background"];
     let depths: Vec<_> = cores
         .iter()
         .enumerate()
         .flat_map(|(core, shared)| {
             let depths = shared.lanes.depths();
-            lanes.iter().zip(depths).map(move |(lane, depth)| (format!("{{core=\"{core}\",lane=\"{lane}\"}}"), depth as u64))
+            lanes.iter().zip(depths).map(move |(lane, depth)| {
+                (format!("{{core=\"{core}\",lane=\"{lane}\"}}"), depth as u64)
+            })
         })
         .collect();
     gauge("lane_orders", "Orders waiting in a lane.", &depths);
@@ -103,9 +143,15 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
     gauge("connections", "Open connections.", &connections);
     if let Ok(rows) = engine.stock(None) {
         let label = |name: &str| name.replace('\\', "\\\\").replace('"', "\\\"");
-        let free: Vec<_> = rows.iter().map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.free)).collect();
+        let free: Vec<_> = rows
+            .iter()
+            .map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.free))
+            .collect();
         gauge("stock_free", "Free cards.", &free);
-        let issued: Vec<_> = rows.iter().map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.issued)).collect();
+        let issued: Vec<_> = rows
+            .iter()
+            .map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.issued))
+            .collect();
         gauge("stock_issued", "Cards issued.", &issued);
     }
     text

@@ -2,7 +2,8 @@
 
 use bytes::BytesMut;
 use croupier_protocol::{
-    CardRef, FLAG_MORE, FrameWriter, IssuedWriter, Kind, Lsn, OrderId, OrderItemHead, Refusal, SkuId, put_refused,
+    CardRef, FLAG_MORE, FrameWriter, IssuedWriter, Kind, Lsn, OrderId, OrderItemHead, Refusal,
+    SkuId, put_refused,
 };
 use zeroize::Zeroize as _;
 
@@ -19,7 +20,9 @@ fn item_bytes_at_most(state: &State, catalog: &Catalog, outcome: &Outcome) -> us
         Verdict::Refused { .. } => OrderItemHead::BYTES,
         Verdict::Issued { settled, .. } => {
             let cards = state.index.cards(settled).map(|(slab, _)| {
-                let class = catalog.slab(slab).map_or(0, |slab| slab.facts.class_bytes as usize);
+                let class = catalog
+                    .slab(slab)
+                    .map_or(0, |slab| slab.facts.class_bytes as usize);
                 // The sealed slot with its tag is opened in place.
                 CARD_HEAD_BYTES + class + 32
             });
@@ -40,8 +43,17 @@ pub fn make_room(out: &mut BytesMut, more: usize) {
 }
 
 /// Answers a request with one order.
-pub fn put_single(out: &mut BytesMut, state: &State, catalog: &Catalog, outcome: &Outcome, frame_bytes_max: usize) {
-    make_room(out, croupier_protocol::FRAME_HEADER_BYTES + item_bytes_at_most(state, catalog, outcome));
+pub fn put_single(
+    out: &mut BytesMut,
+    state: &State,
+    catalog: &Catalog,
+    outcome: &Outcome,
+    frame_bytes_max: usize,
+) {
+    make_room(
+        out,
+        croupier_protocol::FRAME_HEADER_BYTES + item_bytes_at_most(state, catalog, outcome),
+    );
     let mut frame = FrameWriter::begin(out, Kind::IssueReply, outcome.ticket.request_id);
     put_item(frame.body(), state, catalog, outcome, frame_bytes_max);
     frame.set_count(1);
@@ -85,12 +97,23 @@ pub fn put_many(
     }
 }
 
-fn put_item(body: &mut BytesMut, state: &State, catalog: &Catalog, outcome: &Outcome, frame_bytes_max: usize) {
+fn put_item(
+    body: &mut BytesMut,
+    state: &State,
+    catalog: &Catalog,
+    outcome: &Outcome,
+    frame_bytes_max: usize,
+) {
     let (id, sku) = (OrderId::from_u128(outcome.id), SkuId(outcome.sku));
     match outcome.verdict {
-        Verdict::Refused { refusal, retry_after_ms } => put_refused(body, id, sku, refusal, retry_after_ms),
+        Verdict::Refused {
+            refusal,
+            retry_after_ms,
+        } => put_refused(body, id, sku, refusal, retry_after_ms),
         Verdict::Issued { settled, repeat } => {
-            if let Err(refusal) = put_cards(body, state, catalog, id, settled, repeat, frame_bytes_max) {
+            if let Err(refusal) =
+                put_cards(body, state, catalog, id, settled, repeat, frame_bytes_max)
+            {
                 put_refused(body, id, sku, refusal, 0);
             }
         }
@@ -109,11 +132,17 @@ fn put_cards(
 ) -> Result<(), Refusal> {
     let mut cards = state.index.cards(settled).peekable();
     let slab_of = |number| catalog.slab(number).ok_or(Refusal::CardDamaged);
-    let sku = slab_of(cards.peek().ok_or(Refusal::CardDamaged)?.0)?.facts.sku;
+    let sku = slab_of(cards.peek().ok_or(Refusal::CardDamaged)?.0)?
+        .facts
+        .sku;
     let mut writer = IssuedWriter::begin(body, id, Lsn(settled.lsn), SkuId(sku), repeat);
     for (number, slot) in cards {
         let mapped = slab_of(number)?.mapped().ok_or(Refusal::CardDamaged)?;
-        let card = CardRef { slab: number, slot, generation: 0 };
+        let card = CardRef {
+            slab: number,
+            slot,
+            generation: 0,
+        };
         let opened = writer.put_card_with(card, |out| mapped.open_secret(slot, out));
         if let Err(error) = opened {
             tracing::error!(slab = number, slot, %error, "a card that was issued does not open");

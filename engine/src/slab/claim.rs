@@ -1,7 +1,7 @@
 //! The claim: taking free slots of a slab, lock-free, over plain words of claim bits.
 //!
 //! One bit a slot, 1 = taken. A claim is a promise made in memory (DESIGN, rule 2); the log makes it a fact. This
-//! module knows neither files nor records, only `&[AtomicU64]`, so that it can be model-checked.
+//! module knows neither files nor records, only a slice of atomic [`Word`]s, so that it can be model-checked.
 //!
 //! # Algorithm
 //!
@@ -15,10 +15,39 @@
 //! by the dealer), so claiming needs atomicity only. Giving back is different: what the former owner did must happen
 //! before the next owner's claim, hence `Release` in [`give_back`] and `Acquire` in the `fetch_or` of [`take_in`].
 
-#[cfg(croupier_loom)]
-use loom::sync::atomic::{AtomicU64, Ordering};
-#[cfg(not(croupier_loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A word of claim bits: an atomic of the machine, or of the model checker.
+pub trait Word {
+    fn load(&self, ordering: Ordering) -> u64;
+    fn fetch_or(&self, bits: u64, ordering: Ordering) -> u64;
+    fn fetch_and(&self, bits: u64, ordering: Ordering) -> u64;
+}
+
+macro_rules! word {
+    ($atomic:ty) => {
+        impl Word for $atomic {
+            #[inline(always)]
+            fn load(&self, ordering: Ordering) -> u64 {
+                self.load(ordering)
+            }
+
+            #[inline(always)]
+            fn fetch_or(&self, bits: u64, ordering: Ordering) -> u64 {
+                self.fetch_or(bits, ordering)
+            }
+
+            #[inline(always)]
+            fn fetch_and(&self, bits: u64, ordering: Ordering) -> u64 {
+                self.fetch_and(bits, ordering)
+            }
+        }
+    };
+}
+
+word!(AtomicU64);
+#[cfg(croupier_loom)]
+word!(loom::sync::atomic::AtomicU64);
 
 /// Slots in one word.
 pub const WORD_SLOTS: u32 = 64;
@@ -38,7 +67,11 @@ pub const fn words_for(slots: u32) -> usize {
 /// The bits of word `word` that stand for slots below `slots`.
 fn valid_mask(word: usize, slots: u32) -> u64 {
     let below = slots.saturating_sub(word as u32 * WORD_SLOTS);
-    if below >= WORD_SLOTS { u64::MAX } else { (1u64 << below) - 1 }
+    if below >= WORD_SLOTS {
+        u64::MAX
+    } else {
+        (1u64 << below) - 1
+    }
 }
 
 /// The lowest `want` set bits of `free`.
@@ -60,7 +93,7 @@ fn lowest(mut free: u64, want: u32) -> u64 {
 /// `slots` is the number of slots of the whole slab; bits above it are never touched. `*cursor` is left at the first
 /// word that may still have a free bit, so that the next call goes on there.
 pub fn take_in(
-    words: &[AtomicU64],
+    words: &[impl Word],
     slots: u32,
     cursor: &mut usize,
     to: usize,
@@ -91,29 +124,32 @@ pub fn take_in(
 }
 
 /// Sets the bit of `slot`; true when it was free. For recovery, and for picked cards.
-pub fn set(words: &[AtomicU64], slot: u32) -> bool {
+pub fn set(words: &[impl Word], slot: u32) -> bool {
     let bit = 1u64 << (slot % WORD_SLOTS);
     // Acquire: as in take_in.
     words[(slot / WORD_SLOTS) as usize].fetch_or(bit, Ordering::Acquire) & bit == 0
 }
 
 /// Clears the bit of `slot`; true when it was taken. Only after the record that gives it back has its LSN (rule 3).
-pub fn give_back(words: &[AtomicU64], slot: u32) -> bool {
+pub fn give_back(words: &[impl Word], slot: u32) -> bool {
     let bit = 1u64 << (slot % WORD_SLOTS);
     // Release pairs with the Acquire of take_in: the former owner's doings come before the next claim.
     words[(slot / WORD_SLOTS) as usize].fetch_and(!bit, Ordering::Release) & bit != 0
 }
 
 /// Whether `slot` is taken.
-pub fn is_set(words: &[AtomicU64], slot: u32) -> bool {
+pub fn is_set(words: &[impl Word], slot: u32) -> bool {
     // Relaxed: a snapshot for reports and assertions.
     words[(slot / WORD_SLOTS) as usize].load(Ordering::Relaxed) & (1u64 << (slot % WORD_SLOTS)) != 0
 }
 
 /// Taken slots of the slab.
-pub fn count_set(words: &[AtomicU64]) -> u64 {
+pub fn count_set(words: &[impl Word]) -> u64 {
     // Relaxed: exact only when nobody claims, which is when it is called.
-    words.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
+    words
+        .iter()
+        .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()))
+        .sum()
 }
 
 #[cfg(all(test, not(croupier_loom)))]
@@ -128,7 +164,9 @@ mod tests {
         let bits = words(before);
         let mut taken = Vec::new();
         let mut cursor = 0;
-        let got = take_in(&bits, slots, &mut cursor, usize::MAX, want, |slot| taken.push(slot));
+        let got = take_in(&bits, slots, &mut cursor, usize::MAX, want, |slot| {
+            taken.push(slot)
+        });
         assert_eq!(taken, expect, "before {before:x?}, want {want}");
         assert_eq!(got as usize, expect.len());
         for &slot in expect {
@@ -168,12 +206,18 @@ mod tests {
                 .map(|_| {
                     scope.spawn(|| {
                         let (mut mine, mut cursor) = (Vec::new(), 0);
-                        while take_in(&bits, slots, &mut cursor, usize::MAX, 3, |slot| mine.push(slot)) > 0 {}
+                        while take_in(&bits, slots, &mut cursor, usize::MAX, 3, |slot| {
+                            mine.push(slot)
+                        }) > 0
+                        {}
                         mine
                     })
                 })
                 .collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap())
+                .collect()
         });
         all.sort_unstable();
         assert_eq!(all, (0..slots).collect::<Vec<_>>());
@@ -183,12 +227,15 @@ mod tests {
 #[cfg(all(test, croupier_loom))]
 mod model {
     use super::*;
-    use loom::sync::Arc;
+    use loom::sync::{Arc, atomic::AtomicU64};
 
     #[test]
     fn two_claimers_and_a_give_back_never_share_a_slot() {
         loom::model(|| {
-            let bits = Arc::new(vec![AtomicU64::new(u64::MAX << 2), AtomicU64::new(u64::MAX << 1)]);
+            let bits = Arc::new(vec![
+                AtomicU64::new(u64::MAX << 2),
+                AtomicU64::new(u64::MAX << 1),
+            ]);
             let claimers: Vec<_> = (0..2)
                 .map(|_| {
                     let bits = bits.clone();
@@ -199,12 +246,19 @@ mod model {
                     })
                 })
                 .collect();
-            let mut all: Vec<u32> = claimers.into_iter().flat_map(|claimer| claimer.join().unwrap()).collect();
+            let mut all: Vec<u32> = claimers
+                .into_iter()
+                .flat_map(|claimer| claimer.join().unwrap())
+                .collect();
             all.sort_unstable();
             let before = all.len();
             all.dedup();
             assert_eq!(all.len(), before, "one slot, two owners");
-            assert_eq!(all, [0, 1, 64], "credits were 4 for 3 free slots: all three are gone");
+            assert_eq!(
+                all,
+                [0, 1, 64],
+                "credits were 4 for 3 free slots: all three are gone"
+            );
         });
     }
 

@@ -36,29 +36,50 @@ pub struct Ledger {
     pub batch_max: u32,
 }
 
-/// Orders that a checkpoint has counted and that are not in the index (see docs/checkpoint-format.md).
+/// Orders as a number and the sum of their digests (see docs/checkpoint-format.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateSeed {
     pub orders: u64,
     pub orders_sum: u128,
 }
 
+/// How a state keeps orders.
+enum Orders {
+    /// Each by its id: a store that serves, or is verified.
+    Indexed,
+    /// Only their number and sum: a checkpoint, whose older orders are not read.
+    Counted(Mutex<StateSeed>),
+}
+
 /// Everything the store knows.
 pub struct State {
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub index: Arc<OrderIndex>,
-    pub(super) seed: StateSeed,
+    orders: Orders,
     ledger: Mutex<Ledger>,
     source: Box<dyn SlabSource>,
 }
 
 impl State {
-    /// An empty state. `orders`: how many to expect; `hash_seed` keys the index.
-    pub fn new(source: Box<dyn SlabSource>, orders: u64, hash_seed: [u64; 2], seed: StateSeed) -> State {
+    /// An empty state that knows its orders by id. `orders`: how many to expect; `hash_seed` keys the index.
+    pub fn new(source: Box<dyn SlabSource>, orders: u64, hash_seed: [u64; 2]) -> State {
+        State::with(source, Orders::Indexed, OrderIndex::new(orders, hash_seed))
+    }
+
+    /// An empty state that only counts its orders, on top of `seed`. It cannot tell an order that is dealt twice.
+    pub fn counting(source: Box<dyn SlabSource>, seed: StateSeed) -> State {
+        State::with(
+            source,
+            Orders::Counted(Mutex::new(seed)),
+            OrderIndex::new(0, [1, 1]),
+        )
+    }
+
+    fn with(source: Box<dyn SlabSource>, orders: Orders, index: OrderIndex) -> State {
         State {
             catalog: Arc::default(),
-            index: Arc::new(OrderIndex::new(orders, hash_seed)),
-            seed,
+            index: Arc::new(index),
+            orders,
             ledger: Mutex::default(),
             source,
         }
@@ -79,15 +100,31 @@ impl State {
     /// `promise` is there when the cards and the order's place have been taken before, by the dealer that wrote the
     /// record; without it this takes them, and finds a card that goes to two orders or an order that is dealt twice.
     /// The error says what in the record cannot be.
-    pub fn apply(&self, lsn: u64, record: &Record<'_>, promise: Option<Promise>) -> Result<(), String> {
+    pub fn apply(
+        &self,
+        lsn: u64,
+        record: &Record<'_>,
+        promise: Option<Promise>,
+    ) -> Result<(), String> {
         match &record.fact {
-            Fact::Issued(issued) => self.apply_issued(lsn, issued, promise).map(|_| ()),
+            Fact::Issued(issued) => match &self.orders {
+                Orders::Indexed => self.apply_issued(lsn, issued, promise).map(|_| ()),
+                Orders::Counted(seed) => self.count_issued(lsn, issued, seed),
+            },
             Fact::Started { epoch, .. } => {
                 self.ledger().epoch = *epoch;
                 Ok(())
             }
             Fact::SkuCreated { sku, name } => self.apply_sku(*sku, name),
-            Fact::SlabAdded { slab, sku, batch, pool, cards, class_bytes, header_hash } => {
+            Fact::SlabAdded {
+                slab,
+                sku,
+                batch,
+                pool,
+                cards,
+                class_bytes,
+                header_hash,
+            } => {
                 let facts = SlabFacts {
                     slab: *slab,
                     sku: *sku,
@@ -103,7 +140,15 @@ impl State {
                 ledger.unsealed.push(facts);
                 Ok(())
             }
-            Fact::BatchSealed { batch, sku, pool, cards, slabs, label, pool_name } => {
+            Fact::BatchSealed {
+                batch,
+                sku,
+                pool,
+                cards,
+                slabs,
+                label,
+                pool_name,
+            } => {
                 let sealed = Batch {
                     batch: *batch,
                     sku: *sku,
@@ -115,7 +160,10 @@ impl State {
                 self.apply_batch(sealed, *slabs, pool_name)
             }
             Fact::RoutesLoaded { version, toml } => {
-                self.ledger().routes = RoutesFact { version: *version, toml: (*toml).into() };
+                self.ledger().routes = RoutesFact {
+                    version: *version,
+                    toml: (*toml).into(),
+                };
                 Ok(())
             }
         }
@@ -123,7 +171,12 @@ impl State {
 
     /// The part of [`apply`](Self::apply) for orders; tells what the index now says of the order.
     #[inline]
-    pub fn apply_issued(&self, lsn: u64, issued: &Issued<'_>, promise: Option<Promise>) -> Result<Settled, String> {
+    pub fn apply_issued(
+        &self,
+        lsn: u64,
+        issued: &Issued<'_>,
+        promise: Option<Promise>,
+    ) -> Result<Settled, String> {
         let place = match promise {
             Some(Promise(place)) => place,
             None => self.keep_promise(issued)?,
@@ -141,15 +194,62 @@ impl State {
         }
     }
 
+    fn count_issued(
+        &self,
+        lsn: u64,
+        issued: &Issued<'_>,
+        seed: &Mutex<StateSeed>,
+    ) -> Result<(), String> {
+        self.take_cards(issued)?;
+        let cards = issued
+            .runs
+            .iter()
+            .flat_map(|run| (run.slot..run.slot + run.count).map(move |slot| (run.slab, slot)));
+        seed.lock()
+            .expect("no one panics with this lock")
+            .add(issued.order_id, lsn, cards);
+        Ok(())
+    }
+
+    /// Number and sum of all orders. Only when none is in flight.
+    pub fn orders(&self) -> StateSeed {
+        match &self.orders {
+            Orders::Counted(seed) => *seed.lock().expect("no one panics with this lock"),
+            Orders::Indexed => {
+                let mut all = StateSeed::default();
+                self.index
+                    .for_each(|id, settled| all.add(id, settled.lsn, self.index.cards(settled)));
+                all
+            }
+        }
+    }
+
     /// Takes what a dealer would have taken: when the record comes from the disk.
     fn keep_promise(&self, issued: &Issued<'_>) -> Result<Place, String> {
+        self.take_cards(issued)?;
+        match self.index.claim(self.index.hash(issued.order_id)) {
+            Claim::Ours(place) => Ok(place),
+            _ => Err("an order is dealt twice".into()),
+        }
+    }
+
+    /// Sets the bits and takes the credits of an order's cards.
+    fn take_cards(&self, issued: &Issued<'_>) -> Result<(), String> {
         let catalog = self.catalog.load();
         let mut cards = 0u64;
         for run in issued.runs.iter() {
-            let slab = catalog.slab(run.slab).ok_or_else(|| format!("an order has cards of slab {}, which is not there", run.slab))?;
+            let slab = catalog.slab(run.slab).ok_or_else(|| {
+                format!(
+                    "an order has cards of slab {}, which is not there",
+                    run.slab
+                )
+            })?;
             let end = u64::from(run.slot) + u64::from(run.count);
             if end > slab.facts.cards.into() || slab.facts.sku != issued.sku {
-                return Err(format!("an order of SKU {} has cards that slab {} does not have", issued.sku, run.slab));
+                return Err(format!(
+                    "an order of SKU {} has cards that slab {} does not have",
+                    issued.sku, run.slab
+                ));
             }
             for slot in run.slot..run.slot + run.count {
                 if !claim::set(slab.words(), slot) {
@@ -157,24 +257,27 @@ impl State {
                 }
             }
             if slab.pool.take_credits(run.count.into()) != u64::from(run.count) {
-                return Err(format!("the count of free cards of SKU {} falls below zero", issued.sku));
+                return Err(format!(
+                    "the count of free cards of SKU {} falls below zero",
+                    issued.sku
+                ));
             }
             cards += u64::from(run.count);
         }
         if cards != u64::from(issued.quantity) || cards == 0 {
             return Err(format!("an order of {} cards has {cards}", issued.quantity));
         }
-        match self.index.claim(self.index.hash(issued.order_id)) {
-            Claim::Ours(place) => Ok(place),
-            _ => Err("an order is dealt twice".into()),
-        }
+        Ok(())
     }
 
     fn apply_sku(&self, sku: u32, name: &str) -> Result<(), String> {
         let mut ledger = self.ledger();
         let mut catalog = Catalog::clone(&self.catalog.load());
         if sku as usize != catalog.skus.len() + 1 {
-            return Err(format!("SKU {sku} is created as number {}", catalog.skus.len() + 1));
+            return Err(format!(
+                "SKU {sku} is created as number {}",
+                catalog.skus.len() + 1
+            ));
         }
         if ledger.names.insert(name.into(), sku).is_some() {
             return Err(format!("SKU {name:?} is created twice"));
@@ -194,13 +297,30 @@ impl State {
     }
 
     /// The pool of a SKU by index, made when it is the next one.
-    fn pool(&self, ledger: &mut Ledger, sku: &SkuState, index: u16, name: &str) -> Result<Arc<Pool>, String> {
+    fn pool(
+        &self,
+        ledger: &mut Ledger,
+        sku: &SkuState,
+        index: u16,
+        name: &str,
+    ) -> Result<Arc<Pool>, String> {
         let pools = sku.pools.load();
         if let Some(pool) = pools.get(usize::from(index)) {
-            return if pool.name == name { Ok(pool.clone()) } else { Err(format!("pool {index} is called {:?} and {name:?}", pool.name)) };
+            return if pool.name == name {
+                Ok(pool.clone())
+            } else {
+                Err(format!(
+                    "pool {index} is called {:?} and {name:?}",
+                    pool.name
+                ))
+            };
         }
         if usize::from(index) != pools.len() {
-            return Err(format!("pool {index} of SKU {} comes before pool {}", sku.sku, pools.len()));
+            return Err(format!(
+                "pool {index} of SKU {} comes before pool {}",
+                sku.sku,
+                pools.len()
+            ));
         }
         let made = Pool::new(sku.sku, index, name, ledger.pools);
         ledger.pools += 1;
@@ -212,12 +332,19 @@ impl State {
 
     fn apply_batch(&self, batch: Batch, slabs: u32, pool_name: &str) -> Result<(), String> {
         let mut ledger = self.ledger();
-        let (ours, others): (Vec<_>, Vec<_>) =
-            ledger.unsealed.drain(..).partition(|facts| facts.batch == batch.batch);
+        let (ours, others): (Vec<_>, Vec<_>) = ledger
+            .unsealed
+            .drain(..)
+            .partition(|facts| facts.batch == batch.batch);
         ledger.unsealed = others;
         let cards: u64 = ours.iter().map(|facts| u64::from(facts.cards)).sum();
         if ours.len() != slabs as usize || cards != batch.cards {
-            return Err(format!("batch {} is sealed with {slabs} slabs of {} cards, but has {} of {cards}", batch.batch, batch.cards, ours.len()));
+            return Err(format!(
+                "batch {} is sealed with {slabs} slabs of {} cards, but has {} of {cards}",
+                batch.batch,
+                batch.cards,
+                ours.len()
+            ));
         }
         self.seal_slabs(&mut ledger, &batch, ours, pool_name, |_| None)?;
         ledger.batches.insert(batch.batch, batch);
@@ -234,15 +361,24 @@ impl State {
         words_of: impl Fn(u32) -> Option<Vec<u64>>,
     ) -> Result<(), String> {
         let mut catalog = Catalog::clone(&self.catalog.load());
-        let sku = catalog.sku(batch.sku).cloned().ok_or_else(|| format!("batch of SKU {}, which is not there", batch.sku))?;
+        let sku = catalog
+            .sku(batch.sku)
+            .cloned()
+            .ok_or_else(|| format!("batch of SKU {}, which is not there", batch.sku))?;
         let pool = self.pool(ledger, &sku, batch.pool, pool_name)?;
         let mut list = Vec::clone(&pool.slabs.load());
         let (mut cards, mut free) = (0, 0);
         for facts in slabs {
             if facts.sku != batch.sku || facts.pool != batch.pool {
-                return Err(format!("slab {} is of another SKU or pool than its batch", facts.slab));
+                return Err(format!(
+                    "slab {} is of another SKU or pool than its batch",
+                    facts.slab
+                ));
             }
-            let body = self.source.body(&facts).map_err(|error| error.to_string())?;
+            let body = self
+                .source
+                .body(&facts)
+                .map_err(|error| error.to_string())?;
             let slab = Arc::new(SlabState::new(facts, body, pool.clone()));
             if let Some(words) = words_of(facts.slab) {
                 for (word, value) in slab.words().iter().zip(words) {
@@ -256,7 +392,8 @@ impl State {
             if catalog.slabs[at].replace(slab.clone()).is_some() {
                 return Err(format!("slab {at} is added twice"));
             }
-            sku.class_bytes_max.fetch_max(facts.class_bytes, Ordering::Relaxed);
+            sku.class_bytes_max
+                .fetch_max(facts.class_bytes, Ordering::Relaxed);
             cards += u64::from(facts.cards);
             free += u64::from(facts.cards) - claim::count_set(slab.words());
             list.push(slab);
@@ -275,7 +412,12 @@ impl State {
         for sku in &snapshot.skus {
             self.apply_sku(sku.sku, &sku.name)?;
             let mut ledger = self.ledger();
-            let state = self.catalog.load().sku(sku.sku).cloned().ok_or("a SKU just made is not there")?;
+            let state = self
+                .catalog
+                .load()
+                .sku(sku.sku)
+                .cloned()
+                .ok_or("a SKU just made is not there")?;
             for (index, pool) in sku.pools.iter().enumerate() {
                 self.pool(&mut ledger, &state, index as u16, pool)?;
             }
@@ -290,10 +432,21 @@ impl State {
         }
         for batch in snapshot.batches {
             let slabs = by_batch.remove(&batch.batch).unwrap_or_default();
-            let sku = self.catalog.load().sku(batch.sku).cloned().ok_or("a batch of a SKU that is not there")?;
-            let pool_name = sku.pools.load().get(usize::from(batch.pool)).map(|pool| pool.name.clone());
+            let sku = self
+                .catalog
+                .load()
+                .sku(batch.sku)
+                .cloned()
+                .ok_or("a batch of a SKU that is not there")?;
+            let pool_name = sku
+                .pools
+                .load()
+                .get(usize::from(batch.pool))
+                .map(|pool| pool.name.clone());
             let pool_name = pool_name.ok_or("a batch of a pool that is not there")?;
-            self.seal_slabs(&mut ledger, &batch, slabs, &pool_name, |slab| words.get(&slab).cloned())?;
+            self.seal_slabs(&mut ledger, &batch, slabs, &pool_name, |slab| {
+                words.get(&slab).cloned()
+            })?;
             ledger.batch_max = ledger.batch_max.max(batch.batch);
             ledger.batches.insert(batch.batch, batch);
         }
@@ -301,8 +454,16 @@ impl State {
             return Err(format!("slabs of batch {batch}, which is not there"));
         }
         ledger.unsealed = snapshot.unsealed;
-        ledger.slab_max = ledger.unsealed.iter().map(|facts| facts.slab).fold(ledger.slab_max, u32::max);
-        ledger.batch_max = ledger.unsealed.iter().map(|facts| facts.batch).fold(ledger.batch_max, u32::max);
+        ledger.slab_max = ledger
+            .unsealed
+            .iter()
+            .map(|facts| facts.slab)
+            .fold(ledger.slab_max, u32::max);
+        ledger.batch_max = ledger
+            .unsealed
+            .iter()
+            .map(|facts| facts.batch)
+            .fold(ledger.batch_max, u32::max);
         ledger.routes = snapshot.routes;
         ledger.epoch = snapshot.epoch;
         Ok(())
@@ -319,7 +480,12 @@ impl State {
                 .map(|sku| SkuSnapshot {
                     sku: sku.sku,
                     name: sku.name.clone(),
-                    pools: sku.pools.load().iter().map(|pool| pool.name.clone()).collect(),
+                    pools: sku
+                        .pools
+                        .load()
+                        .iter()
+                        .map(|pool| pool.name.clone())
+                        .collect(),
                 })
                 .collect(),
             batches: ledger.batches.values().cloned().collect(),
@@ -328,7 +494,11 @@ impl State {
                 .iter()
                 .flatten()
                 .map(|slab| {
-                    let words = slab.words().iter().map(|word| word.load(Ordering::Relaxed)).collect();
+                    let words = slab
+                        .words()
+                        .iter()
+                        .map(|word| word.load(Ordering::Relaxed))
+                        .collect();
                     (slab.facts, words)
                 })
                 .collect(),
@@ -341,7 +511,9 @@ impl State {
     /// Puts back an order that a checkpoint holds; its cards are among the restored bits.
     pub fn restore_order(&self, lsn: u64, issued: &Issued<'_>) -> Result<(), String> {
         match self.index.claim(self.index.hash(issued.order_id)) {
-            Claim::Ours(place) => self.apply_issued(lsn, issued, Some(Promise(place))).map(|_| ()),
+            Claim::Ours(place) => self
+                .apply_issued(lsn, issued, Some(Promise(place)))
+                .map(|_| ()),
             _ => Err("an order stands twice in the order files".into()),
         }
     }

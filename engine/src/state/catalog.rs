@@ -44,8 +44,17 @@ pub struct SlabState {
 
 impl SlabState {
     pub(super) fn new(facts: SlabFacts, body: SlabBody, pool: Arc<Pool>) -> SlabState {
-        let state = SlabState { facts, body, pool, next_region: AtomicUsize::new(0) };
-        assert_eq!(state.words().len(), claim::words_for(facts.cards), "as many bits as cards");
+        let state = SlabState {
+            facts,
+            body,
+            pool,
+            next_region: AtomicUsize::new(0),
+        };
+        assert_eq!(
+            state.words().len(),
+            claim::words_for(facts.cards),
+            "as many bits as cards"
+        );
         state
     }
 
@@ -120,7 +129,12 @@ impl Pool {
         while now > 0 {
             let take = now.min(want);
             // Acquire pairs with the Release of add_credits: the bits behind the credits are there.
-            match self.available.compare_exchange_weak(now, now - take, Ordering::Acquire, Ordering::Relaxed) {
+            match self.available.compare_exchange_weak(
+                now,
+                now - take,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return take,
                 Err(seen) => now = seen,
             }
@@ -176,7 +190,11 @@ impl SkuState {
         // `imported` first: a batch sealed in between may only raise `free`.
         let free: u64 = self.pools.load().iter().map(|pool| pool.available()).sum();
         let imported = self.imported.load(Ordering::Relaxed).max(free);
-        StockCounts { free, issued: imported - free, imported }
+        StockCounts {
+            free,
+            issued: imported - free,
+            imported,
+        }
     }
 }
 

@@ -58,6 +58,16 @@ pub struct Settled {
     cards: u64,
 }
 
+/// What a look at the index found.
+pub enum Look {
+    /// Nothing; with the entry that a claim would take, if that is certain.
+    Absent(Option<Place>),
+    /// Claimed and not settled yet.
+    InFlight,
+    /// Dealt before.
+    Known(Settled),
+}
+
 /// What came of trying to claim an id.
 pub enum Claim {
     /// The id is ours: settle it in this turn.
@@ -108,7 +118,7 @@ struct Lonely(AtomicUsize);
 
 impl Table {
     fn new(capacity: usize, older: Option<Arc<Table>>) -> Arc<Table> {
-        let limit = capacity * 7 / 8;
+        let limit = capacity * LOAD_PERCENT / 100;
         let room_for_older = older.as_ref().map_or(0, |older| older.limit);
         assert!(room_for_older < limit, "a newer table is larger");
         Arc::new(Table {
@@ -125,7 +135,11 @@ impl Table {
     /// The table before this one, while its entries are not all here.
     fn older(&self) -> Option<Arc<Table>> {
         // Acquire pairs with the Release of unlink: whoever skips the older table finds its entries here.
-        if self.alone.load(Ordering::Acquire) { None } else { self.older.load_full() }
+        if self.alone.load(Ordering::Acquire) {
+            None
+        } else {
+            self.older.load_full()
+        }
     }
 
     fn unlink(&self, older: &Arc<Table>) {
@@ -141,7 +155,11 @@ impl Table {
 
     /// Takes one of the entries below the limit; while an older table is linked, its entries have theirs already.
     fn reserve(&self, older_linked: bool) -> bool {
-        let kept = if older_linked { self.limit - self.room_for_older } else { self.limit };
+        let kept = if older_linked {
+            self.limit - self.room_for_older
+        } else {
+            self.limit
+        };
         // Relaxed: a count, not a guard.
         if self.used.0.fetch_add(1, Ordering::Relaxed) < kept {
             return true;
@@ -151,7 +169,11 @@ impl Table {
     }
 
     fn after(&self, index: usize) -> usize {
-        if index + 1 == self.entries.len() { 0 } else { index + 1 }
+        if index + 1 == self.entries.len() {
+            0
+        } else {
+            index + 1
+        }
     }
 }
 
@@ -186,8 +208,12 @@ pub struct OrderIndex {
 pub const SHARDS: usize = 4096;
 #[cfg(croupier_loom)]
 pub const SHARDS: usize = 1;
-/// Entries a shard begins with.
+/// Entries a shard begins with; each a few more than the one before, so that they do not all grow at once.
 const SHARD_ENTRIES_MIN: usize = 32;
+/// How full a table gets. Fuller saves memory, and makes the search for an id that is not there longer.
+const LOAD_PERCENT: usize = 84;
+/// How much larger the next table is. Less saves memory, more saves moving.
+const GROWTH_PERCENT: usize = 40;
 
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -198,10 +224,12 @@ impl OrderIndex {
     /// An empty index with room for about `orders` without growing. `seed` keys the hash, so that callers who choose
     /// ids cannot choose collisions.
     pub fn new(orders: u64, seed: [u64; 2]) -> OrderIndex {
-        // A quarter above the mean, so that few shards grow at once after a start.
-        let capacity = (orders as usize / SHARDS * 10 / 7).max(SHARD_ENTRIES_MIN);
+        let least = (orders as usize / SHARDS * 5 / 4).max(SHARD_ENTRIES_MIN);
+        let capacity = |shard| least + least * GROWTH_PERCENT / 100 * shard / SHARDS;
         OrderIndex {
-            shards: (0..SHARDS).map(|_| Arc::new(ArcSwap::new(Table::new(capacity, None)))).collect(),
+            shards: (0..SHARDS)
+                .map(|shard| Arc::new(ArcSwap::new(Table::new(capacity(shard), None))))
+                .collect(),
             arena: Arena::default(),
             keys: (seed[0] | 1, seed[1] | 1),
         }
@@ -211,16 +239,24 @@ impl OrderIndex {
     pub fn hash(&self, id: u128) -> Hashed {
         let (low, high) = (id as u64, (id >> 64) as u64);
         let mixed = fold(low ^ self.keys.0, high ^ self.keys.1);
-        let spread = fold(mixed ^ self.keys.1, 0x9e37_79b9_7f4a_7c15 ^ low.rotate_left(32));
+        let spread = fold(
+            mixed ^ self.keys.1,
+            0x9e37_79b9_7f4a_7c15 ^ low.rotate_left(32),
+        );
         let tag = fold(spread ^ self.keys.0, 0xd6e8_feb8_6659_fd93 ^ high);
-        Hashed { id, shard: (tag >> 48) as usize % SHARDS, spread, tag: tag << 2 }
+        Hashed {
+            id,
+            shard: (tag >> 48) as usize % SHARDS,
+            spread,
+            tag: tag << 2,
+        }
     }
 
     /// What is known of an id. `None` also while it is in flight.
     pub fn get(&self, hashed: Hashed) -> Option<Settled> {
         match find(&self.shards[hashed.shard].load(), hashed) {
-            Some(Claim::Known(settled)) => Some(settled),
-            _ => None,
+            Look::Known(settled) => Some(settled),
+            Look::Absent(_) | Look::InFlight => None,
         }
     }
 
@@ -253,12 +289,28 @@ impl OrderIndex {
                 Probe::Vacant(index) => index,
             };
             if !table.reserve(!table.alone.load(Ordering::Acquire)) {
-                return if self.grow(&self.shards[hashed.shard], table) { None } else { Some(Claim::InFlight) };
+                return if self.grow(&self.shards[hashed.shard], table) {
+                    None
+                } else {
+                    Some(Claim::InFlight)
+                };
             }
             // Relaxed: nothing is published by a claim; settle publishes.
             let state = &table.entries[index].state;
-            if state.compare_exchange(EMPTY, hashed.tag | CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                let place = Place { shard: hashed.shard as u32, generation: table.generation, index };
+            if state
+                .compare_exchange(
+                    EMPTY,
+                    hashed.tag | CLAIMED,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
+            {
+                let place = Place {
+                    shard: hashed.shard as u32,
+                    generation: table.generation,
+                    index,
+                };
                 return Some(Claim::Ours(place));
             }
             table.used.0.fetch_sub(1, Ordering::Relaxed);
@@ -274,9 +326,10 @@ impl OrderIndex {
             return table.alone.load(Ordering::Acquire);
         }
         let entries = table.entries.len();
-        // Small tables grow fast, large ones sparingly: see the target of bytes an order.
-        let more = if entries < 128 { entries } else { entries / 4 };
-        let newer = Table::new(entries + more, Some(table.clone()));
+        let newer = Table::new(
+            entries + (entries * GROWTH_PERCENT / 100).max(8),
+            Some(table.clone()),
+        );
         // Only one of several growers wins; the others find its table in the next round.
         shard.compare_and_swap(table, newer);
         true
@@ -289,7 +342,12 @@ impl OrderIndex {
             // Acquire pairs with settle: id and cards are there.
             let mut state = entry.state.load(Ordering::Acquire);
             if state == EMPTY {
-                match entry.state.compare_exchange(EMPTY, FROZEN, Ordering::Relaxed, Ordering::Acquire) {
+                match entry.state.compare_exchange(
+                    EMPTY,
+                    FROZEN,
+                    Ordering::Relaxed,
+                    Ordering::Acquire,
+                ) {
                     Ok(_) => continue,
                     Err(now) => state = now,
                 }
@@ -324,7 +382,11 @@ impl OrderIndex {
                     let target = &table.entries[index];
                     let claimed = hashed.tag | CLAIMED;
                     // Relaxed: as in claim.
-                    if target.state.compare_exchange(EMPTY, claimed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    if target
+                        .state
+                        .compare_exchange(EMPTY, claimed, Ordering::Relaxed, Ordering::Relaxed)
+                        .is_ok()
+                    {
                         table.used.0.fetch_add(1, Ordering::Relaxed);
                         target.publish(hashed.id, entry.cards.load(Ordering::Relaxed), state);
                         return;
@@ -348,29 +410,47 @@ impl OrderIndex {
         cards: impl ExactSizeIterator<Item = (u32, u32)>,
     ) -> Settled {
         let quantity = cards.len() as u16;
-        let cards = self.arena.put(cards.map(|(slab, slot)| u64::from(slab) << 32 | u64::from(slot)));
+        let cards = self
+            .arena
+            .put(cards.map(|(slab, slot)| u64::from(slab) << 32 | u64::from(slot)));
         self.settle(place, id, lsn, quantity, cards)
     }
 
     fn settle(&self, place: Place, id: u128, lsn: u64, quantity: u16, cards: u64) -> Settled {
-        assert!(lsn < LSN_BITS_MAX && quantity < 1 << 14, "an entry has room for it");
+        assert!(
+            lsn < LSN_BITS_MAX && quantity < 1 << 14,
+            "an entry has room for it"
+        );
         let state = SETTLED | u64::from(quantity) << 2 | lsn << 16;
         let table = self.shards[place.shard as usize].load();
         if table.generation == place.generation {
             table.entries[place.index].publish(id, cards, state);
         } else {
-            let older = table.older().expect("a table with a claimed entry stays linked");
-            assert_eq!(older.generation, place.generation, "a table with a claimed entry stays linked");
+            let older = table
+                .older()
+                .expect("a table with a claimed entry stays linked");
+            assert_eq!(
+                older.generation, place.generation,
+                "a table with a claimed entry stays linked"
+            );
             older.entries[place.index].publish(id, cards, state);
         }
-        Settled { lsn, quantity, cards }
+        Settled {
+            lsn,
+            quantity,
+            cards,
+        }
     }
 
     /// The cards of an order, in the order they were dealt: slab and slot.
     pub fn cards(&self, settled: Settled) -> impl ExactSizeIterator<Item = (u32, u32)> + '_ {
         let many = settled.quantity > 1;
         (0..usize::from(settled.quantity)).map(move |nth| {
-            let card = if many { self.arena.get(settled.cards + nth as u64) } else { settled.cards };
+            let card = if many {
+                self.arena.get(settled.cards + nth as u64)
+            } else {
+                settled.cards
+            };
             ((card >> 32) as u32, card as u32)
         })
     }
@@ -384,7 +464,10 @@ impl OrderIndex {
 
     /// About how many orders there are, cheaply.
     pub fn len_hint(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.load().used.0.load(Ordering::Relaxed) as u64).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.load().used.0.load(Ordering::Relaxed) as u64)
+            .sum()
     }
 
     /// Nothing known.
@@ -398,7 +481,10 @@ impl OrderIndex {
             let table = shard.load_full();
             if let Some(older) = table.older() {
                 self.try_move(&table, &older);
-                assert!(table.older().is_none(), "only walked when no order is in flight");
+                assert!(
+                    table.older().is_none(),
+                    "only walked when no order is in flight"
+                );
             }
             for entry in &table.entries {
                 let state = entry.state.load(Ordering::Acquire);
@@ -433,50 +519,100 @@ pub struct IndexView {
 
 impl IndexView {
     pub fn new(index: &Arc<OrderIndex>) -> IndexView {
-        let shards = index.shards.iter().map(|shard| Cache::new(shard.clone())).collect();
-        IndexView { index: index.clone(), shards }
+        let shards = index
+            .shards
+            .iter()
+            .map(|shard| Cache::new(shard.clone()))
+            .collect();
+        IndexView {
+            index: index.clone(),
+            shards,
+        }
     }
 
     /// Loads the first cache line a look-up will need, so that a batch of look-ups waits for memory once, not each.
     pub fn touch(&mut self, hashed: Hashed) -> u64 {
         let table = self.shards[hashed.shard].load();
         // Relaxed: the value does not matter, only that the line comes.
-        table.entries[table.start(hashed.spread)].state.load(Ordering::Relaxed)
+        table.entries[table.start(hashed.spread)]
+            .state
+            .load(Ordering::Relaxed)
     }
 
-    /// Whether the id has been claimed or settled; `None` when not. Never `Ours`.
-    pub fn look(&mut self, hashed: Hashed) -> Option<Claim> {
+    /// What is known of the id.
+    pub fn look(&mut self, hashed: Hashed) -> Look {
         find(self.shards[hashed.shard].load(), hashed)
     }
 
-    /// Claims an id, or says who has it.
-    pub fn claim(&mut self, hashed: Hashed) -> Claim {
+    /// Claims an id, or says who has it. `seen` is the place that a look before has found.
+    pub fn claim(&mut self, hashed: Hashed, seen: Option<Place>) -> Claim {
+        if let Some(place) = seen
+            && claim_seen(self.shards[hashed.shard].load(), hashed, place)
+        {
+            return Claim::Ours(place);
+        }
         loop {
-            if let Some(claim) = self.index.claim_in(self.shards[hashed.shard].load(), hashed) {
+            if let Some(claim) = self
+                .index
+                .claim_in(self.shards[hashed.shard].load(), hashed)
+            {
                 return claim;
             }
         }
     }
 }
 
+/// Takes the entry that ended an earlier search for the id, if it is still empty. Whoever had claimed the id since would
+/// have taken just that entry; whoever had begun a newer table would have linked this one as its older.
+fn claim_seen(table: &Table, hashed: Hashed, place: Place) -> bool {
+    if table.generation != place.generation || !table.reserve(false) {
+        return false;
+    }
+    let state = &table.entries[place.index].state;
+    // Relaxed: as in claim_in.
+    let ours = state
+        .compare_exchange(
+            EMPTY,
+            hashed.tag | CLAIMED,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        )
+        .is_ok();
+    if !ours {
+        table.used.0.fetch_sub(1, Ordering::Relaxed);
+    }
+    ours
+}
+
 /// Looks an id up in a shard whose newest table is `table`.
-fn find(table: &Table, hashed: Hashed) -> Option<Claim> {
+fn find(table: &Table, hashed: Hashed) -> Look {
     // Before the probe: see the module, third interleaving.
     let older = table.older();
-    for table in std::iter::once(table).chain(older.as_deref()) {
-        match probe(table, hashed) {
-            Probe::Known(settled) => return Some(Claim::Known(settled)),
-            Probe::InFlight => return Some(Claim::InFlight),
-            Probe::Vacant(_) | Probe::Frozen => {}
+    let mut place = None;
+    match probe(table, hashed) {
+        Probe::Known(settled) => return Look::Known(settled),
+        Probe::InFlight => return Look::InFlight,
+        Probe::Vacant(index) if older.is_none() => {
+            place = Some(Place {
+                shard: hashed.shard as u32,
+                generation: table.generation,
+                index,
+            });
         }
+        Probe::Vacant(_) | Probe::Frozen => {}
     }
-    None
+    match older.map(|older| probe(&older, hashed)) {
+        Some(Probe::Known(settled)) => Look::Known(settled),
+        Some(Probe::InFlight) => Look::InFlight,
+        Some(Probe::Vacant(_) | Probe::Frozen) | None => Look::Absent(place),
+    }
 }
 
 impl Entry {
     fn id(&self) -> u128 {
         // Relaxed: the caller has seen SETTLED with Acquire.
-        u128::from(self.id_high.load(Ordering::Relaxed)) << 64 | u128::from(self.id_low.load(Ordering::Relaxed))
+        u128::from(self.id_high.load(Ordering::Relaxed)) << 64
+            | u128::from(self.id_low.load(Ordering::Relaxed))
     }
 
     fn settled(&self, state: u64) -> Settled {
@@ -520,7 +656,10 @@ fn freeze_probe(table: &Table, hashed: Hashed) -> Probe {
             Probe::Vacant(index) => {
                 let state = &table.entries[index].state;
                 // Relaxed: freezing publishes nothing.
-                if state.compare_exchange(EMPTY, FROZEN, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                if state
+                    .compare_exchange(EMPTY, FROZEN, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok()
+                {
                     return Probe::Frozen;
                 }
             }
@@ -541,7 +680,10 @@ const ARENA_CHUNKS_MAX: usize = 1 << 16;
 
 impl Default for Arena {
     fn default() -> Arena {
-        Arena { chunks: (0..ARENA_CHUNKS_MAX).map(|_| OnceLock::new()).collect(), next: AtomicU64::new(0) }
+        Arena {
+            chunks: (0..ARENA_CHUNKS_MAX).map(|_| OnceLock::new()).collect(),
+            next: AtomicU64::new(0),
+        }
     }
 }
 
@@ -550,7 +692,8 @@ impl Arena {
         // Relaxed: the range is ours alone; the entry's Release publishes it.
         let begin = self.next.fetch_add(words.len() as u64, Ordering::Relaxed);
         for (at, word) in (begin..).zip(words) {
-            self.chunk(at).get_or_init(|| (0..ARENA_CHUNK_WORDS).map(|_| AtomicU64::new(0)).collect())
+            self.chunk(at)
+                .get_or_init(|| (0..ARENA_CHUNK_WORDS).map(|_| AtomicU64::new(0)).collect())
                 [at as usize % ARENA_CHUNK_WORDS]
                 .store(word, Ordering::Relaxed);
         }
@@ -558,18 +701,27 @@ impl Arena {
     }
 
     fn get(&self, at: u64) -> u64 {
-        let chunk = self.chunk(at).get().expect("an order's cards are put before it is settled");
+        let chunk = self
+            .chunk(at)
+            .get()
+            .expect("an order's cards are put before it is settled");
         chunk[at as usize % ARENA_CHUNK_WORDS].load(Ordering::Relaxed)
     }
 
     fn chunk(&self, at: u64) -> &OnceLock<Box<[AtomicU64]>> {
         let chunk = at as usize / ARENA_CHUNK_WORDS;
-        assert!(chunk < ARENA_CHUNKS_MAX, "the arena of many-card orders is full");
+        assert!(
+            chunk < ARENA_CHUNKS_MAX,
+            "the arena of many-card orders is full"
+        );
         &self.chunks[chunk]
     }
 
     fn memory_bytes(&self) -> u64 {
-        self.next.load(Ordering::Relaxed).next_multiple_of(ARENA_CHUNK_WORDS as u64) * 8
+        self.next
+            .load(Ordering::Relaxed)
+            .next_multiple_of(ARENA_CHUNK_WORDS as u64)
+            * 8
     }
 }
 
@@ -582,21 +734,27 @@ mod tests {
     }
 
     fn put(index: &OrderIndex, id: u128, lsn: u64) {
-        let Claim::Ours(place) = claim(index, id) else { panic!("{id} is new") };
+        let Claim::Ours(place) = claim(index, id) else {
+            panic!("{id} is new")
+        };
         index.settle_one(place, id, lsn, (id >> 3) as u32, id as u32);
     }
 
     #[test]
     fn an_id_is_claimed_once_and_then_known_for_ever() {
         let index = OrderIndex::new(0, [1, 2]);
-        let Claim::Ours(place) = claim(&index, 7) else { panic!() };
+        let Claim::Ours(place) = claim(&index, 7) else {
+            panic!()
+        };
         assert!(matches!(claim(&index, 7), Claim::InFlight));
         let index = Arc::new(index);
         let mut view = IndexView::new(&index);
-        assert!(matches!(view.look(index.hash(7)), Some(Claim::InFlight)));
-        assert!(view.look(index.hash(8)).is_none());
+        assert!(matches!(view.look(index.hash(7)), Look::InFlight));
+        assert!(matches!(view.look(index.hash(8)), Look::Absent(Some(_))));
         index.settle_one(place, 7, 40, 3, 9);
-        let Claim::Known(settled) = claim(&index, 7) else { panic!() };
+        let Claim::Known(settled) = claim(&index, 7) else {
+            panic!()
+        };
         assert_eq!((settled.lsn, settled.quantity), (40, 1));
         assert_eq!(index.cards(settled).collect::<Vec<_>>(), [(3, 9)]);
     }
@@ -606,9 +764,16 @@ mod tests {
         let index = OrderIndex::new(0, [1, 2]);
         for id in 1..=200u128 {
             let cards: Vec<_> = (0..1000).map(|n| (id as u32, n ^ 1)).collect();
-            let Claim::Ours(place) = claim(&index, id) else { panic!() };
+            let Claim::Ours(place) = claim(&index, id) else {
+                panic!()
+            };
             index.settle_many(place, id, id as u64, cards.iter().copied());
-            assert_eq!(index.cards(index.get(index.hash(id)).unwrap()).collect::<Vec<_>>(), cards);
+            assert_eq!(
+                index
+                    .cards(index.get(index.hash(id)).unwrap())
+                    .collect::<Vec<_>>(),
+                cards
+            );
         }
     }
 
@@ -621,7 +786,11 @@ mod tests {
         }
         for n in 0..count {
             let id = u128::from(n) << 64 | 5;
-            assert_eq!(index.get(index.hash(id)).map(|settled| settled.lsn), Some(n + 1), "{id}");
+            assert_eq!(
+                index.get(index.hash(id)).map(|settled| settled.lsn),
+                Some(n + 1),
+                "{id}"
+            );
         }
         assert_eq!(index.len(), count);
         let per_order = index.memory_bytes() as f64 / count as f64;
@@ -665,9 +834,20 @@ mod tests {
                         let (mut won, mut view) = (0, IndexView::new(index));
                         for id in 0..ids {
                             loop {
-                                match view.claim(index.hash(id)) {
+                                let hashed = index.hash(id);
+                                let seen = match view.look(hashed) {
+                                    Look::Absent(seen) => seen,
+                                    _ => None,
+                                };
+                                match view.claim(hashed, seen) {
                                     Claim::Ours(place) => {
-                                        index.settle_one(place, id, id as u64 + 1, thread as u32, id as u32);
+                                        index.settle_one(
+                                            place,
+                                            id,
+                                            id as u64 + 1,
+                                            thread as u32,
+                                            id as u32,
+                                        );
                                         won += 1;
                                         break;
                                     }
@@ -683,7 +863,10 @@ mod tests {
                     })
                 })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
         });
         assert_eq!(winners.iter().sum::<u64>(), ids as u64);
         assert_eq!(index.len(), ids as u64);

@@ -2,7 +2,6 @@
 //!
 //! Records are built as `u64` words because that is what the ring moves; on disk they are little-endian bytes.
 
-
 /// Bytes of a unit, the grain of LSNs.
 pub const RECORD_UNIT_BYTES: usize = 64;
 const UNIT_WORDS: usize = RECORD_UNIT_BYTES / 8;
@@ -80,12 +79,37 @@ pub struct Stamp {
 /// One fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact<'a> {
-    Started { epoch: u64, version: &'a str },
-    SkuCreated { sku: u32, name: &'a str },
-    SlabAdded { slab: u32, sku: u32, batch: u32, pool: u16, cards: u32, class_bytes: u32, header_hash: [u8; 32] },
-    BatchSealed { batch: u32, sku: u32, pool: u16, cards: u64, slabs: u32, label: &'a str, pool_name: &'a str },
+    Started {
+        epoch: u64,
+        version: &'a str,
+    },
+    SkuCreated {
+        sku: u32,
+        name: &'a str,
+    },
+    SlabAdded {
+        slab: u32,
+        sku: u32,
+        batch: u32,
+        pool: u16,
+        cards: u32,
+        class_bytes: u32,
+        header_hash: [u8; 32],
+    },
+    BatchSealed {
+        batch: u32,
+        sku: u32,
+        pool: u16,
+        cards: u64,
+        slabs: u32,
+        label: &'a str,
+        pool_name: &'a str,
+    },
     Issued(Issued<'a>),
-    RoutesLoaded { version: u32, toml: &'a str },
+    RoutesLoaded {
+        version: u32,
+        toml: &'a str,
+    },
 }
 
 /// A fact with its time.
@@ -107,7 +131,11 @@ pub const QUANTITY_LIMIT: u16 = 4000;
 
 /// Units of an Issued record with `runs` runs.
 pub const fn issued_units(runs: usize) -> usize {
-    if runs <= 1 { 1 } else { 1 + (runs - 1).div_ceil(RECORD_UNIT_BYTES / RUN_BYTES) }
+    if runs <= 1 {
+        1
+    } else {
+        1 + (runs - 1).div_ceil(RECORD_UNIT_BYTES / RUN_BYTES)
+    }
 }
 
 fn head_word(kind: u8, units: usize, route_table: u32) -> u64 {
@@ -151,7 +179,10 @@ impl Record<'_> {
         body.resize(units * RECORD_UNIT_BYTES - 16, 0);
         out.push(head_word(kind, units, self.stamp.route_table));
         out.push(self.stamp.unix_ms);
-        out.extend(body.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))));
+        out.extend(
+            body.chunks_exact(8)
+                .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))),
+        );
         units
     }
 
@@ -169,7 +200,15 @@ impl Record<'_> {
                 body.extend_from_slice(name.as_bytes());
                 KIND_SKU_CREATED
             }
-            Fact::SlabAdded { slab, sku, batch, pool, cards, class_bytes, header_hash } => {
+            Fact::SlabAdded {
+                slab,
+                sku,
+                batch,
+                pool,
+                cards,
+                class_bytes,
+                header_hash,
+            } => {
                 for word in [slab, sku, batch, u32::from(pool), cards, class_bytes] {
                     body.extend_from_slice(&word.to_le_bytes());
                 }
@@ -177,7 +216,15 @@ impl Record<'_> {
                 body.extend_from_slice(&header_hash);
                 KIND_SLAB_ADDED
             }
-            Fact::BatchSealed { batch, sku, pool, cards, slabs, label, pool_name } => {
+            Fact::BatchSealed {
+                batch,
+                sku,
+                pool,
+                cards,
+                slabs,
+                label,
+                pool_name,
+            } => {
                 body.extend_from_slice(&batch.to_le_bytes());
                 body.extend_from_slice(&sku.to_le_bytes());
                 for half in [pool, label.len() as u16, pool_name.len() as u16, 0] {
@@ -214,7 +261,9 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 fn text(bytes: &[u8], at: usize, len: usize) -> Result<&str, String> {
-    let part = bytes.get(at..at + len).ok_or("a name reaches beyond its record")?;
+    let part = bytes
+        .get(at..at + len)
+        .ok_or("a name reaches beyond its record")?;
     std::str::from_utf8(part).map_err(|_| "a name is not UTF-8".into())
 }
 
@@ -229,23 +278,37 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
     }
     let whole = &bytes[..len];
     if whole[1] != 0 {
-        return Err(format!("record flags {:#x}, which this version does not know: use a newer croupier", whole[1]));
+        return Err(format!(
+            "record flags {:#x}, which this version does not know: use a newer croupier",
+            whole[1]
+        ));
     }
-    let stamp = Stamp { route_table: u32_at(whole, 4), unix_ms: u64_at(whole, 8) };
+    let stamp = Stamp {
+        route_table: u32_at(whole, 4),
+        unix_ms: u64_at(whole, 8),
+    };
     let fact = decode_fact(whole)?;
     Ok((Record { stamp, fact }, len))
 }
 
 fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
-    let at_least_two_units = || (whole.len() >= 2 * RECORD_UNIT_BYTES).then_some(()).ok_or("a SlabAdded is cut short");
+    let at_least_two_units = || {
+        (whole.len() >= 2 * RECORD_UNIT_BYTES)
+            .then_some(())
+            .ok_or("a SlabAdded is cut short")
+    };
     Ok(match whole[0] {
         KIND_STARTED => {
             let version = text(whole, 24, 40)?;
-            Fact::Started { epoch: u64_at(whole, 16), version: version.trim_end_matches('\0') }
+            Fact::Started {
+                epoch: u64_at(whole, 16),
+                version: version.trim_end_matches('\0'),
+            }
         }
-        KIND_SKU_CREATED => {
-            Fact::SkuCreated { sku: u32_at(whole, 16), name: text(whole, 24, u16_at(whole, 20).into())? }
-        }
+        KIND_SKU_CREATED => Fact::SkuCreated {
+            sku: u32_at(whole, 16),
+            name: text(whole, 24, u16_at(whole, 20).into())?,
+        },
         KIND_SLAB_ADDED => {
             at_least_two_units()?;
             Fact::SlabAdded {
@@ -272,7 +335,9 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
         }
         KIND_ISSUED => {
             let runs = usize::from(u16_at(whole, 42));
-            let bytes = whole.get(48..48 + runs * RUN_BYTES).ok_or("an Issued record is shorter than its runs")?;
+            let bytes = whole
+                .get(48..48 + runs * RUN_BYTES)
+                .ok_or("an Issued record is shorter than its runs")?;
             Fact::Issued(Issued {
                 order_id: u128::from_be_bytes(whole[16..32].try_into().expect("16 bytes")),
                 sku: u32_at(whole, 32),
@@ -285,12 +350,18 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
         }
         KIND_ROUTES_LOADED => {
             let toml = text(whole, 24, u32_at(whole, 20) as usize)?;
-            Fact::RoutesLoaded { version: u32_at(whole, 16), toml }
+            Fact::RoutesLoaded {
+                version: u32_at(whole, 16),
+                toml,
+            }
         }
-        kind => return Err(format!("record kind {kind}, which this version does not know: use a newer croupier")),
+        kind => {
+            return Err(format!(
+                "record kind {kind}, which this version does not know: use a newer croupier"
+            ));
+        }
     })
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -305,21 +376,52 @@ mod tests {
 
     #[test]
     fn every_kind_round_trips() {
-        let stamp = Stamp { unix_ms: 1_700_000_000_123, route_table: 7 };
+        let stamp = Stamp {
+            unix_ms: 1_700_000_000_123,
+            route_table: 7,
+        };
         let facts = [
-            Fact::Started { epoch: 3, version: "0.1.0" },
+            Fact::Started {
+                epoch: 3,
+                version: "0.1.0",
+            },
             Fact::SkuCreated { sku: 1, name: "x" },
-            Fact::SkuCreated { sku: 2, name: "一二三四五六七八九十一二三四五六七八九十" },
-            Fact::SlabAdded { slab: 9, sku: 1, batch: 4, pool: 2, cards: 99, class_bytes: 48, header_hash: [5; 32] },
-            Fact::BatchSealed { batch: 4, sku: 1, pool: 0, cards: 99, slabs: 1, label: "双十一", pool_name: "main" },
-            Fact::RoutesLoaded { version: 3, toml: "[[rule]]\nlane = \"vip\"\n# and so on, over more than a unit" },
+            Fact::SkuCreated {
+                sku: 2,
+                name: "一二三四五六七八九十一二三四五六七八九十",
+            },
+            Fact::SlabAdded {
+                slab: 9,
+                sku: 1,
+                batch: 4,
+                pool: 2,
+                cards: 99,
+                class_bytes: 48,
+                header_hash: [5; 32],
+            },
+            Fact::BatchSealed {
+                batch: 4,
+                sku: 1,
+                pool: 0,
+                cards: 99,
+                slabs: 1,
+                label: "双十一",
+                pool_name: "main",
+            },
+            Fact::RoutesLoaded {
+                version: 3,
+                toml: "[[rule]]\nlane = \"vip\"\n# and so on, over more than a unit",
+            },
         ];
         for fact in facts {
             let record = Record { stamp, fact };
             let bytes = bytes_of(&record);
             assert_eq!(decode(&bytes), Ok((record, bytes.len())));
             for unit in bytes.chunks(RECORD_UNIT_BYTES) {
-                assert!(unit.iter().any(|&byte| byte != 0), "the reader tells torn sectors by zeros");
+                assert!(
+                    unit.iter().any(|&byte| byte != 0),
+                    "the reader tells torn sectors by zeros"
+                );
             }
         }
     }
@@ -328,7 +430,12 @@ mod tests {
     fn orders_of_any_number_of_runs_round_trip() {
         for count in [1usize, 2, 4, 5, 6, 9, 250] {
             let runs: Vec<Run> = (0..count as u32)
-                .map(|n| Run { slab: n, slot: n * 7, count: 1 + n % 3, generation: 0 })
+                .map(|n| Run {
+                    slab: n,
+                    slot: n * 7,
+                    count: 1 + n % 3,
+                    generation: 0,
+                })
                 .collect();
             let issued = Issued {
                 order_id: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
@@ -339,22 +446,43 @@ mod tests {
                 lane: 1,
                 runs: Runs::Given(&runs),
             };
-            let stamp = Stamp { unix_ms: 5, route_table: 1 };
-            let bytes = bytes_of(&Record { stamp, fact: Fact::Issued(issued) });
+            let stamp = Stamp {
+                unix_ms: 5,
+                route_table: 1,
+            };
+            let bytes = bytes_of(&Record {
+                stamp,
+                fact: Fact::Issued(issued),
+            });
             assert_eq!(bytes.len(), issued_units(count) * RECORD_UNIT_BYTES);
             let (record, _) = decode(&bytes).unwrap();
-            let Fact::Issued(read) = record.fact else { panic!("an order") };
+            let Fact::Issued(read) = record.fact else {
+                panic!("an order")
+            };
             assert_eq!(read.runs.iter().collect::<Vec<_>>(), runs);
-            assert_eq!((read.order_id, read.sku, read.quantity), (issued.order_id, 3, count as u16));
-            assert_eq!(bytes[16..32], (1..=16).collect::<Vec<u8>>(), "the id lies in text order");
+            assert_eq!(
+                (read.order_id, read.sku, read.quantity),
+                (issued.order_id, 3, count as u16)
+            );
+            assert_eq!(
+                bytes[16..32],
+                (1..=16).collect::<Vec<u8>>(),
+                "the id lies in text order"
+            );
         }
     }
 
     #[test]
     fn what_is_not_known_is_named() {
         let mut bytes = bytes_of(&Record {
-            stamp: Stamp { unix_ms: 0, route_table: 0 },
-            fact: Fact::Started { epoch: 1, version: "x" },
+            stamp: Stamp {
+                unix_ms: 0,
+                route_table: 0,
+            },
+            fact: Fact::Started {
+                epoch: 1,
+                version: "x",
+            },
         });
         bytes[0] = 99;
         assert!(decode(&bytes).unwrap_err().contains("kind 99"));

@@ -24,7 +24,10 @@ pub struct Bell {
 impl Bell {
     /// A bell for the calling thread.
     pub fn for_this_thread() -> Bell {
-        Bell { asleep: AtomicBool::new(false), sleeper: current() }
+        Bell {
+            asleep: AtomicBool::new(false),
+            sleeper: current(),
+        }
     }
 
     /// Wakes the sleeper if it sleeps. Costs a fence and a load when it does not.

@@ -46,10 +46,23 @@ impl Committer {
         sync: SyncMethod,
         at: Position,
     ) -> Committer {
-        let block_bytes_max = BLOCK_BYTES_MAX.min(options.segment_bytes as usize / 4) & !(BLOCK_ALIGN_BYTES - 1);
-        assert!(block_bytes_max >= block_bytes(APPEND_UNITS_MAX as usize * UNIT_BYTES), "a turn fits a block");
+        let block_bytes_max =
+            BLOCK_BYTES_MAX.min(options.segment_bytes as usize / 4) & !(BLOCK_ALIGN_BYTES - 1);
+        assert!(
+            block_bytes_max >= block_bytes(APPEND_UNITS_MAX as usize * UNIT_BYTES),
+            "a turn fits a block"
+        );
         let buffer = AlignedBuffer::new(block_bytes_max);
-        Committer { disk, options, shared, file, sync, at, buffer, block_bytes_max }
+        Committer {
+            disk,
+            options,
+            shared,
+            file,
+            sync,
+            at,
+            buffer,
+            block_bytes_max,
+        }
     }
 
     /// Commits until the log is stopped or a write fails; returns where the log ends.
@@ -67,11 +80,17 @@ impl Committer {
                         return self.at;
                     }
                     let failed = || self.shared.has_failed();
-                    bell.sleep_unless(|| self.shared.ring.ready(self.at.lsn) || stopping() || failed());
+                    bell.sleep_unless(|| {
+                        self.shared.ring.ready(self.at.lsn) || stopping() || failed()
+                    });
                 }
                 Err(error) => {
                     let path = segment_path(&self.options.dir, self.at.seq);
-                    self.shared.fail(format!("{} at offset {}: {error}", path.display(), self.at.offset));
+                    self.shared.fail(format!(
+                        "{} at offset {}: {error}",
+                        path.display(),
+                        self.at.offset
+                    ));
                     return self.at;
                 }
             }
@@ -92,11 +111,16 @@ impl Committer {
         }
         let used = BLOCK_HEADER_BYTES + body_bytes;
         let padded = block_bytes(body_bytes);
-        let header = self.header(0, end_lsn, crc32c(&self.buffer.slice(used)[BLOCK_HEADER_BYTES..]));
+        let header = self.header(
+            0,
+            end_lsn,
+            crc32c(&self.buffer.slice(used)[BLOCK_HEADER_BYTES..]),
+        );
         let block = self.buffer.slice_mut(padded);
         header.encode(block);
         block[used..].fill(0);
-        self.file.write_durable(self.at.offset, self.buffer.slice(padded))?;
+        self.file
+            .write_durable(self.at.offset, self.buffer.slice(padded))?;
 
         self.at.lsn = end_lsn;
         self.at.epoch = self.options.epoch;
@@ -118,12 +142,19 @@ impl Committer {
     /// Ends this segment with a LAST block and goes on in the next. The body in `buffer` stays untouched.
     fn roll(&mut self) -> io::Result<()> {
         let Some(next) = self.shared.segments.next() else {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "stopped while waiting for room in the log"));
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "stopped while waiting for room in the log",
+            ));
         };
         let mut page = AlignedBuffer::new(BLOCK_ALIGN_BYTES);
-        self.header(BLOCK_LAST, self.at.lsn, crc32c(&[])).encode(page.slice_mut(BLOCK_ALIGN_BYTES));
-        self.file.write_durable(self.at.offset, page.slice(BLOCK_ALIGN_BYTES))?;
-        self.file = self.disk.open_log(&segment_path(&self.options.dir, next), self.sync)?;
+        self.header(BLOCK_LAST, self.at.lsn, crc32c(&[]))
+            .encode(page.slice_mut(BLOCK_ALIGN_BYTES));
+        self.file
+            .write_durable(self.at.offset, page.slice(BLOCK_ALIGN_BYTES))?;
+        self.file = self
+            .disk
+            .open_log(&segment_path(&self.options.dir, next), self.sync)?;
         self.at = Position {
             seq: next,
             offset: super::format::SEGMENT_HEADER_BYTES as u64,

@@ -138,10 +138,17 @@ fn tmp_name(path: &Path) -> PathBuf {
 }
 
 /// Writes `path.tmp`, syncs, renames, syncs the directory; removes the `.tmp` when something fails.
-fn write_then_rename(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+fn write_then_rename(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let tmp = tmp_name(path);
     let made = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&tmp)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&tmp)?;
         write(&mut file)?;
         file.sync_all()?;
         std::fs::rename(&tmp, path)
@@ -220,14 +227,27 @@ impl Disk for RealDisk {
             let flags = rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::DSYNC;
             options.custom_flags(flags.bits() as i32);
         }
-        Ok(Box::new(RealLog { file: options.open(path)?, method }))
+        Ok(Box::new(RealLog {
+            file: options.open(path)?,
+            method,
+        }))
     }
 
     fn draft(&self, dir: &Path) -> io::Result<Box<dyn Draft>> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let tmp = dir.join(format!("draft-{}.tmp", NEXT.fetch_add(1, Ordering::Relaxed)));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&tmp)?;
-        Ok(Box::new(RealDraft { file: io::BufWriter::with_capacity(1 << 20, file), tmp: Some(tmp) }))
+        let tmp = dir.join(format!(
+            "draft-{}.tmp",
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&tmp)?;
+        Ok(Box::new(RealDraft {
+            file: io::BufWriter::with_capacity(1 << 20, file),
+            tmp: Some(tmp),
+        }))
     }
 
     fn zero_range(&self, path: &Path, offset: u64, bytes: u64) -> io::Result<()> {
@@ -268,7 +288,10 @@ impl AlignedBuffer {
         let align = super::format::BLOCK_ALIGN_BYTES;
         let buffer = vec![0; bytes + align];
         let start = buffer.as_ptr().align_offset(align);
-        AlignedBuffer { bytes: buffer, start }
+        AlignedBuffer {
+            bytes: buffer,
+            start,
+        }
     }
 
     /// The first `bytes` bytes.

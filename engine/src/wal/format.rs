@@ -45,7 +45,10 @@ struct RawSegmentHeader {
     created_unix_ms: U64,
     features: U64,
 }
-const _: () = assert!(size_of::<RawSegmentHeader>() == 64, "docs/wal-format.md: segment header fields end at 64");
+const _: () = assert!(
+    size_of::<RawSegmentHeader>() == 64,
+    "docs/wal-format.md: segment header fields end at 64"
+);
 
 /// The header of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,14 +83,21 @@ impl SegmentHeader {
     /// Reads and checks a header; the error says what is wrong with it.
     pub fn decode(page: &[u8]) -> Result<SegmentHeader, String> {
         if page.len() < SEGMENT_HEADER_BYTES {
-            return Err(format!("a segment header has {SEGMENT_HEADER_BYTES} bytes, here are {}", page.len()));
+            return Err(format!(
+                "a segment header has {SEGMENT_HEADER_BYTES} bytes, here are {}",
+                page.len()
+            ));
         }
         let page = &page[..SEGMENT_HEADER_BYTES];
         let (raw, _) = RawSegmentHeader::read_from_prefix(page).expect("64 of 4096 bytes");
         if raw.magic != SEGMENT_MAGIC {
             return Err("not a log segment (wrong magic)".into());
         }
-        let crc = u32::from_le_bytes(page[SEGMENT_HEADER_BYTES - 4..].try_into().expect("four bytes"));
+        let crc = u32::from_le_bytes(
+            page[SEGMENT_HEADER_BYTES - 4..]
+                .try_into()
+                .expect("four bytes"),
+        );
         if crc != crc32c(&page[..SEGMENT_HEADER_BYTES - 4]) {
             return Err("the segment header's checksum is wrong".into());
         }
@@ -126,7 +136,10 @@ struct RawBlockHeader {
     features: U32,
     header_crc: U32,
 }
-const _: () = assert!(size_of::<RawBlockHeader>() == BLOCK_HEADER_BYTES, "docs/wal-format.md: 128 bytes");
+const _: () = assert!(
+    size_of::<RawBlockHeader>() == BLOCK_HEADER_BYTES,
+    "docs/wal-format.md: 128 bytes"
+);
 const _: () = assert!(std::mem::offset_of!(RawBlockHeader, prev_hash) == 72);
 const _: () = assert!(std::mem::offset_of!(RawBlockHeader, header_crc) == 124);
 
@@ -175,7 +188,10 @@ impl BlockHeader {
     /// Reads and checks a header by itself; the error says what is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<BlockHeader, String> {
         let Ok((raw, _)) = RawBlockHeader::read_from_prefix(bytes) else {
-            return Err(format!("a block header has {BLOCK_HEADER_BYTES} bytes, here are {}", bytes.len()));
+            return Err(format!(
+                "a block header has {BLOCK_HEADER_BYTES} bytes, here are {}",
+                bytes.len()
+            ));
         };
         if raw.magic != BLOCK_MAGIC {
             return Err("no block begins here (wrong magic)".into());
@@ -205,11 +221,17 @@ impl BlockHeader {
             unix_ms: raw.unix_ms.get(),
         };
         let units = header.end_lsn.checked_sub(header.first_lsn);
-        if units.and_then(|units| units.checked_mul(super::ring::UNIT_BYTES as u64)) != Some(header.body_bytes.into()) {
+        if units.and_then(|units| units.checked_mul(super::ring::UNIT_BYTES as u64))
+            != Some(header.body_bytes.into())
+        {
             return Err("the block header contradicts itself (LSNs and length)".into());
         }
-        if raw.header_bytes.get() != BLOCK_HEADER_BYTES as u32 || flags & BLOCK_LAST != 0 && header.body_bytes != 0 {
-            return Err("the block header contradicts itself (header length, or LAST with records)".into());
+        if raw.header_bytes.get() != BLOCK_HEADER_BYTES as u32
+            || flags & BLOCK_LAST != 0 && header.body_bytes != 0
+        {
+            return Err(
+                "the block header contradicts itself (header length, or LAST with records)".into(),
+            );
         }
         Ok(header)
     }
@@ -217,7 +239,10 @@ impl BlockHeader {
 
 /// The hash that the next block carries as `prev_hash`: over header and body, without padding.
 pub fn block_hash(header_and_body: &[u8]) -> BlockHash {
-    digest::digest(&digest::SHA256, header_and_body).as_ref().try_into().expect("SHA-256 has 32 bytes")
+    digest::digest(&digest::SHA256, header_and_body)
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }
 
 #[cfg(test)]
@@ -250,7 +275,12 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(BlockHeader::decode(&flipped).is_err(), "bit {bit}");
         }
-        let segment = SegmentHeader { store_id: [7; 16], seq: 4, segment_bytes: 1 << 20, created_unix_ms: 1 };
+        let segment = SegmentHeader {
+            store_id: [7; 16],
+            seq: 4,
+            segment_bytes: 1 << 20,
+            created_unix_ms: 1,
+        };
         let page = segment.encode();
         assert_eq!(SegmentHeader::decode(&page), Ok(segment));
         for bit in 0..page.len() * 8 {

@@ -46,7 +46,10 @@ pub struct Subscriber {
 impl Subscriber {
     /// `wake` is called from the committer's thread.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Subscriber> {
-        Arc::new(Subscriber { wanted: AtomicU64::new(u64::MAX), wake: Box::new(wake) })
+        Arc::new(Subscriber {
+            wanted: AtomicU64::new(u64::MAX),
+            wake: Box::new(wake),
+        })
     }
 
     /// Asks to be woken when everything up to and including the record at `lsn` is durable. The caller must look at
@@ -179,13 +182,23 @@ impl Log {
             .spawn(move || segments.run())
             .at("start the thread that makes", &path)?;
         let bell = bell_in.recv().expect("the committer sends its bell first");
-        Ok(Log { shared, bell, sync, epoch, writers, threads: Mutex::new(Some((commit, supply))) })
+        Ok(Log {
+            shared,
+            bell,
+            sync,
+            epoch,
+            writers,
+            threads: Mutex::new(Some((commit, supply))),
+        })
     }
 
     /// Appends records (whole units, at most [`APPEND_UNITS_MAX`]) and returns the LSN of the first. `None`: no room;
     /// cannot happen after [`has_room`](Self::has_room) said yes in the same turn.
     pub fn append(&self, units: &[u64]) -> Option<u64> {
-        assert!((units.len() * 8 / UNIT_BYTES) as u64 <= APPEND_UNITS_MAX, "an append is at most a turn");
+        assert!(
+            (units.len() * 8 / UNIT_BYTES) as u64 <= APPEND_UNITS_MAX,
+            "an append is at most a turn"
+        );
         let lsn = self.shared.ring.append(units)?;
         self.bell.ring();
         Some(lsn)
@@ -243,9 +256,15 @@ impl Log {
         let shared = &self.shared;
         // SeqCst: see Shared::tell_all.
         shared.cold_waiters.fetch_add(1, Ordering::SeqCst);
-        let mut guard = shared.cold_lock.lock().expect("no one panics with this lock");
+        let mut guard = shared
+            .cold_lock
+            .lock()
+            .expect("no one panics with this lock");
         while self.durable() <= lsn && self.failure().is_none() {
-            guard = shared.cold_told.wait(guard).expect("no one panics with this lock");
+            guard = shared
+                .cold_told
+                .wait(guard)
+                .expect("no one panics with this lock");
         }
         drop(guard);
         shared.cold_waiters.fetch_sub(1, Ordering::SeqCst);
@@ -257,13 +276,20 @@ impl Log {
 
     /// Writes what the ring holds, ends both threads and returns where the log ends. A second call returns `None`.
     pub fn stop(&self) -> Result<Option<Position>, EngineError> {
-        let Some((commit, supply)) = self.threads.lock().expect("no one panics with this lock").take() else {
+        let Some((commit, supply)) = self
+            .threads
+            .lock()
+            .expect("no one panics with this lock")
+            .take()
+        else {
             return Ok(None);
         };
         // Release pairs with the committer's Acquire: it sees every append made before.
         self.shared.stopping.store(true, Ordering::Release);
         self.bell.ring();
-        let end = commit.join().map_err(|_| EngineError::WriterFailed("the log's thread panicked".into()))?;
+        let end = commit
+            .join()
+            .map_err(|_| EngineError::WriterFailed("the log's thread panicked".into()))?;
         self.shared.segments.stop();
         let _ = supply.join();
         match self.failure() {
@@ -291,13 +317,17 @@ fn measure(disk: &SharedDisk, options: &LogOptions, last_segment: u64) -> SyncMe
         let mut taken = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
             let begun = std::time::Instant::now();
-            file.write_durable(offset, zeros.slice(BLOCK_ALIGN_BYTES)).ok()?;
+            file.write_durable(offset, zeros.slice(BLOCK_ALIGN_BYTES))
+                .ok()?;
             taken.push(begun.elapsed());
         }
         taken.sort_unstable();
         Some(taken[ROUNDS / 2])
     };
-    match (median_of(SyncMethod::Direct), median_of(SyncMethod::Fdatasync)) {
+    match (
+        median_of(SyncMethod::Direct),
+        median_of(SyncMethod::Fdatasync),
+    ) {
         (Some(direct), Some(sync)) if direct <= sync => SyncMethod::Direct,
         _ => SyncMethod::Fdatasync,
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::disk::{ReadAt, SharedDisk};
 use super::format::{
-    BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHash, BlockHeader, SECTOR_BYTES, SEGMENT_HEADER_BYTES,
-    SegmentHeader, StoreId, block_bytes, block_hash, crc32c,
+    BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHash, BlockHeader, SECTOR_BYTES,
+    SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, block_bytes, block_hash, crc32c,
 };
 use super::segments::{segment_path, segment_seq};
 use crate::error::{EngineError, IoContext as _};
@@ -29,8 +29,14 @@ pub struct Position {
 
 impl Position {
     /// Before the first block of a new store.
-    pub const START: Position =
-        Position { seq: 1, offset: SEGMENT_HEADER_BYTES as u64, block: 1, lsn: 1, epoch: 0, prev_hash: [0; 32] };
+    pub const START: Position = Position {
+        seq: 1,
+        offset: SEGMENT_HEADER_BYTES as u64,
+        block: 1,
+        lsn: 1,
+        epoch: 0,
+        prev_hash: [0; 32],
+    };
 }
 
 /// A write that a crash cut short: to be zeroed before the log is written again.
@@ -61,7 +67,12 @@ pub struct Block<'a> {
 
 /// Segment numbers in `dir`, ascending.
 pub fn list_segments(disk: &SharedDisk, dir: &Path) -> Result<Vec<u64>, EngineError> {
-    let mut seqs: Vec<u64> = disk.list(dir).at("list", dir)?.iter().filter_map(|name| segment_seq(name)).collect();
+    let mut seqs: Vec<u64> = disk
+        .list(dir)
+        .at("list", dir)?
+        .iter()
+        .filter_map(|name| segment_seq(name))
+        .collect();
     seqs.sort_unstable();
     Ok(seqs)
 }
@@ -80,7 +91,12 @@ struct Window {
 impl Window {
     fn open(disk: &SharedDisk, path: PathBuf) -> Result<Window, EngineError> {
         let file = disk.open_read(&path).at("open", &path)?;
-        Ok(Window { path, file, bytes: Vec::new(), from: 0 })
+        Ok(Window {
+            path,
+            file,
+            bytes: Vec::new(),
+            from: 0,
+        })
     }
 
     /// Makes `[offset, offset + want)` (or what the file has of it) available and returns it.
@@ -90,7 +106,10 @@ impl Window {
             let left = self.file.bytes().saturating_sub(offset);
             let some = (want.max(WINDOW_BYTES) as u64).min(left) as usize;
             self.bytes.resize(some, 0);
-            let got = self.file.read_at(offset, &mut self.bytes).at("read", &self.path)?;
+            let got = self
+                .file
+                .read_at(offset, &mut self.bytes)
+                .at("read", &self.path)?;
             self.bytes.truncate(got);
             self.from = offset;
         }
@@ -101,10 +120,15 @@ impl Window {
 }
 
 /// Checks that the file is segment `seq` of this store, and as long as it should be.
-fn check_segment(window: &mut Window, store_id: StoreId, seq: u64) -> Result<SegmentHeader, EngineError> {
+fn check_segment(
+    window: &mut Window,
+    store_id: StoreId,
+    seq: u64,
+) -> Result<SegmentHeader, EngineError> {
     let file_bytes = window.file.bytes();
     let page = window.get(0, SEGMENT_HEADER_BYTES)?;
-    let header = SegmentHeader::decode(page).map_err(|what| EngineError::damage(&window.path, 0, what))?;
+    let header =
+        SegmentHeader::decode(page).map_err(|what| EngineError::damage(&window.path, 0, what))?;
     let what = if header.store_id != store_id {
         "the segment belongs to another store"
     } else if header.seq != seq {
@@ -133,7 +157,12 @@ pub struct BlockReader {
 
 impl BlockReader {
     /// Reads from `at`. Checks that no segment is missing from there on.
-    pub fn open(disk: SharedDisk, dir: &Path, store_id: StoreId, at: Position) -> Result<BlockReader, EngineError> {
+    pub fn open(
+        disk: SharedDisk,
+        dir: &Path,
+        store_id: StoreId,
+        at: Position,
+    ) -> Result<BlockReader, EngineError> {
         let segments = list_segments(&disk, dir)?;
         Self::open_listed(disk, dir, store_id, at, segments, u64::MAX)
     }
@@ -192,7 +221,11 @@ impl BlockReader {
 
     /// Bytes of the segments from here on, for progress.
     pub fn bytes_ahead(&self) -> u64 {
-        self.segments.iter().filter(|&&seq| seq >= self.at.seq).count() as u64 * self.segment_bytes
+        self.segments
+            .iter()
+            .filter(|&&seq| seq >= self.at.seq)
+            .count() as u64
+            * self.segment_bytes
     }
 
     /// How the log ended; there once [`next`](Self::next) has returned `None`.
@@ -225,7 +258,12 @@ impl BlockReader {
                 continue;
             }
             let body = &self.window.get(offset, used)?[BLOCK_HEADER_BYTES..];
-            return Ok(Some(Block { header, body, seq, offset }));
+            return Ok(Some(Block {
+                header,
+                body,
+                seq,
+                offset,
+            }));
         }
     }
 
@@ -234,7 +272,9 @@ impl BlockReader {
         let offset = self.at.offset;
         let head = self.window.get(offset, BLOCK_HEADER_BYTES)?;
         if offset + BLOCK_ALIGN_BYTES as u64 > self.segment_bytes {
-            return Err(self.damage("the segment ends without the block that says where the log goes on"));
+            return Err(
+                self.damage("the segment ends without the block that says where the log goes on")
+            );
         }
         let header = match BlockHeader::decode(head) {
             Ok(header) => header,
@@ -257,7 +297,10 @@ impl BlockReader {
         };
         if crc32c(&block[BLOCK_HEADER_BYTES..]) != header.body_crc {
             // Sectors that hold a whole record cannot be all zeros once written.
-            let torn = block.chunks(SECTOR_BYTES).skip(1).any(|sector| sector.iter().all(|&byte| byte == 0));
+            let torn = block
+                .chunks(SECTOR_BYTES)
+                .skip(1)
+                .any(|sector| sector.iter().all(|&byte| byte == 0));
             if !torn {
                 return Err(self.damage("the block's body does not match its checksum"));
             }
@@ -290,10 +333,18 @@ impl BlockReader {
     fn end_here(&mut self) -> Result<(), EngineError> {
         let here = self.at;
         let mut torn_end = None;
-        let ahead: Vec<u64> = self.segments.iter().copied().filter(|&seq| seq >= here.seq).collect();
+        let ahead: Vec<u64> = self
+            .segments
+            .iter()
+            .copied()
+            .filter(|&seq| seq >= here.seq)
+            .collect();
         for seq in ahead {
             let path = segment_path(&self.dir, seq);
-            let (mut window, mut offset) = (Window::open(&self.disk, path.clone())?, SEGMENT_HEADER_BYTES as u64);
+            let (mut window, mut offset) = (
+                Window::open(&self.disk, path.clone())?,
+                SEGMENT_HEADER_BYTES as u64,
+            );
             if seq == here.seq {
                 offset = here.offset;
             } else {
@@ -314,7 +365,11 @@ impl BlockReader {
                 }
                 if page.iter().any(|&byte| byte != 0) {
                     if seq != here.seq {
-                        return Err(EngineError::damage(&path, offset, "bytes behind the end of the log"));
+                        return Err(EngineError::damage(
+                            &path,
+                            offset,
+                            "bytes behind the end of the log",
+                        ));
                     }
                     torn_end = Some(offset + page.len() as u64);
                 }
@@ -338,7 +393,11 @@ impl BlockReader {
 
     fn clean_end(&self) -> Tail {
         let last_segment = self.segments.last().copied().unwrap_or(self.at.seq);
-        Tail { end: self.at, last_segment, torn: None }
+        Tail {
+            end: self.at,
+            last_segment,
+            torn: None,
+        }
     }
 
     fn next_segment(&mut self) -> Result<(), EngineError> {
@@ -349,14 +408,19 @@ impl BlockReader {
         }
         let path = segment_path(&self.dir, self.at.seq);
         if !self.segments.contains(&self.at.seq) {
-            return Err(EngineError::damage(&path, 0, "the log goes on in this segment, but it is missing"));
+            return Err(EngineError::damage(
+                &path,
+                0,
+                "the log goes on in this segment, but it is missing",
+            ));
         }
         self.window = Window::open(&self.disk, path)?;
         self.check_segment_header()
     }
 
     fn check_segment_header(&mut self) -> Result<(), EngineError> {
-        self.segment_bytes = check_segment(&mut self.window, self.store_id, self.at.seq)?.segment_bytes;
+        self.segment_bytes =
+            check_segment(&mut self.window, self.store_id, self.at.seq)?.segment_bytes;
         Ok(())
     }
 

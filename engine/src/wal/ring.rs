@@ -72,7 +72,8 @@ impl Ring {
         // Acquire: as in append.
         let tail = self.tail.0.load(Ordering::Acquire);
         let head = self.head.0.load(Ordering::Relaxed);
-        self.capacity_units().saturating_sub(head.saturating_sub(tail))
+        self.capacity_units()
+            .saturating_sub(head.saturating_sub(tail))
     }
 
     /// The LSN after the last one given out.
@@ -83,7 +84,10 @@ impl Ring {
 
     /// Appends a batch (a whole number of units) and returns the LSN of its first unit; `None` when there is no room.
     pub fn append(&self, batch: &[u64]) -> Option<u64> {
-        assert!(!batch.is_empty() && batch.len().is_multiple_of(UNIT_WORDS), "whole units only");
+        assert!(
+            !batch.is_empty() && batch.len().is_multiple_of(UNIT_WORDS),
+            "whole units only"
+        );
         let units = (batch.len() / UNIT_WORDS) as u64;
         let mut head = self.head.0.load(Ordering::Relaxed);
         loop {
@@ -93,7 +97,12 @@ impl Ring {
                 return None;
             }
             // AcqRel: a batch that is reserved later also comes later for whoever reads `end`.
-            match self.head.0.compare_exchange_weak(head, head + units, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.head.0.compare_exchange_weak(
+                head,
+                head + units,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => break,
                 Err(now) => head = now,
             }
@@ -169,11 +178,18 @@ mod tests {
         for lap in 0..50u64 {
             assert_eq!(ring.append(&unit(lap)), Some(pos));
             assert_eq!(ring.append(&[unit(lap), unit(lap)].concat()), Some(pos + 1));
-            assert_eq!(ring.append(&[unit(9), unit(9)].concat()), None, "one unit of room is left");
+            assert_eq!(
+                ring.append(&[unit(9), unit(9)].concat()),
+                None,
+                "one unit of room is left"
+            );
             let mut out = [0; 4 * UNIT_BYTES];
             let end = ring.take(pos, &mut out);
             assert_eq!(end, pos + 3);
-            assert_eq!(out[..3 * UNIT_BYTES], lap.to_le_bytes().repeat(3 * UNIT_WORDS));
+            assert_eq!(
+                out[..3 * UNIT_BYTES],
+                lap.to_le_bytes().repeat(3 * UNIT_WORDS)
+            );
             assert!(!ring.ready(end));
             pos = end;
             ring.release_to(pos);
@@ -186,7 +202,11 @@ mod tests {
         ring.append(&[unit(1), unit(1), unit(1)].concat()).unwrap();
         ring.append(&[unit(2), unit(2)].concat()).unwrap();
         let mut out = [0; 4 * UNIT_BYTES];
-        assert_eq!(ring.take(1, &mut out), 4, "the second batch would not fit whole");
+        assert_eq!(
+            ring.take(1, &mut out),
+            4,
+            "the second batch would not fit whole"
+        );
         assert_eq!(ring.take(4, &mut out), 6);
     }
 }

@@ -27,8 +27,19 @@ pub fn segment_seq(name: &str) -> Option<u64> {
 }
 
 /// Makes one segment, durable, full of zeros.
-pub fn make_segment(disk: &SharedDisk, dir: &Path, store_id: StoreId, seq: u64, bytes: u64) -> std::io::Result<()> {
-    let header = SegmentHeader { store_id, seq, segment_bytes: bytes, created_unix_ms: unix_ms() };
+pub fn make_segment(
+    disk: &SharedDisk,
+    dir: &Path,
+    store_id: StoreId,
+    seq: u64,
+    bytes: u64,
+) -> std::io::Result<()> {
+    let header = SegmentHeader {
+        store_id,
+        seq,
+        segment_bytes: bytes,
+        created_unix_ms: unix_ms(),
+    };
     disk.create_zeroed(&segment_path(dir, seq), &header.encode(), bytes)
 }
 
@@ -75,7 +86,12 @@ impl Segments {
             margin_bytes,
             left_in_use_bytes: AtomicU64::new(u64::MAX),
             full: AtomicBool::new(false),
-            made: Mutex::new(Made { last, in_use, stop: false, failing: None }),
+            made: Mutex::new(Made {
+                last,
+                in_use,
+                stop: false,
+                failing: None,
+            }),
             changed: Condvar::new(),
         })
     }
@@ -85,12 +101,21 @@ impl Segments {
         let mut made = self.lock();
         while !made.stop {
             if made.last >= made.in_use + SPARE_SEGMENTS {
-                made = self.changed.wait(made).expect("no one panics with this lock");
+                made = self
+                    .changed
+                    .wait(made)
+                    .expect("no one panics with this lock");
                 continue;
             }
             let seq = made.last + 1;
             drop(made);
-            let result = make_segment(&self.disk, &self.dir, self.store_id, seq, self.segment_bytes);
+            let result = make_segment(
+                &self.disk,
+                &self.dir,
+                self.store_id,
+                seq,
+                self.segment_bytes,
+            );
             made = self.lock();
             match result {
                 Ok(()) => {
@@ -109,7 +134,11 @@ impl Segments {
             self.judge_room(&made);
             self.changed.notify_all();
             if made.failing.is_some() {
-                made = self.changed.wait_timeout(made, RETRY_AFTER).expect("no one panics with this lock").0;
+                made = self
+                    .changed
+                    .wait_timeout(made, RETRY_AFTER)
+                    .expect("no one panics with this lock")
+                    .0;
             }
         }
     }
@@ -153,7 +182,10 @@ impl Segments {
             if made.stop {
                 return None;
             }
-            made = self.changed.wait(made).expect("no one panics with this lock");
+            made = self
+                .changed
+                .wait(made)
+                .expect("no one panics with this lock");
         }
         made.in_use += 1;
         self.changed.notify_all();
