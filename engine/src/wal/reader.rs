@@ -77,6 +77,11 @@ pub fn list_segments(disk: &SharedDisk, dir: &Path) -> Result<Vec<u64>, EngineEr
     Ok(seqs)
 }
 
+/// Whether all bytes are zero; looks at all of them, which is what machines do fastest.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0, |any, byte| any | byte) == 0
+}
+
 /// Bytes read at a time.
 const WINDOW_BYTES: usize = 4 << 20;
 
@@ -280,7 +285,7 @@ impl BlockReader {
             Ok(header) => header,
             Err(what) => {
                 let first_sector = self.window.get(offset, SECTOR_BYTES)?;
-                if first_sector.iter().any(|&byte| byte != 0) {
+                if !is_zero(first_sector) {
                     return Err(self.damage(what));
                 }
                 return self.end_here().map(|()| None);
@@ -300,7 +305,7 @@ impl BlockReader {
             let torn = block
                 .chunks(SECTOR_BYTES)
                 .skip(1)
-                .any(|sector| sector.iter().all(|&byte| byte == 0));
+                .any(|sector| is_zero(sector));
             if !torn {
                 return Err(self.damage("the block's body does not match its checksum"));
             }
@@ -363,7 +368,7 @@ impl BlockReader {
                         path.display()
                     )));
                 }
-                if page.iter().any(|&byte| byte != 0) {
+                if !is_zero(page) {
                     if seq != here.seq {
                         return Err(EngineError::damage(
                             &path,
