@@ -24,8 +24,8 @@ const STORE: StoreId = *b"golden store 001";
 const SEGMENT_BYTES: u64 = 5 * 4096;
 const UNIX_MS: u64 = 1_767_225_600_000;
 /// The state after the last record, as every version that reads version 1 must find it.
-const DIGEST: &str = "DIGEST_HERE";
-const CHECKPOINT: &str = "ckpt-0000000000000013.ckpt";
+const DIGEST: &str = "8935e038c106c37d88c9920d9b9f24437655b224f61a575505150a63ebc237eb";
+const CHECKPOINT: &str = "ckpt-000000000000000d.ckpt";
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
