@@ -20,7 +20,10 @@ pub fn routes(data: &[u8]) {
         }
     };
     assert_eq!((table.version(), table.text()), (3, text));
-    let _ = (table.warnings(None), table.warnings(Some(&Catalog::default())));
+    let _ = (
+        table.warnings(None),
+        table.warnings(Some(&Catalog::default())),
+    );
     for sku in ["", "a", "steam-50", "卡密", "****"] {
         for priority in Priority::ALL {
             let _ = table.resolve(sku, priority);
