@@ -333,7 +333,9 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
     }
     let mut parse = || -> Result<_, String> {
         let (lsn, epoch, folded) = (head.u64()?, head.u64()?, head.u64()?);
-        let block = folded.checked_add(1).ok_or("there is no block after the last one folded")?;
+        let block = folded
+            .checked_add(1)
+            .ok_or("there is no block after the last one folded")?;
         let (seq, offset, prev_hash) = (head.u64()?, head.u64()?, head.array()?);
         let end = Position {
             seq,

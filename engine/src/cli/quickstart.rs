@@ -213,12 +213,13 @@ impl Story {
             ),
         );
         say("again", again);
+        let me = called_as();
         format!(
             "listening on {}\n\n{text}\nIn another terminal:\n  \
-             croupier stock{server}\n  \
-             croupier issue{server} --sku {SKU}\n  \
-             croupier order{server} {}\n  \
-             croupier import{server} --sku my-keys --create-sku keys.txt\n\n\
+             {me} stock{server}\n  \
+             {me} issue{server} --sku {SKU}\n  \
+             {me} order{server} {}\n  \
+             {me} import{server} --sku my-keys --create-sku keys.txt\n\n\
              Ctrl-C stops the server; the next start finds everything as it was.",
             self.url, order.order_id
         )
@@ -267,4 +268,12 @@ mod tests {
             );
         }
     }
+}
+
+/// How this program was called, so that the commands shown can be pasted: `cargo run` calls it by a path.
+fn called_as() -> String {
+    std::env::args()
+        .next()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "croupier".to_owned())
 }

@@ -196,6 +196,9 @@ impl Drop for RealDraft {
     }
 }
 
+/// Zeros written to a new segment before they are synced.
+const SYNCED_ZEROS_BYTES: u64 = 512 << 10;
+
 const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 fn write_zeros(file: &File, mut offset: u64, end: u64) -> io::Result<()> {
@@ -216,7 +219,15 @@ impl Disk for RealDisk {
                 Err(errno) => return Err(errno.into()),
             }
             file.write_all(head)?;
-            write_zeros(file, head.len() as u64, bytes)
+            let mut offset = head.len() as u64;
+            while offset < bytes {
+                let end = (offset + SYNCED_ZEROS_BYTES).min(bytes);
+                write_zeros(file, offset, end)?;
+                // Little by little: a block of the log must never queue behind a whole segment of zeros.
+                file.sync_data()?;
+                offset = end;
+            }
+            Ok(())
         })
     }
 
