@@ -112,6 +112,9 @@ impl OrderFileWriter {
     }
 }
 
+/// A checked chunk: its offset, its number of rows, and its rows (LSN and record each).
+type Chunk<'a> = (u64, u32, &'a [u8]);
+
 /// Reads an order file chunk by chunk.
 pub struct OrderFileReader {
     file: Box<dyn ReadAt>,
@@ -162,8 +165,8 @@ impl OrderFileReader {
         &self.path
     }
 
-    /// The next chunk: its offset, its number of rows, and its rows (LSN and record each); `None` at the end.
-    pub fn next_chunk(&mut self) -> Result<Option<(u64, u32, &[u8])>, EngineError> {
+    /// The next chunk; `None` at the end.
+    pub fn next_chunk(&mut self) -> Result<Option<Chunk<'_>>, EngineError> {
         if self.at >= self.file.bytes() {
             if self.rows_left != 0 {
                 return Err(EngineError::damage(

@@ -234,6 +234,14 @@ impl Story {
     }
 }
 
+/// How this program was called, so that the commands shown can be pasted: `cargo run` calls it by a path.
+fn called_as() -> String {
+    std::env::args()
+        .next()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "croupier".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,12 +276,4 @@ mod tests {
             );
         }
     }
-}
-
-/// How this program was called, so that the commands shown can be pasted: `cargo run` calls it by a path.
-fn called_as() -> String {
-    std::env::args()
-        .next()
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "croupier".to_owned())
 }

@@ -199,7 +199,7 @@ impl Drop for RealDraft {
 /// Zeros written to a new segment before they are synced.
 const SYNCED_ZEROS_BYTES: u64 = 512 << 10;
 
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 fn write_zeros(file: &File, mut offset: u64, end: u64) -> io::Result<()> {
     while offset < end {

@@ -302,10 +302,7 @@ impl BlockReader {
         };
         if crc32c(&block[BLOCK_HEADER_BYTES..]) != header.body_crc {
             // Sectors that hold a whole record cannot be all zeros once written.
-            let torn = block
-                .chunks(SECTOR_BYTES)
-                .skip(1)
-                .any(|sector| is_zero(sector));
+            let torn = block.chunks(SECTOR_BYTES).skip(1).any(is_zero);
             if !torn {
                 return Err(self.damage("the block's body does not match its checksum"));
             }
