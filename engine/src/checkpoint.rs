@@ -46,7 +46,7 @@ pub fn load_current(
     let reader = match disk.open_read(&current) {
         Ok(reader) => reader,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return no_checkpoint(disk, paths).map(|()| None);
+            return no_checkpoint(disk, paths, store_id).map(|()| None);
         }
         Err(error) => return Err(error).at("open", &current),
     };
@@ -75,16 +75,19 @@ fn open_needed(disk: &SharedDisk, path: &Path) -> Result<Box<dyn ReadAt>, Engine
     }
 }
 
-/// Without `CURRENT` the log must begin at its beginning, or something has been lost.
-fn no_checkpoint(disk: &SharedDisk, paths: &Paths) -> Result<(), EngineError> {
-    let first = list_segments(disk, &paths.wal())?.first().copied();
-    if first == Some(1)
-        && disk
-            .list(&paths.checkpoints())
-            .at("list", &paths.checkpoints())?
-            .is_empty()
-    {
-        return Ok(());
+/// Without `CURRENT` the log must be there from its first record on, or something has been lost. A checkpoint that lies
+/// there all the same is the first one, cut short by a crash before it was in force.
+fn no_checkpoint(disk: &SharedDisk, paths: &Paths, store_id: StoreId) -> Result<(), EngineError> {
+    let wal = paths.wal();
+    let first = list_segments(disk, &wal)?.first().copied();
+    let checkpoints = paths.checkpoints();
+    if first == Some(1) {
+        let never_made = disk.list(&checkpoints).at("list", &checkpoints)?.is_empty();
+        let mut reader = BlockReader::open(disk.clone(), &wal, store_id, Position::START)?;
+        // Segments go only once a checkpoint is in force, so behind the first block there is all of the log.
+        if never_made || matches!(reader.next(), Ok(Some(_))) {
+            return Ok(());
+        }
     }
     Err(EngineError::damage(
         &paths.current(),

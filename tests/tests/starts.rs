@@ -576,7 +576,7 @@ fn settings_that_cannot_be_are_usage_errors_that_name_them() {
         ("--cores", "many", "cores"),
         ("--wal-segment-bytes", "1000", "wal_segment_bytes"),
         ("--ring-bytes", "1", "ring_bytes"),
-        ("--ring-bytes", "8388608", "ring_bytes"),
+        ("--ring-bytes", "65536", "ring_bytes"),
         ("--quantity-max", "0", "quantity_max"),
         ("--quantity-max", "65536", "quantity_max"),
         ("--frame-bytes-max", "100", "frame_bytes_max"),
@@ -692,6 +692,72 @@ async fn a_torn_tail_is_reported_and_mended_and_nothing_else_is_lost() {
         drop(client);
         server.stop().ok();
         oracle.check_disk(&store);
+    }
+}
+
+#[tokio::test]
+async fn a_first_checkpoint_that_a_crash_cut_short_is_no_damage() {
+    let past = crashed();
+    let made = past.store.copy();
+    made.serve().stop().ok();
+    let checkpoint = made.files("checkpoints", ".ckpt")[0].clone();
+    let orders = made.files("orders", ".run")[0].clone();
+    let half = |path: &Path| {
+        let bytes = fs::read(path).expect("a file can be read");
+        bytes[..bytes.len() / 2].to_vec()
+    };
+    let whole = |path: &Path| fs::read(path).expect("a file can be read");
+    let tmp = |path: &Path| format!("{}.tmp", name_of(path));
+    // How far it came, in the order in which a checkpoint is made; nothing of the log is gone before all of it.
+    let cases = [
+        (
+            "orders begun",
+            vec![(format!("orders/{}", tmp(&orders)), half(&orders))],
+        ),
+        (
+            "orders written",
+            vec![(format!("orders/{}", name_of(&orders)), whole(&orders))],
+        ),
+        (
+            "checkpoint begun",
+            vec![
+                (format!("orders/{}", name_of(&orders)), whole(&orders)),
+                (
+                    format!("checkpoints/{}", tmp(&checkpoint)),
+                    half(&checkpoint),
+                ),
+            ],
+        ),
+        (
+            "checkpoint written",
+            vec![
+                (format!("orders/{}", name_of(&orders)), whole(&orders)),
+                (
+                    format!("checkpoints/{}", name_of(&checkpoint)),
+                    whole(&checkpoint),
+                ),
+                ("CURRENT.tmp".to_owned(), b"ckpt".to_vec()),
+            ],
+        ),
+    ];
+    for (what, left) in cases {
+        eprintln!("{what}");
+        let (store, oracle) = (past.store.copy(), past.oracle.fork());
+        for (path, bytes) in left {
+            fs::write(store.path(path), bytes).expect("a file can be written");
+        }
+        Oracle::verify(&store);
+        let server = store.serve();
+        let client = server.client().await;
+        oracle.look_up_all(&client).await;
+        let outcomes = oracle.issue(&client, &past.tail).await;
+        assert_eq!(outcomes.map(|outcomes| outcomes.len()), Some(TAIL_ORDERS));
+        oracle.check_all(&client).await;
+        drop(client);
+        server.stop().ok();
+        oracle.check_disk(&store);
+        assert_eq!(store.files("checkpoints", "").len(), 1, "{what}");
+        assert_eq!(store.files("orders", "").len(), 1, "{what}");
     }
 }
 
