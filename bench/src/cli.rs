@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::error::{BenchError, EXIT_FAILED};
 use crate::limits::toy::ToyArgs;
 use crate::limits::{self, LimitsArgs};
+use crate::peers::{self, PeersArgs};
 use crate::report::{RunReport, draw_distribution, draw_sweep, write_hgrm};
 use crate::run::{self, Mode, RunArgs};
 
@@ -26,6 +27,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Measure what this machine can do without an engine, and the engine as a share of it
     Limits(LimitsArgs),
+    /// Run Redis and PostgreSQL on the same work, side by side with Croupier
+    Peers(PeersArgs),
     /// A server without an engine, for `limits`
     #[command(hide = true)]
     Toy(ToyArgs),
@@ -36,6 +39,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run_and_report(&args),
         Command::Limits(args) => limits::run(&args).and_then(|report| print(&report, args.json)),
+        Command::Peers(args) => peers::run(&args).and_then(|report| print(&report, args.json)),
         Command::Toy(args) => limits::toy::serve(&args).map(|()| true),
     };
     match result {

@@ -33,3 +33,4 @@ pub mod report;
 // Several servers side by side.
 pub mod contest;
 pub mod limits;
+pub mod peers;

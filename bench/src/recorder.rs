@@ -200,13 +200,15 @@ impl Recorder {
         record
     }
 
-    /// Seconds that the counted answers took to come.
+    /// True if the run ended before anything was to be counted.
+    pub fn ended_in_warmup(&self) -> bool {
+        self.end_ns <= self.start_ns
+    }
+
+    /// Seconds that the counted answers took to come. An open loop that falls behind is answered after its end, and a
+    /// closed one that ends early is: both have to be waited for.
     pub fn measured_s(&self) -> f64 {
-        let end_ns = match self.window {
-            Window::Received => self.end_ns,
-            // An open loop that falls behind answers after its end, and that is no throughput.
-            Window::Intended => self.end_ns.max(self.last_answer_ns),
-        };
+        let end_ns = self.end_ns.max(self.last_answer_ns);
         end_ns.saturating_sub(self.start_ns).max(1) as f64 / 1e9
     }
 }
@@ -230,6 +232,17 @@ mod tests {
             );
             assert_eq!(recorder.operation(Operation::Issue).latency.len(), counted);
         }
+    }
+
+    #[test]
+    fn a_loop_that_ends_early_waits_for_its_last_answers() {
+        let mut recorder = Recorder::new(Window::Received, 1_000, 9_000);
+        recorder.answered(Operation::Issue, 1_500, 3_000, 1);
+        recorder.end_ns = 2_000;
+        assert_eq!(recorder.measured_s(), 2e-6);
+        assert!(!recorder.ended_in_warmup());
+        recorder.end_ns = 500;
+        assert!(recorder.ended_in_warmup());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Contender, Round, RoundLength, Shape};
+use super::{Contender, Round, RoundLength, Shape, settle};
 use crate::error::BenchError;
 use crate::run::{RunArgs, ServerArgs, Session, Target};
 
@@ -43,6 +43,7 @@ impl Croupier {
     fn try_round(&mut self, shape: Shape, length: RoundLength) -> Result<Round, BenchError> {
         self.session.reshape(shape.connections, shape.pipeline);
         self.session.top_up(self.cards)?;
+        settle();
         Round::of(Self::NAME, &self.session.step(length.step())?)
     }
 }

@@ -98,6 +98,7 @@ impl Round {
     pub fn of(name: &str, step: &StepReport) -> Result<Self, BenchError> {
         let refused: u64 = step.refused.values().sum();
         match step.operations.first() {
+            None => Err(nothing_measured(name, step.stock_used_up)),
             Some(issue) if refused == 0 && step.unanswered == 0 => Ok(Self {
                 orders: issue.orders,
                 measured_s: step.measured_s,
@@ -105,16 +106,27 @@ impl Round {
                 latency: issue.latency,
                 server_cores: step.server_cores,
             }),
-            answered => Err(BenchError::Peer {
+            Some(_) => Err(BenchError::Peer {
                 peer: name.to_string(),
                 detail: format!(
-                    "{} orders issued, refused: {:?}, never answered: {}",
-                    answered.map_or(0, |issue| issue.orders),
-                    step.refused,
-                    step.unanswered
+                    "orders refused: {:?}, never answered: {}",
+                    step.refused, step.unanswered
                 ),
             }),
         }
+    }
+}
+
+/// A round in which no order was answered after the warm-up.
+pub fn nothing_measured(name: &str, stock_used_up: bool) -> BenchError {
+    let detail = if stock_used_up {
+        "the stock was used up in the warm-up: say more --cards or less --warmup"
+    } else {
+        "no order was answered within the round: say more --seconds"
+    };
+    BenchError::Peer {
+        peer: name.to_string(),
+        detail: detail.to_string(),
     }
 }
 
@@ -202,6 +214,11 @@ impl Standing {
             .iter()
             .find(|standing| standing.name == name && standing.shape == shape)
     }
+}
+
+/// Lets the disk finish what was written before, so that nobody pays for what another one left.
+pub fn settle() {
+    rustix::fs::sync();
 }
 
 /// The middle one; of an even number, the mean of the two in the middle. NaN of none.

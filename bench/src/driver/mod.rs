@@ -4,10 +4,10 @@
 //! write, answers are judged where the kernel put them, the clock is read once per read, and nothing is allocated per
 //! order. Open and closed loop differ only in when a request is sent: at its intended time, or when a slot is free.
 
-mod connection;
 mod in_flight;
-mod poller;
+pub(crate) mod poller;
 mod sender;
+pub(crate) mod wire;
 mod worker;
 
 use std::net::TcpStream;
@@ -99,6 +99,11 @@ pub struct Driven {
 pub struct Clock(Instant);
 
 impl Clock {
+    /// Begins now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
     /// The time now.
     #[inline]
     pub fn now_ns(&self) -> u64 {
@@ -126,7 +131,7 @@ pub fn drive(
 ) -> Result<(Driven, Oracle), BenchError> {
     assert!(!streams.is_empty() && plan.threads >= 1);
     let threads = plan.threads.min(streams.len());
-    let clock = Clock(Instant::now());
+    let clock = Clock::start();
     let start_ns = clock.now_ns() + LEAD_TIME.as_nanos() as u64;
     let measure_ns = start_ns + plan.warmup.as_nanos() as u64;
     let end_ns = measure_ns + plan.duration.as_nanos() as u64;

@@ -9,10 +9,10 @@ use croupier_protocol::{
     FRAME_BYTES_MAX_LIMIT, FaultBody, FrameHeader, Kind, OrderItems, RefusedBody, peek,
 };
 
-use super::connection::Connection;
 use super::in_flight::InFlight;
 use super::poller::Poller;
 use super::sender::{Made, Sender};
+use super::wire::Wire;
 use super::{Pacing, Plan, Shared};
 use crate::error::BenchError;
 use crate::oracle::{Judged, Oracle, Violation, fingerprint};
@@ -40,6 +40,14 @@ pub struct Share {
     pub threads: usize,
     /// When the first order may be sent.
     pub start_ns: u64,
+}
+
+/// A connection that has said Hello.
+#[derive(Debug)]
+struct Connection {
+    wire: Wire,
+    /// Requests that await their answer.
+    in_flight: InFlight,
 }
 
 /// One thread of the generator.
@@ -92,13 +100,13 @@ impl<'a> Worker<'a> {
         let mut numbers = Vec::with_capacity(streams.len());
         for (index, (number, stream)) in streams.into_iter().enumerate() {
             let in_flight = InFlight::new(plan.in_flight_max, plan.batch, plan.mix.lookup > 0);
-            let connection = Connection::new(stream, in_flight)
-                .and_then(|connection| poller.add(&connection.stream, index).map(|()| connection))
+            let wire = Wire::new(stream)
+                .and_then(|wire| poller.add(&wire.stream, index).map(|()| wire))
                 .map_err(|source| BenchError::ConnectionLost {
                     connection: number,
                     source,
                 })?;
-            connections.push(connection);
+            connections.push(Connection { wire, in_flight });
             numbers.push(number);
         }
         let (schedule, tick_ns) = match plan.pacing {
@@ -286,7 +294,7 @@ impl<'a> Worker<'a> {
     /// Closed loop: a request for every free slot of a connection.
     fn refill(&mut self, index: usize) -> Result<(), BenchError> {
         // A connection whose bytes the server does not take gets no more of them.
-        if !self.sending || self.connections[index].is_backed_up() {
+        if !self.sending || self.connections[index].wire.is_backed_up() {
             return Ok(());
         }
         let now_ns = self.shared.clock.now_ns();
@@ -319,10 +327,11 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let connection = &mut self.connections[index];
-        let was_backed_up = connection.is_backed_up();
-        let sent = connection.send(&mut self.out).and_then(|all| {
+        let was_backed_up = connection.wire.is_backed_up();
+        let sent = connection.wire.send(&mut self.out).and_then(|all| {
             if !all && !was_backed_up {
-                self.poller.watch_writes(&connection.stream, index, true)?;
+                self.poller
+                    .watch_writes(&connection.wire.stream, index, true)?;
             }
             Ok(())
         });
@@ -331,9 +340,10 @@ impl<'a> Worker<'a> {
 
     fn flush(&mut self, index: usize) -> Result<(), BenchError> {
         let connection = &mut self.connections[index];
-        let flushed = connection.flush().and_then(|all| {
+        let flushed = connection.wire.flush().and_then(|all| {
             if all {
-                self.poller.watch_writes(&connection.stream, index, false)?;
+                self.poller
+                    .watch_writes(&connection.wire.stream, index, false)?;
             }
             Ok(all)
         });
@@ -348,6 +358,7 @@ impl<'a> Worker<'a> {
     fn receive(&mut self, index: usize) -> Result<(), BenchError> {
         let connection = &mut self.connections[index];
         let filled = connection
+            .wire
             .receive(&mut self.scratch)
             .map_err(|source| self.desk.lost(index, source))?;
         let Some(filled) = filled else {
@@ -365,7 +376,7 @@ impl<'a> Worker<'a> {
             )?;
             rest = &rest[header.length as usize..];
         }
-        connection.keep(rest);
+        connection.wire.keep(rest);
         if self.sending && self.schedule.is_none() {
             if received_ns >= self.shared.stop_ns.load(Ordering::Relaxed) {
                 // Relaxed: as in `run`.

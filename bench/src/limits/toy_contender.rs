@@ -10,7 +10,7 @@ use croupier_protocol::{Priority, SkuId};
 
 use super::durable_file::SyncMethod;
 use super::toy::SECRET_BYTES;
-use crate::contest::{Contender, Round, RoundLength, Shape};
+use crate::contest::{Contender, Round, RoundLength, Shape, settle};
 use crate::control::Control;
 use crate::driver::{Plan, drive};
 use crate::embedded::{ChildServer, await_address};
@@ -79,6 +79,7 @@ impl Contender for Toy {
     }
 
     fn round(&mut self, shape: Shape, length: RoundLength) -> Result<Round, BenchError> {
+        settle();
         let step = length.step();
         let budget = Arc::new(Budget::new(1));
         // A toy's stock does not end.

@@ -243,7 +243,7 @@ impl StepReport {
             generator_cores,
             server_cores,
         } = driven;
-        let measured_s = recorder.measured_s();
+        let (measured_s, ended_in_warmup) = (recorder.measured_s(), recorder.ended_in_warmup());
         let mut refused = BTreeMap::new();
         let mut operations = Vec::new();
         for operation in Operation::ALL {
@@ -256,7 +256,7 @@ impl StepReport {
             {
                 *refused.entry(refusal_name(number)).or_default() += orders;
             }
-            if record.orders > 0 {
+            if record.orders > 0 && !ended_in_warmup {
                 operations.push(OperationReport {
                     operation,
                     orders: record.orders,

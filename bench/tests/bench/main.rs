@@ -2,4 +2,5 @@
 
 mod command_line;
 mod lies;
+mod side_by_side;
 mod toy;

@@ -1,33 +1,28 @@
-//! One loaded connection: a non-blocking socket, what could not be written yet, what is not a whole frame yet.
+//! One loaded socket: what could not be written yet, and what has not arrived whole yet. It knows no protocol.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use bytes::{Buf, BytesMut};
 
-use super::in_flight::InFlight;
-
-/// A connection that has said Hello.
+/// A non-blocking socket.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Wire {
     /// Non-blocking.
     pub stream: TcpStream,
-    /// Requests that await their answer.
-    pub in_flight: InFlight,
     /// Bytes the socket had no room for; while there are any, later ones queue behind them.
     pending: BytesMut,
-    /// The beginning of a frame whose rest has not arrived.
+    /// The beginning of a message whose rest has not arrived.
     partial: Vec<u8>,
 }
 
-impl Connection {
+impl Wire {
     /// Takes charge of a stream.
-    pub fn new(stream: TcpStream, in_flight: InFlight) -> io::Result<Self> {
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
-            in_flight,
             pending: BytesMut::new(),
             partial: Vec::new(),
         })
@@ -62,13 +57,13 @@ impl Connection {
         !self.pending.is_empty()
     }
 
-    /// Reads once into `scratch`, behind the frame that was begun before. Returns how much of `scratch` is filled;
+    /// Reads once into `scratch`, behind the message that was begun before. Returns how much of `scratch` is filled;
     /// `None` if there was nothing to read.
     #[inline]
     pub fn receive(&mut self, scratch: &mut Vec<u8>) -> io::Result<Option<usize>> {
         let kept = self.partial.len();
         if scratch.len() < kept * 2 {
-            // Only a frame longer than half the scratch gets here; the next read then has as much room again.
+            // Only a message longer than half the scratch gets here; the next read then has as much room again.
             scratch.resize(kept * 2, 0);
         }
         scratch[..kept].copy_from_slice(&self.partial);
@@ -88,7 +83,7 @@ impl Connection {
         }
     }
 
-    /// Keeps the beginning of a frame until its rest arrives.
+    /// Keeps the beginning of a message until its rest arrives.
     #[inline]
     pub fn keep(&mut self, partial: &[u8]) {
         self.partial.clear();
