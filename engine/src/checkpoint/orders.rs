@@ -184,6 +184,7 @@ impl OrderFileReader {
         let (bytes, crc, rows) = (word(0) as usize, word(4), word(8));
         if got < CHUNK_HEADER_BYTES
             || bytes > CHUNK_BYTES_MAX
+            || bytes as u64 > self.file.bytes() - begin
             || word(12) != 0
             || u64::from(rows) > self.rows_left
         {
