@@ -61,7 +61,10 @@ mod model {
     /// Loom reports a deadlock if the wake-up is lost.
     #[test]
     fn no_wake_up_is_lost() {
-        loom::model(|| {
+        let mut model = loom::model::Builder::new();
+        // Without a bound there are millions of interleavings; three switches are enough for each of the two to miss.
+        model.preemption_bound = Some(3);
+        model.check(|| {
             let bell = Arc::new(Bell::for_this_thread());
             let work = Arc::new(AtomicU64::new(0));
             let producers: Vec<_> = (0..2)
