@@ -32,7 +32,7 @@ fn assert_empty(directory: &Path) {
 #[test]
 fn limits_measure_disk_loopback_and_toys() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let flags = "limits --no-engine --shape 1x1,3x7 --rounds 2 --duration 100ms --json";
+    let flags = "limits --no-engine --shape 1x1,3x7 --rounds 2 --duration 500ms --json";
     let report = report(directory.path(), flags);
     assert!(report["loopback"]["p50_us"].as_f64().expect("a number") > 0.0);
     assert!(
@@ -57,7 +57,7 @@ fn limits_are_printed_for_people_too() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let output = bench(
         directory.path(),
-        "limits --croupier /nowhere --shape 1x1 --rounds 1 --duration 50ms",
+        "limits --croupier /nowhere --shape 1x1 --rounds 1 --duration 1s",
     );
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
