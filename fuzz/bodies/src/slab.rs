@@ -94,8 +94,9 @@ pub fn slab(data: &[u8]) {
     if choice % 4 == 2 {
         bytes.truncate(bytes.len() - usize::from(*choice));
     }
-    let path = store.dir.path().join("changed").join(&store.name);
-    fs::create_dir_all(path.parent().expect("it has one")).expect("a directory");
+    // A directory of its own: several threads of a test may be here at once.
+    let changed = tempfile::tempdir_in(store.dir.path()).expect("a directory");
+    let path = changed.path().join(&store.name);
     fs::write(&path, &bytes).expect("room for a slab");
     let whole = bytes == store.bytes;
     if let Ok(slab) = Slab::open(&path, &store.vault, None) {
