@@ -62,7 +62,7 @@ mod model {
     #[test]
     fn no_wake_up_is_lost() {
         let mut model = loom::model::Builder::new();
-        // Without a bound there are millions of interleavings; three switches are enough for each of the two to miss.
+        // Without a bound there are millions of interleavings; a lost wake-up takes two switches.
         model.preemption_bound = Some(3);
         model.check(|| {
             let bell = Arc::new(Bell::for_this_thread());
