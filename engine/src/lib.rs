@@ -12,6 +12,7 @@
 //! Around it: `engine` and `intake` (the cold path), `recovery` and `checkpoint` (the way back), `store` (the data
 //! directory), `import` and `cli` (what operators type).
 #![allow(missing_docs)] // of the engine's inner parts: the module pages explain them; the public crates document all
+#![allow(rustdoc::private_intra_doc_links)] // the pages are for those who read the source
 
 pub mod limits;
 

@@ -34,7 +34,7 @@ pub struct Checkpoint {
     pub created_unix_ms: u64,
 }
 
-/// Whether `name` is what [`write`] calls a checkpoint.
+/// Whether `name` is what [`write()`] calls a checkpoint.
 pub fn is_checkpoint_name(name: &str) -> bool {
     let digits = name
         .strip_prefix("ckpt-")
