@@ -4,6 +4,8 @@
 //! sent (`driver`), what is concluded (`oracle`, `recorder`, `report`). `limits` measures what the machine could do
 //! without an engine; `peers` runs other databases on the same work.
 
+#![allow(rustdoc::private_intra_doc_links)] // the pages are for those who read the source
+
 // What is asked for.
 pub mod cli;
 pub mod error;

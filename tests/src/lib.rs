@@ -6,6 +6,7 @@
 //!
 //! `CROUPIER_BIN` names the binary under test; without it the one of this build's profile is built once.
 //! `CROUPIER_TEST_SCALE=full` makes the rounds as long as a release wants them. `CROUPIER_TEST_SEED` repeats a run.
+#![allow(rustdoc::private_intra_doc_links)] // the pages are for those who read the source
 #![forbid(unsafe_code)]
 
 mod binary;
