@@ -5,7 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use croupier_client::{Order, OrderId, OrderOutcome, SkuId};
 use croupier_tests::{Mint, Oracle, Store, croupier};
@@ -25,15 +25,25 @@ struct Past {
 }
 
 /// Killed with several segments in its log and no checkpoint.
-fn crashed() -> &'static Past {
-    static PAST: OnceLock<Past> = OnceLock::new();
-    PAST.get_or_init(|| with_runtime(make_crashed()))
+fn crashed() -> Arc<Past> {
+    static PAST: Mutex<Weak<Past>> = Mutex::new(Weak::new());
+    shared(&PAST, || with_runtime(make_crashed()))
 }
 
 /// Its checkpoint holds most of it, and the log behind that the rest.
-fn folded() -> &'static Past {
-    static PAST: OnceLock<Past> = OnceLock::new();
-    PAST.get_or_init(|| with_runtime(make_folded(crashed())))
+fn folded() -> Arc<Past> {
+    static PAST: Mutex<Weak<Past>> = Mutex::new(Weak::new());
+    shared(&PAST, || with_runtime(make_folded(crashed())))
+}
+
+/// Made once for all tests that run at the same time, and removed with the last of them.
+fn shared<T>(place: &Mutex<Weak<T>>, make: impl FnOnce() -> T) -> Arc<T> {
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    place.upgrade().unwrap_or_else(|| {
+        let made = Arc::new(make());
+        *place = Arc::downgrade(&made);
+        made
+    })
 }
 
 fn with_runtime<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
@@ -87,7 +97,7 @@ async fn make_crashed() -> Past {
     }
 }
 
-async fn make_folded(crashed: &'static Past) -> Past {
+async fn make_folded(crashed: Arc<Past>) -> Past {
     let (store, oracle) = (crashed.store.copy(), crashed.oracle.fork());
     {
         let server = store.serve();
@@ -219,6 +229,7 @@ fn check_refused(what: &str, past: &Past, code: i32, damage: Damage, in_verify: 
 
 #[test]
 fn a_damaged_slab_stops_the_start() {
+    let (crashed, folded, _other) = (crashed(), folded(), other_store());
     let cases: [(&str, Damage); 9] = [
         ("the claim bit of a sold card set in the file", |store| {
             flip(&slab(store, 0), 4096);
@@ -252,7 +263,7 @@ fn a_damaged_slab_stops_the_start() {
         }),
         ("another store's", |store| {
             let other = other_store();
-            fs::copy(slab(other, 0), slab(store, 0)).expect("a file can be copied");
+            fs::copy(slab(&other, 0), slab(store, 0)).expect("a file can be copied");
             vec![name_of(&slab(store, 0))]
         }),
         ("another slab of this store", |store| {
@@ -261,15 +272,15 @@ fn a_damaged_slab_stops_the_start() {
         }),
     ];
     for (what, damage) in cases {
-        check_refused(what, crashed(), 3, damage, true);
-        check_refused(what, folded(), 3, damage, true);
+        check_refused(what, &crashed, 3, damage, true);
+        check_refused(what, &folded, 3, damage, true);
     }
 }
 
 /// Another store, with a slab and a log.
-fn other_store() -> &'static Store {
-    static OTHER: OnceLock<Store> = OnceLock::new();
-    OTHER.get_or_init(|| {
+fn other_store() -> Arc<Store> {
+    static OTHER: Mutex<Weak<Store>> = Mutex::new(Weak::new());
+    shared(&OTHER, || {
         let store = Store::new();
         let file = store.dir().with_file_name("cards.txt");
         let cards: Vec<_> = Mint::new(42)
@@ -295,8 +306,9 @@ fn other_store() -> &'static Store {
 
 #[test]
 fn a_flipped_bit_in_the_cards_is_found_by_verify() {
+    let past = crashed();
     for at in [10_000, 100_000, 300_000] {
-        let store = crashed().store.copy();
+        let store = past.store.copy();
         let path = slab(&store, 0);
         flip(&path, at);
         let before = store.tree();
@@ -309,6 +321,7 @@ fn a_flipped_bit_in_the_cards_is_found_by_verify() {
 
 #[test]
 fn a_damaged_log_stops_the_start() {
+    let (past, _other) = (crashed(), other_store());
     let cases: [(&str, Damage); 14] = [
         ("segment missing in the middle", |store| {
             let path = &store.files("wal", ".seg")[1];
@@ -379,12 +392,13 @@ fn a_damaged_log_stops_the_start() {
         }),
     ];
     for (what, damage) in cases {
-        check_refused(what, crashed(), 3, damage, true);
+        check_refused(what, &past, 3, damage, true);
     }
 }
 
 #[test]
 fn a_damaged_checkpoint_stops_the_start() {
+    let past = folded();
     let cases: [(&str, Damage); 10] = [
         ("CURRENT missing", |store| {
             fs::remove_file(store.path("CURRENT")).expect("it is there");
@@ -428,12 +442,13 @@ fn a_damaged_checkpoint_stops_the_start() {
         }),
     ];
     for (what, damage) in cases {
-        check_refused(what, folded(), 3, damage, true);
+        check_refused(what, &past, 3, damage, true);
     }
 }
 
 #[test]
 fn a_key_that_is_lost_wrong_or_open_to_all_stops_the_start() {
+    let (past, _other) = (crashed(), other_store());
     fn mode(store: &Store, mode: u32) {
         let permissions = fs::Permissions::from_mode(mode);
         fs::set_permissions(store.path("store.key"), permissions).expect("a mode can be set");
@@ -466,7 +481,7 @@ fn a_key_that_is_lost_wrong_or_open_to_all_stops_the_start() {
         }),
     ];
     for (what, code, damage) in cases {
-        check_refused(what, crashed(), code, damage, true);
+        check_refused(what, &past, code, damage, true);
     }
 }
 
