@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::error::{BenchError, EXIT_FAILED};
 use crate::limits::toy::ToyArgs;
 use crate::limits::{self, LimitsArgs};
+use crate::machine::raise_file_limit;
 use crate::peers::{self, PeersArgs};
 use crate::report::{RunReport, draw_distribution, draw_sweep, write_hgrm};
 use crate::run::{self, Mode, RunArgs};
@@ -36,7 +37,9 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    raise_file_limit();
+    let result = match command {
         Command::Run(args) => run_and_report(&args),
         Command::Limits(args) => limits::run(&args).and_then(|report| print(&report, args.json)),
         Command::Peers(args) => peers::run(&args).and_then(|report| print(&report, args.json)),

@@ -4,6 +4,7 @@
 //! write, answers are judged where the kernel put them, the clock is read once per read, and nothing is allocated per
 //! order. Open and closed loop differ only in when a request is sent: at its intended time, or when a slot is free.
 
+mod desk;
 mod in_flight;
 pub(crate) mod poller;
 mod sender;

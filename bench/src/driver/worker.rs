@@ -1,23 +1,21 @@
 //! One thread of the generator: its loop.
 
-use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use croupier_protocol::{
-    FRAME_BYTES_MAX_LIMIT, FaultBody, FrameHeader, Kind, OrderItems, RefusedBody, peek,
-};
+use croupier_protocol::{FRAME_BYTES_MAX_LIMIT, peek};
 
+use super::desk::Desk;
 use super::in_flight::InFlight;
 use super::poller::Poller;
 use super::sender::{Made, Sender};
 use super::wire::Wire;
 use super::{Pacing, Plan, Shared};
 use crate::error::BenchError;
-use crate::oracle::{Judged, Oracle, Violation, fingerprint};
+use crate::oracle::Oracle;
 use crate::progress::Gauge;
-use crate::recorder::{Operation, Recorder};
+use crate::recorder::Recorder;
 use crate::schedule::Schedule;
 
 /// Bytes read at once; a pipeline of answers fits.
@@ -69,21 +67,6 @@ pub struct Worker<'a> {
     sending: bool,
     /// Open loop: frames are due and every connection's table is full, so only an answer helps.
     stuck: bool,
-}
-
-/// What answers are handled with, apart from the connections: so that both can be borrowed at once.
-#[derive(Debug)]
-struct Desk<'a> {
-    sender: Sender<'a>,
-    oracle: Oracle,
-    recorder: Recorder,
-    /// For people, warm-up included.
-    answered: u64,
-    refused: u64,
-    /// Requests in flight on all connections.
-    in_flight: usize,
-    /// Numbers of this thread's connections in the whole run, for errors.
-    numbers: Vec<usize>,
 }
 
 impl<'a> Worker<'a> {
@@ -386,122 +369,5 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(())
-    }
-}
-
-impl Desk<'_> {
-    #[cold]
-    fn lost(&self, index: usize, source: io::Error) -> BenchError {
-        BenchError::ConnectionLost {
-            connection: self.numbers[index],
-            source,
-        }
-    }
-
-    /// One frame from the server.
-    #[inline]
-    fn handle(
-        &mut self,
-        index: usize,
-        in_flight: &mut InFlight,
-        header: &FrameHeader,
-        body: &[u8],
-        received_ns: u64,
-    ) -> Result<(), BenchError> {
-        if header.kind == Kind::Fault {
-            let fault = FaultBody::decode(body)?;
-            let text = format!("{}: {}", fault.fault.name(), fault.text);
-            return Err(BenchError::Fault {
-                connection: self.numbers[index],
-                text,
-            });
-        }
-        let Some(slot) = in_flight.get(header.request_id) else {
-            self.oracle.violation(&Violation::NotAsked {
-                request_id: header.request_id,
-            });
-            return Ok(());
-        };
-        let slot = *slot;
-        let answers = match (header.kind, slot.operation) {
-            (Kind::IssueReply, Operation::Issue) | (Kind::LookUpReply, Operation::LookUp) => {
-                header.count
-            }
-            (Kind::Refused, operation) => {
-                let refused = RefusedBody::decode(body)?;
-                let orders = slot.orders - slot.answered;
-                self.recorder
-                    .refused(operation, refused.refusal.as_u16(), orders.into());
-                self.refused += u64::from(orders);
-                self.close(in_flight, header.request_id);
-                return Ok(());
-            }
-            (kind, operation) => {
-                let request = operation.name();
-                return Err(BenchError::Unexpected {
-                    request,
-                    detail: format!("a frame of kind {kind:?}"),
-                });
-            }
-        };
-        let answered = u32::from(slot.answered) + u32::from(answers);
-        let complete = !header.more();
-        if answered > u32::from(slot.orders) || (complete && answered < u32::from(slot.orders)) {
-            self.oracle.violation(&Violation::WrongCount {
-                asked: slot.orders,
-                answered,
-            });
-            self.close(in_flight, header.request_id);
-            return Ok(());
-        }
-        let mut issued = 0;
-        for (place, item) in (u64::from(slot.answered)..).zip(OrderItems::new(body, header.count)) {
-            let item = item?;
-            let judged = match slot.operation {
-                Operation::Issue => self.judge_issue(slot.first_sequence + place, &item),
-                Operation::LookUp => {
-                    let asked = in_flight.asked(header.request_id)[place as usize];
-                    self.oracle
-                        .judge_lookup(asked.sequence, asked.fingerprint, &item)
-                }
-            };
-            match judged {
-                Judged::Issued => issued += 1,
-                Judged::Refused(number) => {
-                    self.refused += 1;
-                    self.recorder.refused(slot.operation, number, 1);
-                }
-            }
-        }
-        self.answered += issued;
-        if issued > 0 {
-            self.recorder
-                .answered(slot.operation, slot.intended_ns, received_ns, issued);
-        }
-        if complete {
-            self.close(in_flight, header.request_id);
-        } else if let Some(slot) = in_flight.get(header.request_id) {
-            slot.answered = answered as u16;
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn judge_issue(
-        &mut self,
-        sequence: u64,
-        item: &croupier_protocol::OrderItemView<'_>,
-    ) -> Judged {
-        let judged = self.oracle.judge_issue(sequence, item);
-        if judged == Judged::Issued && self.sender.wants_answers() {
-            self.sender.remember(sequence, fingerprint(item));
-        }
-        judged
-    }
-
-    #[inline]
-    fn close(&mut self, in_flight: &mut InFlight, request_id: u64) {
-        in_flight.close(request_id);
-        self.in_flight -= 1;
     }
 }

@@ -132,7 +132,9 @@ impl LimitsReport {
                 .server_cores
                 .map_or("–".into(), |cores| format!("{cores:.2}")),
             share(Toy::FRAMES).unwrap_or_else(|| "–".into()),
-            share(Toy::FRAMES_AND_COMMITS).unwrap_or_else(|| "–".into()),
+            share(Toy::FRAMES_AND_COMMITS)
+                .filter(|_| standing.name != Toy::FRAMES)
+                .unwrap_or_else(|| "–".into()),
         ]
     }
 

@@ -22,8 +22,10 @@ use crate::workload::Workload;
 const OPEN_IN_FLIGHT_MAX: usize = 4096;
 /// Length of the closed loop that finds out how much stock a closed loop needs.
 const PROBE: Duration = Duration::from_millis(700);
-/// Orders the probe has stock for.
-const PROBE_ORDERS: f64 = 1_000_000.0;
+/// Cards the probe has in stock.
+const PROBE_CARDS: f64 = 1_000_000.0;
+/// Cards imported at most for a closed loop that names no number; it ends early when they are dealt.
+const CLOSED_CARDS_MAX: f64 = 100_000_000.0;
 /// A warm server is faster than a probed one.
 const PROBE_MARGIN: f64 = 1.5;
 
@@ -106,7 +108,8 @@ impl Session {
 
     /// A short closed loop, to know how many orders the real one will issue.
     fn probe(&mut self) -> Result<f64, BenchError> {
-        self.stocking.import_for(PROBE_ORDERS)?;
+        let quantity = f64::from(self.args.quantity);
+        self.stocking.import_for(PROBE_CARDS / quantity)?;
         let probe = Step {
             pacing: Pacing::Closed,
             warmup: Duration::ZERO,
@@ -121,7 +124,8 @@ impl Session {
         let in_flight =
             self.args.connections() * self.args.pipeline as usize * usize::from(self.args.batch);
         let loaded_s = (step.warmup + step.duration).as_secs_f64();
-        Ok(per_s * PROBE_MARGIN * loaded_s + 2.0 * in_flight as f64)
+        let orders = per_s * PROBE_MARGIN * loaded_s + 2.0 * in_flight as f64;
+        Ok(orders.min(CLOSED_CARDS_MAX / quantity))
     }
 
     /// Loads, judges and measures one stretch.
