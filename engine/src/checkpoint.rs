@@ -13,18 +13,17 @@ use std::time::{Duration, Instant};
 pub use format::{Checkpoint, OrderFile};
 pub use orders::{OrderFileReader, OrderFileWriter};
 
-use crate::clock::unix_ms;
+use crate::disk::{Disk, Reader};
 use crate::error::{EngineError, IoContext as _};
 use crate::state::apply::Snapshot;
 use crate::state::digest::digest_of;
 use crate::state::record::{self, Fact};
 use crate::state::{Digest, State, StateSeed};
 use crate::store::{BitsOnly, Paths, Store};
-use crate::wal::disk::ReadAt;
 use crate::wal::format::StoreId;
 use crate::wal::reader::list_segments;
 use crate::wal::segments::segment_path;
-use crate::wal::{BlockReader, Position, SharedDisk};
+use crate::wal::{BlockReader, Position};
 
 /// What a fold did.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub struct Folded {
 
 /// Reads the checkpoint in force; `None` for a store that never had one.
 pub fn load_current(
-    disk: &SharedDisk,
+    disk: &Disk,
     paths: &Paths,
     store_id: StoreId,
 ) -> Result<Option<Checkpoint>, EngineError> {
@@ -64,7 +63,7 @@ pub fn load_current(
 }
 
 /// Opens a file that the checkpoint in force is made of.
-fn open_needed(disk: &SharedDisk, path: &Path) -> Result<Box<dyn ReadAt>, EngineError> {
+fn open_needed(disk: &Disk, path: &Path) -> Result<Reader, EngineError> {
     match disk.open_read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(EngineError::damage(
             path,
@@ -77,7 +76,7 @@ fn open_needed(disk: &SharedDisk, path: &Path) -> Result<Box<dyn ReadAt>, Engine
 
 /// Without `CURRENT` the log must be there from its first record on, or something has been lost. A checkpoint that lies
 /// there all the same is the first one, cut short by a crash before it was in force.
-fn no_checkpoint(disk: &SharedDisk, paths: &Paths, store_id: StoreId) -> Result<(), EngineError> {
+fn no_checkpoint(disk: &Disk, paths: &Paths, store_id: StoreId) -> Result<(), EngineError> {
     let wal = paths.wal();
     let first = list_segments(disk, &wal)?.first().copied();
     let checkpoints = paths.checkpoints();
@@ -99,7 +98,7 @@ fn no_checkpoint(disk: &SharedDisk, paths: &Paths, store_id: StoreId) -> Result<
 /// Folds every sealed segment before `stop_before_segment` into a new checkpoint and removes what is folded. `None` when
 /// there is nothing to fold.
 pub fn fold(
-    disk: &SharedDisk,
+    disk: &Disk,
     paths: &Paths,
     store_id: StoreId,
     stop_before_segment: u64,
@@ -148,7 +147,7 @@ pub fn fold(
         digest,
         snapshot,
         files,
-        created_unix_ms: unix_ms(),
+        created_unix_ms: disk.unix_ms(),
     };
     let name = put_in_force(disk, paths, store_id, &checkpoint)?;
     remove_folded(disk, paths, &name, end.seq, &joined_away);
@@ -163,14 +162,14 @@ pub fn fold(
 
 /// Writes the checkpoint and switches `CURRENT` to it.
 fn put_in_force(
-    disk: &SharedDisk,
+    disk: &Disk,
     paths: &Paths,
     store_id: StoreId,
     checkpoint: &Checkpoint,
 ) -> Result<String, EngineError> {
     let name = format::write(disk, &paths.checkpoints(), store_id, checkpoint)?;
     let current = paths.current();
-    crate::wal::disk::replace(&**disk, &current, format!("{name}\n").as_bytes())
+    disk.replace(&current, format!("{name}\n").as_bytes())
         .at("switch", &current)?;
     Ok(name)
 }
@@ -190,7 +189,7 @@ pub fn install(
         digest,
         snapshot,
         files,
-        created_unix_ms: unix_ms(),
+        created_unix_ms: store.disk.unix_ms(),
     };
     put_in_force(&store.disk, &store.paths, store.store_id, &checkpoint).map(|_| ())
 }
@@ -220,7 +219,7 @@ pub fn apply_block(
 
 /// Removes what the checkpoint `name` has made superfluous. What cannot be removed now is tried again by the next fold.
 fn remove_folded(
-    disk: &SharedDisk,
+    disk: &Disk,
     paths: &Paths,
     name: &str,
     keep_from_segment: u64,

@@ -59,8 +59,23 @@ pub struct Config {
     pub quantity_max: u32,
     /// Sealed segments after which they are folded into a checkpoint.
     pub checkpoint_segments: u32,
+    /// How blocks of the log are made durable.
+    pub sync: Sync,
     /// Answer before the log is on stable storage. Set by its flag and by nothing else.
     pub unsafe_no_sync: bool,
+}
+
+/// How blocks of the log are made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Sync {
+    /// Both ways are tried at the start, and the faster one is taken.
+    #[default]
+    Auto,
+    /// One write on a file opened with `O_DIRECT | O_DSYNC`.
+    Direct,
+    /// A write, then `fdatasync`.
+    Fdatasync,
 }
 
 impl Config {
@@ -81,6 +96,7 @@ impl Config {
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             quantity_max: QUANTITY_MAX_DEFAULT,
             checkpoint_segments: 4,
+            sync: Sync::Auto,
             unsafe_no_sync: false,
         }
     }
@@ -133,6 +149,7 @@ impl Config {
                 .checkpoint_segments
                 .or(lower.checkpoint_segments)
                 .unwrap_or(default.checkpoint_segments),
+            sync: upper.sync.or(lower.sync).unwrap_or(default.sync),
             unsafe_no_sync: default.unsafe_no_sync,
         };
         config.check()?;
@@ -372,6 +389,15 @@ pub struct Layer {
     )]
     #[arg(help_heading = "Limits")]
     pub checkpoint_segments: Option<u32>,
+    /// How blocks of the log are made durable [default: auto, which tries both]
+    #[arg(
+        long,
+        env = "CROUPIER_SYNC",
+        value_name = "auto|direct|fdatasync",
+        hide_env_values = true,
+        hide_possible_values = true
+    )]
+    pub sync: Option<Sync>,
 }
 
 impl Layer {

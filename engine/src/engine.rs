@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use croupier_protocol::{Name, Refusal, ServerInfoReply, StockRow};
 
 use crate::checkpoint;
-use crate::clock::unix_ms;
-use crate::config::Config;
+use crate::config::{Config, Sync};
+use crate::disk::SyncMethod;
 use crate::error::EngineError;
 use crate::recovery::{self, Report};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use crate::state::record::{Fact, Record, Stamp};
-use crate::state::{Digest, State};
+use crate::state::{Digest, SlabSource, State};
 use crate::store::Store;
-use crate::wal::log::{APPEND_UNITS_MAX, Subscriber};
+use crate::wal::log::{APPEND_UNITS_MAX, Drive, Subscriber};
 use crate::wal::ring::{UNIT_BYTES, UNIT_WORDS};
-use crate::wal::{Log, LogOptions, SyncMethod};
+use crate::wal::{Log, LogOptions};
 
 /// Most SKUs of a store.
 pub const SKUS_MAX: u32 = 1 << 20;
@@ -73,6 +73,31 @@ pub struct Engine {
     folding: Mutex<()>,
 }
 
+/// What an engine stands on, besides its store.
+pub struct Ground {
+    /// Where the bodies of slabs come from.
+    pub slabs: Box<dyn SlabSource>,
+    /// Keys for the order index, so that nobody can choose ids that collide.
+    pub hash_seed: [u64; 2],
+    /// Who moves the log on.
+    pub drive: Drive,
+    /// Most units of one append to the log.
+    pub append_units_max: u64,
+    /// Woken when what they wait for is durable.
+    pub subscribers: Vec<Arc<Subscriber>>,
+}
+
+/// Facts that are in the log and not yet known to be durable. They count once [`Engine::finish`] has applied them.
+#[must_use = "facts that are never finished are in the log and not in the state"]
+pub struct Begun<'e, 'f> {
+    facts: &'f [Fact<'f>],
+    stamp: Stamp,
+    /// The LSN of the last fact.
+    pub last: u64,
+    /// One cold deed at a time, so that the state sees them in the log's order.
+    _turn: MutexGuard<'e, ()>,
+}
+
 impl Engine {
     /// Opens, recovers and tidies the store of `config` and begins a new epoch in its log.
     pub fn open(
@@ -81,7 +106,25 @@ impl Engine {
         subscribers: Vec<Arc<Subscriber>>,
     ) -> Result<(Engine, Report), EngineError> {
         let store = Store::open(&config.data, config.key_file.as_deref())?;
-        let recovered = recovery::recover(&store, store.mapped_slabs(), hash_seed())?;
+        let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+        let ground = Ground {
+            slabs: store.mapped_slabs(),
+            hash_seed: [high, low],
+            drive: Drive::Threads,
+            append_units_max: APPEND_UNITS_MAX,
+            subscribers,
+        };
+        Engine::start(config, store, cores, ground)
+    }
+
+    /// As [`open`](Self::open), for a store that is open already.
+    pub fn start(
+        config: Config,
+        store: Store,
+        cores: u32,
+        ground: Ground,
+    ) -> Result<(Engine, Report), EngineError> {
+        let recovered = recovery::recover(&store, ground.slabs, ground.hash_seed)?;
         for deed in recovery::tidy(&store, &recovered)? {
             tracing::warn!("{deed}");
         }
@@ -93,8 +136,15 @@ impl Engine {
             segment_bytes: segment_bytes(&store, &tail)?,
             ring_bytes: 0,
             epoch,
-            sync: config.unsafe_no_sync.then_some(SyncMethod::UnsafeNone),
+            sync: match config.sync {
+                _ if config.unsafe_no_sync => Some(SyncMethod::UnsafeNone),
+                Sync::Auto => None,
+                Sync::Direct => Some(SyncMethod::Direct),
+                Sync::Fdatasync => Some(SyncMethod::Fdatasync),
+            },
             writers: u64::from(cores) + 1,
+            append_units_max: ground.append_units_max,
+            drive: ground.drive,
         };
         let options = LogOptions {
             ring_bytes: ring_bytes(&config, &options)?,
@@ -105,7 +155,7 @@ impl Engine {
             options,
             tail.end,
             tail.last_segment,
-            subscribers,
+            ground.subscribers,
         )?;
         let (slab_max, batch_max, routes) = {
             let ledger = state.ledger();
@@ -153,11 +203,17 @@ impl Engine {
         Ok((engine, report))
     }
 
-    /// Appends facts as one batch, waits until they are durable, applies them. Returns the LSN of the last.
-    pub(crate) fn record(&self, facts: &[Fact<'_>]) -> Result<u64, Refused> {
-        let _one_at_a_time = self.lock(&self.cold);
+    /// Appends facts, waits until they are durable, applies them. Returns the LSN of the last.
+    pub fn record(&self, facts: &[Fact<'_>]) -> Result<u64, Refused> {
+        let begun = self.begin(facts)?;
+        self.finish(begun)
+    }
+
+    /// Appends facts, as one batch if they fit one. Other cold deeds wait until these are finished.
+    pub fn begin<'f>(&self, facts: &'f [Fact<'f>]) -> Result<Begun<'_, 'f>, Refused> {
+        let turn = self.lock(&self.cold);
         let stamp = Stamp {
-            unix_ms: unix_ms(),
+            unix_ms: self.store.disk.unix_ms(),
             route_table: self.routes.load().version(),
         };
         let mut words = Vec::new();
@@ -166,7 +222,7 @@ impl Engine {
         for fact in facts {
             let before = words.len();
             Record { stamp, fact: *fact }.put(&mut words);
-            if (words.len() / UNIT_WORDS) as u64 > APPEND_UNITS_MAX {
+            if (words.len() / UNIT_WORDS) as u64 > self.log.append_units_max() {
                 let rest = words.split_off(before);
                 self.append(&words)?;
                 words = rest;
@@ -176,15 +232,29 @@ impl Engine {
             }
         }
         let last = self.append(&words)? + in_batch as u64;
+        Ok(Begun {
+            facts,
+            stamp,
+            last,
+            _turn: turn,
+        })
+    }
+
+    /// Waits until begun facts are durable and applies them. Returns the LSN of the last.
+    pub fn finish(&self, begun: Begun<'_, '_>) -> Result<u64, Refused> {
         self.log
-            .wait_durable(last)
+            .wait_durable(begun.last)
             .map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
-        for fact in facts {
+        for fact in begun.facts {
+            let record = Record {
+                stamp: begun.stamp,
+                fact: *fact,
+            };
             // Facts of the cold path keep no LSN in the state: only orders do.
-            let applied = self.state.apply(last, &Record { stamp, fact: *fact }, None);
+            let applied = self.state.apply(begun.last, &record, None);
             applied.map_err(|what| Refused::because(Refusal::StoreFailed, what))?;
         }
-        Ok(last)
+        Ok(begun.last)
     }
 
     fn append(&self, words: &[u64]) -> Result<u64, Refused> {
@@ -398,7 +468,7 @@ fn segment_bytes(store: &Store, tail: &crate::wal::Tail) -> Result<u64, EngineEr
 fn ring_bytes(config: &Config, options: &LogOptions) -> Result<u64, EngineError> {
     let most = options.segment_bytes / 4;
     let bytes = 1 << config.ring_bytes.min(most).ilog2();
-    let least = APPEND_UNITS_MAX * UNIT_BYTES as u64 * options.writers;
+    let least = options.append_units_max * UNIT_BYTES as u64 * options.writers;
     if bytes < least {
         return Err(EngineError::Config(format!(
             "ring_bytes would be {bytes} (of {} configured, at most a quarter of a segment of {} bytes), but {} cores need \
@@ -409,10 +479,4 @@ fn ring_bytes(config: &Config, options: &LogOptions) -> Result<u64, EngineError>
         )));
     }
     Ok(bytes)
-}
-
-/// Keys for the order index, so that nobody can choose ids that collide.
-fn hash_seed() -> [u64; 2] {
-    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
-    [high, low]
 }

@@ -23,11 +23,13 @@ pub mod route;
 pub mod server;
 pub mod slab;
 pub mod state;
+pub mod turns;
 pub mod wal;
 
 pub mod checkpoint;
 pub mod clock;
 pub mod config;
+pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod intake;

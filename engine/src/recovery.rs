@@ -216,12 +216,9 @@ pub fn tidy(store: &Store, recovered: &Recovered) -> Result<Vec<String>, EngineE
         ));
     }
     let catalog = recovered.state.catalog.load();
-    let removed = remove_leftovers(&store.paths.slabs(), |slab| catalog.slab(slab).is_some());
     let slabs = store.paths.slabs();
-    for path in removed
-        .map_err(|fault| std::io::Error::other(fault.to_string()))
-        .at("tidy", &slabs)?
-    {
+    let removed = remove_leftovers(&store.disk, &slabs, |slab| catalog.slab(slab).is_some());
+    for path in removed.at("tidy", &slabs)? {
         done.push(format!(
             "{}: left by an import that did not finish; removed",
             path.display()
@@ -375,7 +372,9 @@ fn write_copy(
             ));
         }
     }
-    crate::wal::disk::sync_dir(&copy.paths.slabs()).at("sync", &copy.paths.slabs())?;
+    copy.disk
+        .sync_dir(&copy.paths.slabs())
+        .at("sync", &copy.paths.slabs())?;
     let orders = copy_orders(store, recovered, &copy)?;
     let state = &recovered.state;
     let end = Position {

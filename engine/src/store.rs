@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clock::unix_ms;
+use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
 use crate::slab::{ExpectSlab, KeyFile, Slab, StoreFile, Vault, slab_file_name};
 use crate::state::{SlabBody, SlabFacts, SlabSource};
 use crate::wal::format::StoreId;
 use crate::wal::segments::make_segment;
-use crate::wal::{RealDisk, SharedDisk};
 
 /// Names inside a data directory.
 #[derive(Clone, Debug)]
@@ -57,11 +57,11 @@ impl Paths {
 /// An opened and locked data directory.
 pub struct Store {
     pub paths: Paths,
-    pub disk: SharedDisk,
+    pub disk: Disk,
     pub vault: Arc<Vault>,
     pub store_id: StoreId,
-    /// Released when dropped.
-    _lock: File,
+    /// Released when dropped. Other disks than the operating system's have one user anyway.
+    _lock: Option<File>,
 }
 
 impl Store {
@@ -78,11 +78,23 @@ impl Store {
         store.check(&vault)?;
         Ok(Store {
             paths,
-            disk: Arc::new(RealDisk),
+            disk: Disk::real(),
             vault: Arc::new(vault),
             store_id: store.store_id,
-            _lock: lock,
+            _lock: Some(lock),
         })
+    }
+
+    /// The store in `root` on another disk, whose files for identity and key do not matter: for simulations.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn on(disk: Disk, root: &Path, vault: Arc<Vault>) -> Store {
+        Store {
+            paths: Paths { root: root.into() },
+            disk,
+            store_id: vault.store_id(),
+            vault,
+            _lock: None,
+        }
     }
 
     /// Where slabs come from when a record names them: mapped files.
@@ -200,15 +212,15 @@ fn init_with(
         std::fs::create_dir(&sub).at("make", &sub)?;
     }
     let vault = Vault::new(&key()?);
-    let disk: SharedDisk = Arc::new(RealDisk);
+    let disk = Disk::real();
     make_segment(&disk, &paths.wal(), id, 1, segment_bytes)
         .at("make the first log segment in", &paths.wal())?;
-    crate::wal::disk::sync_dir(dir).at("sync", dir)?;
+    disk.sync_dir(dir).at("sync", dir)?;
     // Last: with it the directory is a store.
     StoreFile::create(&paths.store(), &vault, unix_ms())?;
-    crate::wal::disk::sync_dir(dir).at("sync", dir)?;
+    disk.sync_dir(dir).at("sync", dir)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        crate::wal::disk::sync_dir(parent).at("sync", parent)?;
+        disk.sync_dir(parent).at("sync", parent)?;
     }
     Ok(id)
 }

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use croupier_engine::checkpoint::format::{self, Checkpoint, OrderFile};
 use croupier_engine::checkpoint::{OrderFileReader, OrderFileWriter, apply_block};
+use croupier_engine::disk::Disk;
 use croupier_engine::state::record::{Fact, Issued, Record, Run, Runs, Stamp};
 use croupier_engine::state::{Digest, State};
 use croupier_engine::store::BitsOnly;
@@ -18,7 +18,7 @@ use croupier_engine::wal::format::{
     crc32c,
 };
 use croupier_engine::wal::segments::segment_path;
-use croupier_engine::wal::{BlockReader, Position, RealDisk, SharedDisk};
+use croupier_engine::wal::{BlockReader, Position};
 
 const STORE: StoreId = *b"golden store 001";
 const SEGMENT_BYTES: u64 = 5 * 4096;
@@ -31,8 +31,8 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-fn disk() -> SharedDisk {
-    Arc::new(RealDisk)
+fn disk() -> Disk {
+    Disk::real()
 }
 
 fn bytes_of(fact: Fact<'_>) -> Vec<u8> {

@@ -1,12 +1,14 @@
 //! The checkpoint file: docs/checkpoint-format.md in code.
 
+use std::io::Write as _;
 use std::path::Path;
 
+use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
 use crate::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
 use crate::state::{Batch, Digest, SlabFacts, StateSeed};
+use crate::wal::Position;
 use crate::wal::format::{StoreId, crc32c};
-use crate::wal::{Position, SharedDisk};
 
 const MAGIC: [u8; 8] = *b"CRPRCKPT";
 const VERSION: u16 = 1;
@@ -113,7 +115,7 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
 
 /// Writes the checkpoint file, durable, and returns its name.
 pub fn write(
-    disk: &SharedDisk,
+    disk: &Disk,
     dir: &Path,
     store_id: StoreId,
     checkpoint: &Checkpoint,
@@ -395,7 +397,7 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
 }
 
 /// Reads and checks a checkpoint file.
-pub fn read(disk: &SharedDisk, path: &Path, store_id: StoreId) -> Result<Checkpoint, EngineError> {
+pub fn read(disk: &Disk, path: &Path, store_id: StoreId) -> Result<Checkpoint, EngineError> {
     let reader = super::open_needed(disk, path)?;
     let mut bytes = vec![0; reader.bytes() as usize];
     let got = reader.read_at(0, &mut bytes).at("read", path)?;
@@ -471,7 +473,7 @@ mod tests {
     #[test]
     fn round_trip_and_every_flipped_bit_is_seen() {
         let dir = tempfile::tempdir().unwrap();
-        let disk: SharedDisk = std::sync::Arc::new(crate::wal::RealDisk);
+        let disk = Disk::real();
         let name = write(&disk, dir.path(), [7; 16], &sample()).unwrap();
         assert!(is_checkpoint_name(&name));
         let path = dir.path().join(name);

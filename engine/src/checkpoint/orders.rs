@@ -1,11 +1,11 @@
 //! Order files: the Issued records that checkpoints have folded, in LSN order, for ever.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::format::OrderFile;
+use crate::disk::{Disk, Draft, Reader};
 use crate::error::{EngineError, IoContext as _};
-use crate::wal::SharedDisk;
-use crate::wal::disk::{Draft, ReadAt};
 use crate::wal::format::{StoreId, crc32c};
 
 const MAGIC: [u8; 8] = *b"CRPRORDS";
@@ -30,7 +30,7 @@ fn header(store_id: StoreId) -> [u8; HEADER_BYTES] {
 
 /// Writes an order file; it gets its name when it is published.
 pub struct OrderFileWriter {
-    draft: Box<dyn Draft>,
+    draft: Draft,
     dir: PathBuf,
     chunk: Vec<u8>,
     chunk_rows: u32,
@@ -41,7 +41,7 @@ pub struct OrderFileWriter {
 impl OrderFileWriter {
     /// Begins a file in `dir`.
     pub fn begin(
-        disk: &SharedDisk,
+        disk: &Disk,
         dir: &Path,
         store_id: StoreId,
     ) -> Result<OrderFileWriter, EngineError> {
@@ -117,7 +117,7 @@ type Chunk<'a> = (u64, u32, &'a [u8]);
 
 /// Reads an order file chunk by chunk.
 pub struct OrderFileReader {
-    file: Box<dyn ReadAt>,
+    file: Reader,
     path: PathBuf,
     at: u64,
     rows_left: u64,
@@ -127,7 +127,7 @@ pub struct OrderFileReader {
 impl OrderFileReader {
     /// Opens a file that a checkpoint lists, and checks that it is that one.
     pub fn open(
-        disk: &SharedDisk,
+        disk: &Disk,
         dir: &Path,
         store_id: StoreId,
         listed: &OrderFile,
@@ -241,7 +241,7 @@ impl OrderFileReader {
 /// Joins the newest files while the last is not much smaller than the one before, so that sizes fall by halves and there
 /// are few. Returns the names that are not needed any more once the checkpoint is switched.
 pub fn join_small(
-    disk: &SharedDisk,
+    disk: &Disk,
     dir: &Path,
     store_id: StoreId,
     files: &mut Vec<OrderFile>,

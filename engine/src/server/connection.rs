@@ -513,6 +513,7 @@ impl Connection {
     fn enqueue(&self, core: &Core, order: Order) -> Result<(), Refusal> {
         let lane = core.dealer.borrow_mut().lane_of(&order)?;
         core.shared
+            .queues
             .lanes
             .push(lane, order)
             .map_err(|_| Refusal::Busy)

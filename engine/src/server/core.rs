@@ -5,7 +5,6 @@
 //! are reached from other cores, and all three are lock-free.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -13,21 +12,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_queue::{ArrayQueue, SegQueue};
-use croupier_protocol::{FRAME_TIMEOUT_MS, FaultCode, HELLO_TIMEOUT_MS, Refusal};
+use crossbeam_queue::ArrayQueue;
+use croupier_protocol::{FRAME_TIMEOUT_MS, FaultCode, HELLO_TIMEOUT_MS};
 use tokio::sync::Notify;
 
 use super::connection::{self, Connection, Table};
 use crate::clock::unix_ms;
-use crate::dealer::{Dealer, OrderLimits, TURN_ORDERS_MAX, units_at_most};
+use crate::dealer::{Dealer, OrderLimits};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::lanes::{Lanes, Picked};
-use crate::order::{Order, Outcome, Verdict};
-use crate::wal::log::{APPEND_UNITS_MAX, Subscriber};
+use crate::order::Outcome;
+use crate::turns::{Pick, Queues, TAKE_ABOVE_ORDERS, Turns};
+use crate::wal::log::Subscriber;
 
-/// An idle core takes from a core that has more than this waiting.
-const TAKE_ABOVE_ORDERS: usize = 256;
 /// Sockets on their way to another core.
 const HANDED_MAX: usize = 1024;
 /// How often timeouts are looked at.
@@ -39,9 +36,7 @@ const BACKLOG: i32 = 4096;
 
 /// What other threads see of a core.
 pub struct CoreShared {
-    pub lanes: Lanes,
-    /// Verdicts on this core's orders that another core has dealt. Bounded by the orders in flight.
-    inbox: SegQueue<Outcome>,
+    pub queues: Queues,
     /// Connections accepted by another core and handed to this one.
     handed: ArrayQueue<std::net::TcpStream>,
     handed_notify: Notify,
@@ -57,8 +52,7 @@ impl CoreShared {
         let notify = Arc::new(Notify::new());
         let wake = notify.clone();
         CoreShared {
-            lanes: Lanes::new(lane_orders_max),
-            inbox: SegQueue::new(),
+            queues: Queues::new(lane_orders_max),
             handed: ArrayQueue::new(HANDED_MAX),
             handed_notify: Notify::new(),
             notify,
@@ -76,7 +70,13 @@ impl CoreShared {
 
     /// Whether orders wait or answers are owed.
     pub fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Acquire) || !self.lanes.is_empty() || !self.inbox.is_empty()
+        self.busy.load(Ordering::Acquire) || !self.queues.is_empty()
+    }
+}
+
+impl AsRef<Queues> for Arc<CoreShared> {
+    fn as_ref(&self) -> &Queues {
+        &self.queues
     }
 }
 
@@ -230,7 +230,7 @@ impl Core {
         if outcome.lsn() < self.engine.log.durable() {
             self.answer(&outcome);
         } else {
-            self.shared.inbox.push(outcome);
+            self.shared.queues.inbox.push(outcome);
         }
     }
 
@@ -243,24 +243,25 @@ impl Core {
 
     /// The dealing loop; ends when `stop` is set.
     async fn deal(&self, stop: &AtomicBool) {
-        let mut round = Round::default();
+        let mut turns = Turns::new(self.index, TAKE_ABOVE_ORDERS);
         while !stop.load(Ordering::Acquire) {
             self.shared.busy.store(true, Ordering::Release);
-            let answered = self.answer_durable(&mut round);
-            let turn = self.turn(&mut round);
+            let log = &self.engine.log;
+            let answered = turns.answer_durable(&self.cores, log, |outcome| self.answer(outcome));
+            let picked = self.turn(&mut turns);
             self.flush();
-            if answered || turn == Turn::Dealt || !round.deferred.is_empty() {
+            if answered || picked == Pick::Batch || turns.has_deferred() {
                 // Deferred: another core is just dealing the same ids; it needs a moment, not a system call.
                 tokio::task::yield_now().await;
                 continue;
             }
-            if turn == Turn::NoRoom || !round.waiting.is_empty() {
-                self.await_durable(&round).await;
+            if picked == Pick::NoRoom || turns.oldest_awaited().is_some() {
+                self.await_durable(turns.oldest_awaited()).await;
                 continue;
             }
             // SeqCst on both sides: whoever has put something in afterwards sees that this core is idle.
             self.shared.idle.store(true, Ordering::SeqCst);
-            if self.shared.lanes.is_empty() && self.shared.inbox.is_empty() {
+            if self.shared.queues.is_empty() {
                 self.shared.busy.store(false, Ordering::Release);
                 self.shared.notify.notified().await;
             }
@@ -270,100 +271,33 @@ impl Core {
 
     /// Sleeps until what the oldest answer waits for is durable, or anything else happens. Without such an answer any
     /// progress of the log will do: it makes room.
-    async fn await_durable(&self, round: &Round) {
+    async fn await_durable(&self, oldest: Option<u64>) {
         let log = &self.engine.log;
-        let wanted = round
-            .waiting
-            .front()
-            .map_or_else(|| log.durable(), Outcome::lsn);
+        let wanted = oldest.unwrap_or_else(|| log.durable());
         self.shared.subscriber.want(wanted);
         if log.durable() <= wanted
             && log.failure().is_none()
-            && (!round.waiting.is_empty() || !log.has_room())
+            && (oldest.is_some() || !log.has_room())
         {
             self.shared.notify.notified().await;
         }
     }
 
-    /// Answers everything that has become durable.
-    fn answer_durable(&self, round: &mut Round) -> bool {
-        while let Some(outcome) = self.shared.inbox.pop() {
-            round.waiting.push_back(outcome);
-        }
-        if round.waiting.is_empty() {
-            return false;
-        }
-        let log = &self.engine.log;
-        let (durable, failed) = (log.durable(), log.failure().is_some());
-        let mut any = false;
-        while let Some(outcome) = round.waiting.front() {
-            if outcome.lsn() < durable {
-                self.answer(outcome);
-            } else if failed {
-                let verdict = Verdict::Refused {
-                    refusal: Refusal::StoreFailed,
-                    retry_after_ms: 0,
-                };
-                self.answer(&Outcome {
-                    verdict,
-                    ..*outcome
-                });
-            } else {
-                break;
-            }
-            round.waiting.pop_front();
-            any = true;
-        }
-        any
-    }
-
     /// Deals one batch, if there is one and the log has room for it.
-    fn turn(&self, round: &mut Round) -> Turn {
+    fn turn(&self, turns: &mut Turns) -> Pick {
         let log = &self.engine.log;
-        if !log.has_room() && log.failure().is_none() {
-            let waits = !self.shared.lanes.is_empty() || round.held_back.is_some();
-            return if waits { Turn::NoRoom } else { Turn::Nothing };
+        let picked = turns.pick(&self.cores, log);
+        if picked == Pick::Batch {
+            let refusal = self.engine.cannot_record();
+            turns.deal(&mut self.dealer.borrow_mut(), unix_ms(), log, refusal);
+            let away = turns.sort_out(&self.cores, |outcome| self.answer(outcome));
+            self.wake_others(away);
         }
-        round.pick(&self.shared.lanes);
-        if round.orders.is_empty() {
-            self.pick_from_busy(round);
-        }
-        if round.orders.is_empty() {
-            return Turn::Nothing;
-        }
-        let refusal = self.engine.cannot_record();
-        let mut dealer = self.dealer.borrow_mut();
-        dealer.turn(unix_ms(), log, refusal, &round.orders, &mut round.outcomes);
-        dealer.take_deferred(&mut round.deferred);
-        drop(dealer);
-        round.orders.clear();
-        for outcome in round.outcomes.drain(..) {
-            if outcome.ticket.core != self.index {
-                let home = &self.cores[usize::from(outcome.ticket.core)];
-                home.inbox.push(outcome);
-                round.away |= 1 << (outcome.ticket.core % 64);
-            } else if outcome.lsn() == 0 {
-                self.answer(&outcome);
-            } else {
-                round.waiting.push_back(outcome);
-            }
-        }
-        self.wake_others(round);
-        Turn::Dealt
-    }
-
-    fn pick_from_busy(&self, round: &mut Round) {
-        for (index, core) in self.cores.iter().enumerate() {
-            if index != usize::from(self.index) && core.lanes.depth() > TAKE_ABOVE_ORDERS {
-                round.pick(&core.lanes);
-                return;
-            }
-        }
+        picked
     }
 
     /// Wakes cores whose orders were dealt here, and an idle one when more waits here than one turn takes.
-    fn wake_others(&self, round: &mut Round) {
-        let away = std::mem::take(&mut round.away);
+    fn wake_others(&self, away: u64) {
         if away != 0 {
             let homes = self
                 .cores
@@ -372,7 +306,7 @@ impl Core {
                 .filter(|(index, _)| away & (1 << (index % 64)) != 0);
             homes.for_each(|(_, home)| home.notify.notify_one());
         }
-        if self.cores.len() > 1 && self.shared.lanes.depth() > TAKE_ABOVE_ORDERS {
+        if self.cores.len() > 1 && self.shared.queues.lanes.depth() > TAKE_ABOVE_ORDERS {
             let idle = self
                 .cores
                 .iter()
@@ -381,54 +315,6 @@ impl Core {
                 core.notify.notify_one();
             }
         }
-    }
-}
-
-/// What came of trying to deal.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Dealt,
-    Nothing,
-    /// Orders wait, and the ring is full.
-    NoRoom,
-}
-
-/// What the dealing loop carries from round to round.
-#[derive(Default)]
-struct Round {
-    orders: Vec<(u8, Order)>,
-    outcomes: Vec<Outcome>,
-    /// Dealt, and not yet durable: oldest first.
-    waiting: VecDeque<Outcome>,
-    /// To be dealt again: another core holds the id.
-    deferred: Vec<(u8, Order)>,
-    /// Picked, but too large for the rest of that turn.
-    held_back: Option<(u8, Order)>,
-    /// Cores whose orders were dealt here.
-    away: u64,
-}
-
-impl Round {
-    /// Fills `orders` for one turn.
-    fn pick(&mut self, lanes: &Lanes) {
-        self.orders.append(&mut self.deferred);
-        self.orders.extend(self.held_back.take());
-        let mut units: usize = self
-            .orders
-            .iter()
-            .map(|(_, order)| units_at_most(order))
-            .sum();
-        let most = TURN_ORDERS_MAX.saturating_sub(self.orders.len());
-        let (orders, held_back) = (&mut self.orders, &mut self.held_back);
-        lanes.pick(most, |lane, order| {
-            units += units_at_most(&order);
-            if units > APPEND_UNITS_MAX as usize {
-                *held_back = Some((lane as u8, order));
-                return Picked::Enough;
-            }
-            orders.push((lane as u8, order));
-            Picked::More
-        });
     }
 }
 

@@ -128,7 +128,7 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
         .iter()
         .enumerate()
         .flat_map(|(core, shared)| {
-            let depths = shared.lanes.depths();
+            let depths = shared.queues.lanes.depths();
             lanes.iter().zip(depths).map(move |(lane, depth)| {
                 (format!("{{core=\"{core}\",lane=\"{lane}\"}}"), depth as u64)
             })

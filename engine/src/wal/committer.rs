@@ -12,48 +12,58 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::bell::Bell;
-use super::disk::{AlignedBuffer, LogFile, SharedDisk, SyncMethod};
 use super::format::{
     BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHeader, block_bytes, block_hash, crc32c,
 };
-use super::log::{APPEND_UNITS_MAX, LogOptions, Shared};
+use super::log::{LogOptions, Shared};
 use super::reader::Position;
 use super::ring::UNIT_BYTES;
 use super::segments::segment_path;
-use crate::clock::unix_ms;
+use crate::disk::{AlignedBuffer, Disk, LogFile, SyncMethod};
 
 /// Most bytes of a block.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;
 
 pub(super) struct Committer {
-    disk: SharedDisk,
+    disk: Disk,
     options: LogOptions,
     shared: Arc<Shared>,
-    file: Box<dyn LogFile>,
+    file: LogFile,
     sync: SyncMethod,
     at: Position,
     buffer: AlignedBuffer,
     /// Bytes of `buffer` used for a block: at most [`BLOCK_BYTES_MAX`] and a quarter of a segment.
     block_bytes_max: usize,
+    /// Where the block in `buffer` ends that has been taken from the ring and is not yet written.
+    taken: Option<u64>,
+}
+
+/// What came of writing a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrote {
+    /// It is durable.
+    Block,
+    /// It stays taken: the next segment is not there yet.
+    NeedsSegment,
 }
 
 impl Committer {
     pub fn new(
-        disk: SharedDisk,
+        disk: Disk,
         options: LogOptions,
         shared: Arc<Shared>,
-        file: Box<dyn LogFile>,
+        file: LogFile,
         sync: SyncMethod,
         at: Position,
     ) -> Committer {
         let block_bytes_max =
             BLOCK_BYTES_MAX.min(options.segment_bytes as usize / 4) & !(BLOCK_ALIGN_BYTES - 1);
         assert!(
-            block_bytes_max >= block_bytes(APPEND_UNITS_MAX as usize * UNIT_BYTES),
+            block_bytes_max >= block_bytes(options.append_units_max as usize * UNIT_BYTES),
             "a turn fits a block"
         );
         let buffer = AlignedBuffer::new(block_bytes_max);
-        Committer {
+        let committer = Committer {
             disk,
             options,
             shared,
@@ -62,52 +72,75 @@ impl Committer {
             at,
             buffer,
             block_bytes_max,
-        }
+            taken: None,
+        };
+        let left = committer.left_bytes();
+        committer.shared.segments.left_in_use(left);
+        committer
     }
 
-    /// Commits until the log is stopped or a write fails; returns where the log ends.
+    /// Commits until the log is stopped or a write fails; returns where the log ends. The body of the log's thread.
     pub fn run(mut self, bell: &Bell) -> Position {
-        self.shared.segments.left_in_use(self.left_bytes());
+        let shared = self.shared.clone();
         loop {
-            if self.shared.has_failed() {
+            if shared.has_failed() {
                 return self.at;
             }
-            match self.commit_ready() {
-                Ok(true) => {}
-                Ok(false) => {
-                    let stopping = || self.shared.stopping.load(Ordering::Acquire);
-                    if stopping() && self.shared.ring.end() == self.at.lsn {
-                        return self.at;
-                    }
-                    let failed = || self.shared.has_failed();
-                    bell.sleep_unless(|| {
-                        self.shared.ring.ready(self.at.lsn) || stopping() || failed()
-                    });
-                }
-                Err(error) => {
-                    let path = segment_path(&self.options.dir, self.at.seq);
-                    self.shared.fail(format!(
-                        "{} at offset {}: {error}",
-                        path.display(),
-                        self.at.offset
-                    ));
+            if !self.take() {
+                // Acquire pairs with the Release of Log::stop: every append made before is seen.
+                let stopping = || shared.stopping.load(Ordering::Acquire);
+                if stopping() && shared.ring.end() == self.at.lsn {
                     return self.at;
                 }
+                let next = self.at.lsn;
+                bell.sleep_unless(|| shared.ring.ready(next) || stopping() || shared.has_failed());
+                continue;
+            }
+            if self.write() == Wrote::NeedsSegment && !shared.segments.wait_for_next() {
+                self.fail("stopped while waiting for room in the log");
             }
         }
     }
 
-    /// One block of what is ready; false when nothing is.
-    fn commit_ready(&mut self) -> io::Result<bool> {
-        let first_lsn = self.at.lsn;
-        let body = &mut self.buffer.slice_mut(self.block_bytes_max)[BLOCK_HEADER_BYTES..];
-        let end_lsn = self.shared.ring.take(first_lsn, body);
-        if end_lsn == first_lsn {
-            return Ok(false);
+    /// Where the next block goes.
+    pub fn position(&self) -> Position {
+        self.at
+    }
+
+    /// Takes what is ready in the ring as one block, unless one has been taken; false when there is nothing to write.
+    pub fn take(&mut self) -> bool {
+        if self.taken.is_none() {
+            let body = &mut self.buffer.slice_mut(self.block_bytes_max)[BLOCK_HEADER_BYTES..];
+            let end_lsn = self.shared.ring.take(self.at.lsn, body);
+            self.taken = (end_lsn > self.at.lsn).then_some(end_lsn);
         }
-        let body_bytes = (end_lsn - first_lsn) as usize * UNIT_BYTES;
-        if (block_bytes(body_bytes) as u64) > self.left_bytes() {
-            self.roll()?;
+        self.taken.is_some()
+    }
+
+    /// Writes the block that has been taken and publishes that it is durable. A failure ends the writer for good.
+    pub fn write(&mut self) -> Wrote {
+        self.try_write().unwrap_or_else(|error| {
+            self.fail(error);
+            Wrote::Block
+        })
+    }
+
+    fn fail(&self, why: impl std::fmt::Display) {
+        let path = segment_path(&self.options.dir, self.at.seq);
+        self.shared.fail(format!(
+            "{} at offset {}: {why}",
+            path.display(),
+            self.at.offset
+        ));
+    }
+
+    fn try_write(&mut self) -> io::Result<Wrote> {
+        let Some(end_lsn) = self.taken else {
+            return Ok(Wrote::Block);
+        };
+        let body_bytes = (end_lsn - self.at.lsn) as usize * UNIT_BYTES;
+        if (block_bytes(body_bytes) as u64) > self.left_bytes() && !self.roll()? {
+            return Ok(Wrote::NeedsSegment);
         }
         let used = BLOCK_HEADER_BYTES + body_bytes;
         let padded = block_bytes(body_bytes);
@@ -130,8 +163,9 @@ impl Committer {
 
         self.at.block += 1;
         self.at.prev_hash = block_hash(self.buffer.slice(used));
+        self.taken = None;
         self.shared.segments.left_in_use(self.left_bytes());
-        Ok(true)
+        Ok(Wrote::Block)
     }
 
     /// Bytes for blocks in this segment; room for the LAST block is kept.
@@ -139,13 +173,11 @@ impl Committer {
         self.options.segment_bytes - self.at.offset - BLOCK_ALIGN_BYTES as u64
     }
 
-    /// Ends this segment with a LAST block and goes on in the next. The body in `buffer` stays untouched.
-    fn roll(&mut self) -> io::Result<()> {
+    /// Ends this segment with a LAST block and goes on in the next; false when that is not there yet. The body in `buffer`
+    /// stays untouched.
+    fn roll(&mut self) -> io::Result<bool> {
         let Some(next) = self.shared.segments.next() else {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "stopped while waiting for room in the log",
-            ));
+            return Ok(false);
         };
         let mut page = AlignedBuffer::new(BLOCK_ALIGN_BYTES);
         self.header(BLOCK_LAST, self.at.lsn, crc32c(&[]))
@@ -162,7 +194,7 @@ impl Committer {
             prev_hash: block_hash(page.slice(BLOCK_HEADER_BYTES)),
             ..self.at
         };
-        Ok(())
+        Ok(true)
     }
 
     fn header(&self, flags: u16, end_lsn: u64, body_crc: u32) -> BlockHeader {
@@ -177,7 +209,7 @@ impl Committer {
             prev_hash: self.at.prev_hash,
             body_bytes: ((end_lsn - self.at.lsn) as usize * UNIT_BYTES) as u32,
             body_crc,
-            unix_ms: unix_ms(),
+            unix_ms: self.disk.unix_ms(),
         }
     }
 }

@@ -6,17 +6,27 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use super::bell::Bell;
-use super::committer::Committer;
-use super::disk::{SharedDisk, SyncMethod};
+use super::committer::{Committer, Wrote};
 use super::format::{BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, StoreId};
 use super::reader::Position;
 use super::ring::{Ring, UNIT_BYTES};
 use super::segments::{Segments, segment_path};
+use crate::disk::{AlignedBuffer, Disk, SyncMethod};
 use crate::error::{EngineError, IoContext as _};
 
-/// Most units of one append: what one turn of a dealer may produce. Every writer checks for room for this much per
-/// writer before its turn, so that an append after the check always fits.
+/// Most units of one append, unless the options say less: what one turn of a dealer may produce. Every writer checks for
+/// room for this much per writer before its turn, so that an append after the check always fits.
 pub const APPEND_UNITS_MAX: u64 = 1024;
+
+/// Who moves a log on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drive {
+    /// Threads of its own.
+    Threads,
+    /// Whoever has opened it, a step at a time ([`Log::take_block`], [`Log::write_block`], [`Log::make_segment`]), so that
+    /// a simulator decides what happens in which order. Who waits for an LSN takes the steps that are missing itself.
+    Steps,
+}
 
 /// How a log is opened.
 #[derive(Clone)]
@@ -34,6 +44,9 @@ pub struct LogOptions {
     pub sync: Option<SyncMethod>,
     /// How many threads append (cores and the cold path).
     pub writers: u64,
+    /// Most units of one append: at most [`APPEND_UNITS_MAX`], and less in simulations, so that edges are reached.
+    pub append_units_max: u64,
+    pub drive: Drive,
 }
 
 /// Somebody who wants to know when an LSN has become durable, woken at most once per wait.
@@ -66,6 +79,8 @@ impl Subscriber {
         }
     }
 }
+
+const NO_PANIC: &str = "no one panics with this lock";
 
 /// What the committer and everybody else share.
 pub(super) struct Shared {
@@ -108,7 +123,7 @@ impl Shared {
         }
         // SeqCst: as for subscribers.
         if self.cold_waiters.load(Ordering::SeqCst) > 0 {
-            drop(self.cold_lock.lock().expect("no one panics with this lock"));
+            drop(self.cold_lock.lock().expect(NO_PANIC));
             self.cold_told.notify_all();
         }
     }
@@ -121,13 +136,20 @@ pub struct Log {
     sync: SyncMethod,
     epoch: u64,
     writers: u64,
-    threads: Mutex<Option<(JoinHandle<Position>, JoinHandle<()>)>>,
+    append_units_max: u64,
+    driver: Mutex<Option<Driver>>,
+}
+
+/// What moves a log on, until it is stopped.
+enum Driver {
+    Threads(JoinHandle<Position>, JoinHandle<()>),
+    Steps(Box<Committer>),
 }
 
 impl Log {
     /// Goes on writing at `at` (where reading ended); `last_segment` is the highest segment that exists.
     pub fn open(
-        disk: SharedDisk,
+        disk: Disk,
         options: LogOptions,
         at: Position,
         last_segment: u64,
@@ -162,41 +184,72 @@ impl Log {
             cold_told: Condvar::new(),
         });
         let (writers, epoch) = (options.writers, options.epoch);
-        let panicked = shared.clone();
-        let (bell_out, bell_in) = std::sync::mpsc::channel();
+        let (append_units_max, drive) = (options.append_units_max, options.drive);
+        assert!(
+            append_units_max <= APPEND_UNITS_MAX,
+            "a ring and a block are made for that"
+        );
         let committer = Committer::new(disk, options, shared.clone(), file, sync, at);
-        let commit = std::thread::Builder::new()
-            .name("croupier-log".into())
-            .spawn(move || {
+        let (bell, driver) = match drive {
+            Drive::Threads => start_threads(committer, &shared, &path)?,
+            Drive::Steps => {
                 let bell = Arc::new(Bell::for_this_thread());
-                bell_out.send(bell.clone()).expect("open() waits for it");
-                let run = std::panic::AssertUnwindSafe(|| committer.run(&bell));
-                std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-                    panicked.fail("the log's thread panicked".into());
-                    std::panic::resume_unwind(panic)
-                })
-            })
-            .at("start the thread that writes", &path)?;
-        let supply = std::thread::Builder::new()
-            .name("croupier-segs".into())
-            .spawn(move || segments.run())
-            .at("start the thread that makes", &path)?;
-        let bell = bell_in.recv().expect("the committer sends its bell first");
+                (bell, Driver::Steps(Box::new(committer)))
+            }
+        };
         Ok(Log {
             shared,
             bell,
             sync,
             epoch,
             writers,
-            threads: Mutex::new(Some((commit, supply))),
+            append_units_max,
+            driver: Mutex::new(Some(driver)),
         })
+    }
+
+    /// Most units of one append.
+    pub fn append_units_max(&self) -> u64 {
+        self.append_units_max
+    }
+
+    /// For [`Drive::Steps`]: takes what is ready as the next block, unless one is taken; false when there is nothing to
+    /// write.
+    pub fn take_block(&self) -> bool {
+        !self.has_failed() && self.with_committer(Committer::take)
+    }
+
+    /// For [`Drive::Steps`]: writes the block that is taken; false when it must wait for a segment to be made.
+    pub fn write_block(&self) -> bool {
+        self.has_failed() || self.with_committer(Committer::write) == Wrote::Block
+    }
+
+    /// For [`Drive::Steps`]: makes a spare segment if one is missing; false when that failed.
+    pub fn make_segment(&self) -> bool {
+        self.shared.segments.make_one()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.shared.has_failed()
+    }
+
+    fn with_committer<T>(&self, step: impl FnOnce(&mut Committer) -> T) -> T {
+        match &mut *self.driver.lock().expect(NO_PANIC) {
+            Some(Driver::Steps(committer)) => step(committer),
+            _ => panic!("only a log that is driven in steps, and not stopped, takes steps"),
+        }
+    }
+
+    /// One block's steps, and the segment it may need. False: nothing to do, or no room for it.
+    fn step(&self) -> bool {
+        self.take_block() && (self.write_block() || (self.make_segment() && self.write_block()))
     }
 
     /// Appends records (whole units, at most [`APPEND_UNITS_MAX`]) and returns the LSN of the first. `None`: no room;
     /// cannot happen after [`has_room`](Self::has_room) said yes in the same turn.
     pub fn append(&self, units: &[u64]) -> Option<u64> {
         assert!(
-            (units.len() * 8 / UNIT_BYTES) as u64 <= APPEND_UNITS_MAX,
+            (units.len() * 8 / UNIT_BYTES) as u64 <= self.append_units_max,
             "an append is at most a turn"
         );
         let lsn = self.shared.ring.append(units)?;
@@ -206,7 +259,7 @@ impl Log {
 
     /// Whether a whole turn fits, even if every other writer begins one now.
     pub fn has_room(&self) -> bool {
-        self.shared.ring.room_units() >= APPEND_UNITS_MAX * self.writers
+        self.shared.ring.room_units() >= self.append_units_max * self.writers
     }
 
     /// No disk for more log: refuse what would have to be recorded.
@@ -254,44 +307,51 @@ impl Log {
     /// Blocks the calling (cold) thread until the record at `lsn` is durable.
     pub fn wait_durable(&self, lsn: u64) -> Result<(), EngineError> {
         let shared = &self.shared;
+        let in_steps = matches!(*self.driver.lock().expect(NO_PANIC), Some(Driver::Steps(_)));
+        while in_steps && self.durable() <= lsn && self.step() {}
         // SeqCst: see Shared::tell_all.
         shared.cold_waiters.fetch_add(1, Ordering::SeqCst);
-        let mut guard = shared
-            .cold_lock
-            .lock()
-            .expect("no one panics with this lock");
-        while self.durable() <= lsn && self.failure().is_none() {
-            guard = shared
-                .cold_told
-                .wait(guard)
-                .expect("no one panics with this lock");
+        let mut guard = shared.cold_lock.lock().expect(NO_PANIC);
+        while !in_steps && self.durable() <= lsn && self.failure().is_none() {
+            guard = shared.cold_told.wait(guard).expect(NO_PANIC);
         }
         drop(guard);
         shared.cold_waiters.fetch_sub(1, Ordering::SeqCst);
         match self.failure() {
-            Some(why) if self.durable() <= lsn => Err(EngineError::WriterFailed(why.into())),
-            _ => Ok(()),
+            _ if self.durable() > lsn => Ok(()),
+            Some(why) => Err(EngineError::WriterFailed(why.into())),
+            None => Err(EngineError::WriterFailed(
+                "no room in the log, and nobody to wait for".into(),
+            )),
         }
     }
 
     /// Writes what the ring holds, ends both threads and returns where the log ends. A second call returns `None`.
     pub fn stop(&self) -> Result<Option<Position>, EngineError> {
-        let Some((commit, supply)) = self
-            .threads
-            .lock()
-            .expect("no one panics with this lock")
-            .take()
-        else {
+        let Some(driver) = self.driver.lock().expect(NO_PANIC).take() else {
             return Ok(None);
         };
         // Release pairs with the committer's Acquire: it sees every append made before.
         self.shared.stopping.store(true, Ordering::Release);
         self.bell.ring();
-        let end = commit
-            .join()
-            .map_err(|_| EngineError::WriterFailed("the log's thread panicked".into()))?;
-        self.shared.segments.stop();
-        let _ = supply.join();
+        let end = match driver {
+            Driver::Threads(commit, supply) => {
+                let end = commit
+                    .join()
+                    .map_err(|_| EngineError::WriterFailed("the log's thread panicked".into()))?;
+                self.shared.segments.stop();
+                let _ = supply.join();
+                end
+            }
+            Driver::Steps(mut committer) => {
+                while !self.has_failed() && committer.take() {
+                    if committer.write() == Wrote::NeedsSegment && !self.make_segment() {
+                        self.fail("stopped while waiting for room in the log");
+                    }
+                }
+                committer.position()
+            }
+        };
         match self.failure() {
             Some(why) => Err(EngineError::WriterFailed(why.into())),
             None => Ok(Some(end)),
@@ -299,19 +359,59 @@ impl Log {
     }
 }
 
+fn start_threads(
+    committer: Committer,
+    shared: &Arc<Shared>,
+    path: &Path,
+) -> Result<(Arc<Bell>, Driver), EngineError> {
+    let panicked = shared.clone();
+    let segments = shared.segments.clone();
+    let (bell_out, bell_in) = std::sync::mpsc::channel();
+    let commit = std::thread::Builder::new()
+        .name("croupier-log".into())
+        .spawn(move || {
+            let bell = Arc::new(Bell::for_this_thread());
+            bell_out
+                .send(bell.clone())
+                .expect("who started it waits for it");
+            let run = std::panic::AssertUnwindSafe(|| committer.run(&bell));
+            std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+                panicked.fail("the log's thread panicked".into());
+                std::panic::resume_unwind(panic)
+            })
+        })
+        .at("start the thread that writes", path)?;
+    let supply = std::thread::Builder::new()
+        .name("croupier-segs".into())
+        .spawn(move || segments.run())
+        .at("start the thread that makes", path)?;
+    let bell = bell_in.recv().expect("the committer sends its bell first");
+    Ok((bell, Driver::Threads(commit, supply)))
+}
+
 impl Drop for Log {
     fn drop(&mut self) {
-        // Whoever cares for the outcome has called stop().
-        let _ = self.stop();
+        // Whoever cares for the outcome has called stop(). One that is driven in steps ends where its driver left it, as in
+        // a crash.
+        let has_threads = matches!(
+            *self
+                .driver
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+            Some(Driver::Threads(..))
+        );
+        if has_threads {
+            let _ = self.stop();
+        }
     }
 }
 
 /// Tries both ways on the newest, still blank segment (with zeros, so that it stays blank) and takes the faster one.
-fn measure(disk: &SharedDisk, options: &LogOptions, last_segment: u64) -> SyncMethod {
+fn measure(disk: &Disk, options: &LogOptions, last_segment: u64) -> SyncMethod {
     const ROUNDS: usize = 12;
     let path: &Path = &segment_path(&options.dir, last_segment);
     let offset = options.segment_bytes - (BLOCK_ALIGN_BYTES as u64);
-    let zeros = super::disk::AlignedBuffer::new(BLOCK_ALIGN_BYTES);
+    let zeros = AlignedBuffer::new(BLOCK_ALIGN_BYTES);
     let median_of = |method| {
         let mut file = disk.open_log(path, method).ok()?;
         let mut taken = Vec::with_capacity(ROUNDS);

@@ -6,16 +6,13 @@
 //!                     segments (made ahead, zero-written)          reader ──► recovery, checkpoint, `croupier wal`
 //! ```
 //!
-//! Knows bytes and LSNs, not what records mean: that is `state`. Reading order: `format`, `ring`, `bell`, `disk`,
+//! Knows bytes and LSNs, not what records mean: that is `state`. Reading order: `format`, `ring`, `bell`,
 //! `segments`, `committer`, `log`, `reader`.
 
 pub mod bell;
 pub mod committer;
-pub mod disk;
 pub mod format;
 pub mod log;
-#[cfg(any(test, feature = "testing"))]
-pub mod memory_disk;
 pub mod reader;
 pub mod ring;
 pub mod segments;
@@ -23,6 +20,5 @@ pub mod segments;
 #[cfg(all(test, not(croupier_loom)))]
 mod reader_tests;
 
-pub use disk::{Disk, RealDisk, SharedDisk, SyncMethod};
 pub use log::{Log, LogOptions};
 pub use reader::{BlockReader, Position, Tail};

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::disk::{ReadAt, SharedDisk};
 use super::format::{
     BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHash, BlockHeader, SECTOR_BYTES,
     SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, block_bytes, block_hash, crc32c,
 };
 use super::segments::{segment_path, segment_seq};
+use crate::disk::{Disk, Reader};
 use crate::error::{EngineError, IoContext as _};
 
 /// A place between two blocks: where reading or writing goes on.
@@ -66,7 +66,7 @@ pub struct Block<'a> {
 }
 
 /// Segment numbers in `dir`, ascending.
-pub fn list_segments(disk: &SharedDisk, dir: &Path) -> Result<Vec<u64>, EngineError> {
+pub fn list_segments(disk: &Disk, dir: &Path) -> Result<Vec<u64>, EngineError> {
     let mut seqs: Vec<u64> = disk
         .list(dir)
         .at("list", dir)?
@@ -88,13 +88,13 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// The bytes of one segment around where the reader stands.
 struct Window {
     path: PathBuf,
-    file: Box<dyn ReadAt>,
+    file: Reader,
     bytes: Vec<u8>,
     from: u64,
 }
 
 impl Window {
-    fn open(disk: &SharedDisk, path: PathBuf) -> Result<Window, EngineError> {
+    fn open(disk: &Disk, path: PathBuf) -> Result<Window, EngineError> {
         let file = disk.open_read(&path).at("open", &path)?;
         Ok(Window {
             path,
@@ -148,7 +148,7 @@ fn check_segment(
 
 /// Reads blocks in order from a position on.
 pub struct BlockReader {
-    disk: SharedDisk,
+    disk: Disk,
     dir: PathBuf,
     store_id: StoreId,
     segments: Vec<u64>,
@@ -163,7 +163,7 @@ pub struct BlockReader {
 impl BlockReader {
     /// Reads from `at`. Checks that no segment is missing from there on.
     pub fn open(
-        disk: SharedDisk,
+        disk: Disk,
         dir: &Path,
         store_id: StoreId,
         at: Position,
@@ -174,7 +174,7 @@ impl BlockReader {
 
     /// As [`open`](Self::open), but ends cleanly before segment `stop`, which somebody else is writing.
     pub fn open_until(
-        disk: SharedDisk,
+        disk: Disk,
         dir: &Path,
         store_id: StoreId,
         at: Position,
@@ -185,7 +185,7 @@ impl BlockReader {
     }
 
     fn open_listed(
-        disk: SharedDisk,
+        disk: Disk,
         dir: &Path,
         store_id: StoreId,
         at: Position,

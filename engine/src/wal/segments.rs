@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use super::disk::SharedDisk;
 use super::format::{SegmentHeader, StoreId};
-use crate::clock::unix_ms;
+use crate::disk::Disk;
 
 /// Segments kept ready beyond the one in use.
 pub const SPARE_SEGMENTS: u64 = 2;
@@ -28,7 +27,7 @@ pub fn segment_seq(name: &str) -> Option<u64> {
 
 /// Makes one segment, durable, full of zeros.
 pub fn make_segment(
-    disk: &SharedDisk,
+    disk: &Disk,
     dir: &Path,
     store_id: StoreId,
     seq: u64,
@@ -38,7 +37,7 @@ pub fn make_segment(
         store_id,
         seq,
         segment_bytes: bytes,
-        created_unix_ms: unix_ms(),
+        created_unix_ms: disk.unix_ms(),
     };
     disk.create_zeroed(&segment_path(dir, seq), &header.encode(), bytes)
 }
@@ -52,9 +51,17 @@ struct Made {
     failing: Option<String>,
 }
 
+impl Made {
+    fn has_spares(&self) -> bool {
+        self.last >= self.in_use + SPARE_SEGMENTS
+    }
+}
+
+const NO_PANIC: &str = "no one panics with this lock";
+
 /// The stock of spare segments, shared by the thread that makes them, the committer and the dealers.
 pub struct Segments {
-    disk: SharedDisk,
+    disk: Disk,
     dir: PathBuf,
     store_id: StoreId,
     segment_bytes: u64,
@@ -70,7 +77,7 @@ pub struct Segments {
 impl Segments {
     /// Starts with segment `in_use` in use and `last` the highest that exists.
     pub fn new(
-        disk: SharedDisk,
+        disk: Disk,
         dir: &Path,
         store_id: StoreId,
         segment_bytes: u64,
@@ -98,49 +105,63 @@ impl Segments {
 
     /// Keeps spares ready until [`stop`](Self::stop); the body of the thread that makes segments.
     pub fn run(&self) {
-        let mut made = self.lock();
-        while !made.stop {
-            if made.last >= made.in_use + SPARE_SEGMENTS {
-                made = self
-                    .changed
-                    .wait(made)
-                    .expect("no one panics with this lock");
+        loop {
+            let made = self.lock();
+            if made.stop {
+                return;
+            }
+            if made.has_spares() {
+                drop(self.changed.wait(made).expect(NO_PANIC));
                 continue;
             }
-            let seq = made.last + 1;
             drop(made);
-            let result = make_segment(
-                &self.disk,
-                &self.dir,
-                self.store_id,
-                seq,
-                self.segment_bytes,
-            );
-            made = self.lock();
-            match result {
-                Ok(()) => {
-                    if made.failing.take().is_some() {
-                        tracing::info!(seq, "log segments can be made again");
-                    }
-                    made.last = seq;
+            if !self.make_one() {
+                let made = self.lock();
+                if !made.stop {
+                    drop(
+                        self.changed
+                            .wait_timeout(made, RETRY_AFTER)
+                            .expect(NO_PANIC),
+                    );
                 }
-                Err(error) => {
-                    if made.failing.is_none() {
-                        tracing::error!(seq, %error, "cannot make the next log segment; free some disk");
-                    }
-                    made.failing = Some(error.to_string());
-                }
-            }
-            self.judge_room(&made);
-            self.changed.notify_all();
-            if made.failing.is_some() {
-                made = self
-                    .changed
-                    .wait_timeout(made, RETRY_AFTER)
-                    .expect("no one panics with this lock")
-                    .0;
             }
         }
+    }
+
+    /// Makes one segment, if there are fewer spares than there should be; false when that failed.
+    pub fn make_one(&self) -> bool {
+        let seq = {
+            let made = self.lock();
+            if made.has_spares() {
+                return true;
+            }
+            made.last + 1
+        };
+        let result = make_segment(
+            &self.disk,
+            &self.dir,
+            self.store_id,
+            seq,
+            self.segment_bytes,
+        );
+        let mut made = self.lock();
+        match &result {
+            Ok(()) => {
+                if made.failing.take().is_some() {
+                    tracing::info!(seq, "log segments can be made again");
+                }
+                made.last = seq;
+            }
+            Err(error) => {
+                if made.failing.is_none() {
+                    tracing::error!(seq, %error, "cannot make the next log segment; free some disk");
+                }
+                made.failing = Some(error.to_string());
+            }
+        }
+        self.judge_room(&made);
+        self.changed.notify_all();
+        result.is_ok()
     }
 
     /// Ends [`run`](Self::run) and every wait.
@@ -175,21 +196,27 @@ impl Segments {
         }
     }
 
-    /// The segment after the one in use; waits for it. `None` when stopped.
+    /// Goes on to the segment after the one in use; `None` when it is not there yet.
     pub fn next(&self) -> Option<u64> {
         let mut made = self.lock();
-        while made.last <= made.in_use {
-            if made.stop {
-                return None;
-            }
-            made = self
-                .changed
-                .wait(made)
-                .expect("no one panics with this lock");
+        if made.last <= made.in_use {
+            return None;
         }
         made.in_use += 1;
         self.changed.notify_all();
         Some(made.in_use)
+    }
+
+    /// Waits until there is a segment after the one in use; false when stopped.
+    pub fn wait_for_next(&self) -> bool {
+        let mut made = self.lock();
+        while made.last <= made.in_use {
+            if made.stop {
+                return false;
+            }
+            made = self.changed.wait(made).expect(NO_PANIC);
+        }
+        true
     }
 
     fn judge_room(&self, made: &Made) {
@@ -205,6 +232,6 @@ impl Segments {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Made> {
-        self.made.lock().expect("no one panics with this lock")
+        self.made.lock().expect(NO_PANIC)
     }
 }

@@ -1,14 +1,13 @@
 //! Checkpoint files.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use croupier_engine::checkpoint::format::{Checkpoint, OrderFile, decode, write};
+use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
 use croupier_engine::state::{Batch, Digest, SlabFacts, StateSeed};
+use croupier_engine::wal::Position;
 use croupier_engine::wal::format::{StoreId, crc32c};
-use croupier_engine::wal::memory_disk::MemoryDisk;
-use croupier_engine::wal::{Position, SharedDisk};
 
 pub(crate) const STORE: StoreId = *b"store of a fuzz!";
 const HEADER_BYTES: usize = 192;
@@ -41,7 +40,7 @@ fn check(bytes: &[u8]) {
 
 fn written(checkpoint: &Checkpoint) -> Vec<u8> {
     let disk = MemoryDisk::new();
-    let shared: SharedDisk = Arc::new(disk.clone());
+    let shared = disk.disk();
     let dir = Path::new("/checkpoints");
     let name = write(&shared, dir, STORE, checkpoint).expect("there is room in memory");
     disk.contents(&dir.join(name))

@@ -1,13 +1,11 @@
 //! Order files, as checkpoints list them.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use croupier_engine::checkpoint::{OrderFile, OrderFileReader, OrderFileWriter};
+use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::record::{Issued, Run, Runs, Stamp, put_issued};
-use croupier_engine::wal::SharedDisk;
 use croupier_engine::wal::format::crc32c;
-use croupier_engine::wal::memory_disk::MemoryDisk;
 
 use crate::checkpoint::STORE;
 
@@ -37,8 +35,8 @@ fn read(bytes: &[u8], rows: u64) {
         rows,
         file_bytes: bytes.len() as u64,
     };
-    disk.put(&dir.join("o"), bytes.to_vec());
-    let shared: SharedDisk = Arc::new(disk);
+    disk.put(&dir.join("o"), bytes);
+    let shared = disk.disk();
     let Ok(mut reader) = OrderFileReader::open(&shared, dir, STORE, &listed) else {
         return;
     };
@@ -58,7 +56,7 @@ fn read(bytes: &[u8], rows: u64) {
 
 pub(crate) fn sample_bytes() -> Vec<u8> {
     let disk = MemoryDisk::new();
-    let shared: SharedDisk = Arc::new(disk.clone());
+    let shared = disk.disk();
     let dir = Path::new("/orders");
     let mut writer = OrderFileWriter::begin(&shared, dir, STORE).expect("there is room in memory");
     for (lsn, record) in [(5, issued(1)), (6, issued(9))] {

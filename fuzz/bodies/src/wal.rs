@@ -1,14 +1,13 @@
 //! The log: what a start finds in its last segment.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::record::{Fact, Issued, Record, Runs, Stamp, decode};
 use croupier_engine::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, block_bytes, block_hash,
     crc32c,
 };
-use croupier_engine::wal::memory_disk::MemoryDisk;
 use croupier_engine::wal::segments::segment_path;
 use croupier_engine::wal::{BlockReader, Position};
 
@@ -196,11 +195,11 @@ fn spoil_header(header: &mut BlockHeader, spoil: &[u8]) {
 /// The blocks, or `None` when the reader says that something is wrong: then it must name the file.
 fn read(segment: &[u8]) -> Option<Vec<(usize, Vec<u8>)>> {
     let (disk, dir) = (MemoryDisk::new(), PathBuf::from("/wal"));
-    disk.put(&segment_path(&dir, 1), segment.to_vec());
+    disk.put(&segment_path(&dir, 1), segment);
     let told = |error: croupier_engine::error::EngineError| {
         assert!(error.to_string().contains("wal-"), "{error}");
     };
-    let mut reader = BlockReader::open(Arc::new(disk), &dir, STORE, Position::START)
+    let mut reader = BlockReader::open(disk.disk(), &dir, STORE, Position::START)
         .map_err(told)
         .ok()?;
     let mut blocks = Vec::new();

@@ -428,7 +428,10 @@ fn leftovers_of_a_crash_are_removed_and_nothing_else() {
     for name in ["notes.txt", "slab-4.slab", "x.partial"] {
         std::fs::write(store.slabs_dir().join(name), "").unwrap();
     }
-    let removed = remove_leftovers(&store.slabs_dir(), |slab| slab == 1).unwrap();
+    let removed = remove_leftovers(&crate::disk::Disk::real(), &store.slabs_dir(), |slab| {
+        slab == 1
+    })
+    .unwrap();
     let names = ["slab-00000002.slab", "slab-00000003.slab.partial"];
     assert_eq!(removed, names.map(|name| store.slabs_dir().join(name)));
     assert_eq!(
@@ -441,9 +444,10 @@ fn leftovers_of_a_crash_are_removed_and_nothing_else() {
         ]
     );
     assert!(
-        remove_leftovers(&store.slabs_dir(), |slab| slab == 1)
-            .unwrap()
-            .is_empty()
+        remove_leftovers(&crate::disk::Disk::real(), &store.slabs_dir(), |slab| slab
+            == 1)
+        .unwrap()
+        .is_empty()
     );
 }
 

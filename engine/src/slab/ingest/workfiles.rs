@@ -5,9 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::IngestError;
-use crate::slab::durable::{
-    IoFault, PARTIAL_SUFFIX, create_new, partial_path, rename_new, sync_dir,
-};
+use crate::disk::Disk;
+use crate::slab::durable::{PARTIAL_SUFFIX, create_new, partial_path, rename_new, sync_dir};
 use crate::slab::file::{slab_file_name, slab_of_file_name};
 
 /// Removes what interrupted imports left in `dir`: partial slabs, and slabs that no record names. To be called before
@@ -15,29 +14,22 @@ use crate::slab::file::{slab_file_name, slab_of_file_name};
 ///
 /// Files whose names are not those of slabs are left alone.
 pub fn remove_leftovers(
+    disk: &Disk,
     dir: &Path,
     is_recorded: impl Fn(u32) -> bool,
-) -> Result<Vec<PathBuf>, IoFault> {
+) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
-    for entry in fs::read_dir(dir).map_err(IoFault::at("list", dir))? {
-        let path = entry.map_err(IoFault::at("list", dir))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+    for name in disk.list(dir)? {
         let leftover = match name.strip_suffix(PARTIAL_SUFFIX) {
             Some(finished) => slab_of_file_name(finished).is_some(),
-            None => slab_of_file_name(name).is_some_and(|slab| !is_recorded(slab)),
+            None => slab_of_file_name(&name).is_some_and(|slab| !is_recorded(slab)),
         };
         if leftover {
-            fs::remove_file(&path).map_err(IoFault::at("remove", &path))?;
+            let path = dir.join(name);
+            disk.remove(&path)?;
             removed.push(path);
         }
     }
-    if !removed.is_empty() {
-        sync_dir(dir)?;
-    }
-    removed.sort_unstable();
     Ok(removed)
 }
 

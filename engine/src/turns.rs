@@ -1,0 +1,224 @@
+//! One core's turns, without sockets and clocks: which orders are dealt next, who answers them, and when.
+//!
+//! A core goes round: what has become durable is answered ([`Turns::answer_durable`]), a batch is picked from the lanes
+//! ([`Turns::pick`]), dealt ([`Turns::deal`]), and what came of it is answered, kept until it is durable, or handed to the
+//! core that owes the answer ([`Turns::sort_out`]). The server does that on a thread per core, a simulation on one thread for
+//! all of them, in any order it likes. Only [`Queues`] are reached from other cores, and they are lock-free.
+
+use std::collections::VecDeque;
+
+use crossbeam_queue::SegQueue;
+use croupier_protocol::Refusal;
+
+use crate::dealer::{Append, Dealer, TURN_ORDERS_MAX, units_at_most};
+use crate::lanes::{Lanes, Picked};
+use crate::order::{Order, Outcome, Verdict};
+use crate::wal::Log;
+
+/// An idle core takes from a core that has more than this waiting.
+pub const TAKE_ABOVE_ORDERS: usize = 256;
+
+/// What other cores reach of a core.
+pub struct Queues {
+    /// Orders that wait to be dealt.
+    pub lanes: Lanes,
+    /// Verdicts on this core's orders that another core has dealt. Bounded by the orders in flight.
+    pub inbox: SegQueue<Outcome>,
+}
+
+impl Queues {
+    /// Empty ones; each lane takes `lane_orders_max` orders.
+    pub fn new(lane_orders_max: usize) -> Queues {
+        Queues {
+            lanes: Lanes::new(lane_orders_max),
+            inbox: SegQueue::new(),
+        }
+    }
+
+    /// Whether nothing waits in them.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.inbox.is_empty()
+    }
+}
+
+/// What came of looking for orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// There is a batch to deal.
+    Batch,
+    Nothing,
+    /// Orders wait, and the ring is full.
+    NoRoom,
+}
+
+/// What a core carries from turn to turn.
+pub struct Turns {
+    index: u16,
+    take_above_orders: usize,
+    orders: Vec<(u8, Order)>,
+    outcomes: Vec<Outcome>,
+    /// Dealt, and not yet durable: oldest first.
+    waiting: VecDeque<Outcome>,
+    /// To be dealt again: another core holds the id.
+    deferred: Vec<(u8, Order)>,
+    /// Picked, but too large for the rest of that turn.
+    held_back: Option<(u8, Order)>,
+}
+
+impl Turns {
+    /// For core `index`, which takes from another core when more than `take_above_orders` wait there.
+    pub fn new(index: u16, take_above_orders: usize) -> Turns {
+        Turns {
+            index,
+            take_above_orders,
+            orders: Vec::new(),
+            outcomes: Vec::new(),
+            waiting: VecDeque::new(),
+            deferred: Vec::new(),
+            held_back: None,
+        }
+    }
+
+    /// Orders that must come again although nothing new arrives.
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// The LSN that the oldest answer waits for.
+    pub fn oldest_awaited(&self) -> Option<u64> {
+        self.waiting.front().map(Outcome::lsn)
+    }
+
+    /// Whether orders or answers are under way on this core.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.deferred.is_empty() && self.held_back.is_none()
+    }
+
+    /// Answers everything that has become durable; refuses what never will. Returns whether anything was answered.
+    pub fn answer_durable(
+        &mut self,
+        queues: &[impl AsRef<Queues>],
+        log: &Log,
+        mut answer: impl FnMut(&Outcome),
+    ) -> bool {
+        let inbox = &queues[usize::from(self.index)].as_ref().inbox;
+        while let Some(outcome) = inbox.pop() {
+            self.waiting.push_back(outcome);
+        }
+        if self.waiting.is_empty() {
+            return false;
+        }
+        // The failure first: what was durable before it is answered all the same.
+        let failed = log.failure().is_some();
+        let durable = log.durable();
+        let mut any = false;
+        while let Some(outcome) = self.waiting.front() {
+            if outcome.lsn() < durable {
+                answer(outcome);
+            } else if failed {
+                let verdict = Verdict::Refused {
+                    refusal: Refusal::StoreFailed,
+                    retry_after_ms: 0,
+                };
+                answer(&Outcome {
+                    verdict,
+                    ..*outcome
+                });
+            } else {
+                break;
+            }
+            self.waiting.pop_front();
+            any = true;
+        }
+        any
+    }
+
+    /// Picks a batch from this core's lanes, or from those of a busy core, if the log has room for one.
+    pub fn pick(&mut self, queues: &[impl AsRef<Queues>], log: &Log) -> Pick {
+        let lanes = &queues[usize::from(self.index)].as_ref().lanes;
+        if !log.has_room() && log.failure().is_none() {
+            let waits = !lanes.is_empty() || self.held_back.is_some();
+            return if waits { Pick::NoRoom } else { Pick::Nothing };
+        }
+        let units_max = log.append_units_max() as usize;
+        self.pick_from(lanes, units_max);
+        if self.orders.is_empty() {
+            let busy = queues.iter().enumerate().find(|(index, other)| {
+                *index != usize::from(self.index)
+                    && other.as_ref().lanes.depth() > self.take_above_orders
+            });
+            if let Some((_, busy)) = busy {
+                self.pick_from(&busy.as_ref().lanes, units_max);
+            }
+        }
+        if self.orders.is_empty() {
+            Pick::Nothing
+        } else {
+            Pick::Batch
+        }
+    }
+
+    fn pick_from(&mut self, lanes: &Lanes, units_max: usize) {
+        self.orders.append(&mut self.deferred);
+        self.orders.extend(self.held_back.take());
+        let mut units: usize = self
+            .orders
+            .iter()
+            .map(|(_, order)| units_at_most(order))
+            .sum();
+        let most = TURN_ORDERS_MAX
+            .min(units_max)
+            .saturating_sub(self.orders.len());
+        let (orders, held_back) = (&mut self.orders, &mut self.held_back);
+        lanes.pick(most, |lane, order| {
+            units += units_at_most(&order);
+            if units > units_max {
+                *held_back = Some((lane as u8, order));
+                return Picked::Enough;
+            }
+            orders.push((lane as u8, order));
+            Picked::More
+        });
+    }
+
+    /// Deals the batch that was picked. `cannot_record`: why nothing new can be dealt just now.
+    pub fn deal(
+        &mut self,
+        dealer: &mut Dealer,
+        now_unix_ms: u64,
+        log: &impl Append,
+        cannot_record: Option<Refusal>,
+    ) {
+        dealer.turn(
+            now_unix_ms,
+            log,
+            cannot_record,
+            &self.orders,
+            &mut self.outcomes,
+        );
+        dealer.take_deferred(&mut self.deferred);
+        self.orders.clear();
+    }
+
+    /// Answers what needs no record, keeps what waits for one, and hands other cores what they owe the answer to. Returns
+    /// these cores as bits, by index modulo 64: they must be woken.
+    pub fn sort_out(
+        &mut self,
+        queues: &[impl AsRef<Queues>],
+        mut answer: impl FnMut(&Outcome),
+    ) -> u64 {
+        let mut away = 0;
+        for outcome in self.outcomes.drain(..) {
+            if outcome.ticket.core != self.index {
+                let home = &queues[usize::from(outcome.ticket.core)];
+                home.as_ref().inbox.push(outcome);
+                away |= 1 << (outcome.ticket.core % 64);
+            } else if outcome.lsn() == 0 {
+                answer(&outcome);
+            } else {
+                self.waiting.push_back(outcome);
+            }
+        }
+        away
+    }
+}
