@@ -310,7 +310,7 @@ fn worse(so_far: Option<Error>, error: Error) -> Option<Error> {
 }
 
 /// A refusal that a server gives before it looks whether it knows the order: it says nothing about an earlier try.
-const fn leaves_doubt(refusal: Refusal) -> bool {
+pub const fn leaves_doubt(refusal: Refusal) -> bool {
     matches!(
         refusal,
         Refusal::Busy

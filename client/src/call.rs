@@ -13,20 +13,12 @@ use crate::builder::Settings;
 use crate::dial::dial;
 use crate::error::{Cause, Error};
 use crate::link::{Answer, Link, Lost, ReplyFrame, Request};
-use crate::retry::Backoff;
+pub(crate) use crate::retry::Resend;
+use crate::retry::Tries;
 
 /// A server that lets calls run into their timeout is given up once it has been silent for so long (or for half of
 /// the call's time, if that is longer): a dead peer is told from a slow one by other calls being answered.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
-
-/// May a request be sent again that was sent and not answered?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resend {
-    /// It reads, or it carries ids that make it the same request.
-    Safe,
-    /// It might happen twice.
-    Never,
-}
 
 /// Why a call has no reply.
 #[derive(Debug)]
@@ -220,36 +212,29 @@ impl Caller {
         resend: Resend,
         deadline: Deadline,
     ) -> Result<(Vec<ReplyFrame>, bool), Failure> {
-        let mut backoff = Backoff::new();
-        let mut retries_left = self.settings.retries;
-        // True from the first try that was sent and whose answer was lost.
-        let mut in_doubt = false;
+        let mut tries = Tries::new(self.settings.retries, resend);
         loop {
             let (cause, sent) = match self.try_once(request, items, deadline).await {
-                Ok(Answer::Reply(frames)) => return Ok((frames, in_doubt)),
+                Ok(Answer::Reply(frames)) => return Ok((frames, tries.in_doubt())),
                 Ok(Answer::Refused(refused)) => {
-                    let wait = backoff.wait_advised(refused.retry_after_ms);
-                    if refused.refusal.retryable() && deadline.wait(wait).await {
-                        continue;
+                    match tries.refused(refused.refusal, refused.retry_after_ms) {
+                        Some(wait) if deadline.wait(wait).await => continue,
+                        _ => {
+                            let in_doubt = tries.in_doubt();
+                            return Err(Failure::Refused { refused, in_doubt });
+                        }
                     }
-                    return Err(Failure::Refused { refused, in_doubt });
                 }
                 Err(Lost { cause, sent }) => (cause, sent),
             };
-            in_doubt |= sent;
-            let may_resend = resend == Resend::Safe || !sent;
-            let again = may_resend
-                && cause.passes()
-                && retries_left > 0
-                && deadline.wait(backoff.wait()).await;
-            if !again {
-                return Err(Failure::NoAnswer(Lost {
-                    cause,
-                    sent: in_doubt,
-                }));
+            match tries.lost(sent, cause.passes()) {
+                Some(wait) if deadline.wait(wait).await => {}
+                _ => {
+                    let sent = tries.in_doubt();
+                    return Err(Failure::NoAnswer(Lost { cause, sent }));
+                }
             }
-            retries_left -= 1;
-            tracing::debug!(kind = ?request.kind, ?cause, retries_left, "trying again");
+            tracing::debug!(kind = ?request.kind, ?cause, retries_left = tries.retries_left(), "trying again");
         }
     }
 

@@ -57,6 +57,14 @@ mod builder;
 mod error;
 mod url;
 
+/// The decisions of a call, for simulations that have neither a clock nor a connection.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::ask::leaves_doubt;
+    pub use crate::retry::{Resend, Tries};
+}
+
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{Error, ProtocolError};

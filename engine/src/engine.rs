@@ -16,6 +16,7 @@ use crate::disk::SyncMethod;
 use crate::error::EngineError;
 use crate::recovery::{self, Report};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
+use crate::state::index::Spread;
 use crate::state::record::{Fact, Record, Stamp};
 use crate::state::{Digest, SlabSource, State};
 use crate::store::Store;
@@ -77,8 +78,8 @@ pub struct Engine {
 pub struct Ground {
     /// Where the bodies of slabs come from.
     pub slabs: Box<dyn SlabSource>,
-    /// Keys for the order index, so that nobody can choose ids that collide.
-    pub hash_seed: [u64; 2],
+    /// How the order index spreads ids.
+    pub spread: Spread,
     /// Who moves the log on.
     pub drive: Drive,
     /// Most units of one append to the log.
@@ -109,7 +110,7 @@ impl Engine {
         let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
         let ground = Ground {
             slabs: store.mapped_slabs(),
-            hash_seed: [high, low],
+            spread: Spread::seeded([high, low]),
             drive: Drive::Threads,
             append_units_max: APPEND_UNITS_MAX,
             subscribers,
@@ -124,7 +125,7 @@ impl Engine {
         cores: u32,
         ground: Ground,
     ) -> Result<(Engine, Report), EngineError> {
-        let recovered = recovery::recover(&store, ground.slabs, ground.hash_seed)?;
+        let recovered = recovery::recover(&store, ground.slabs, ground.spread)?;
         for deed in recovery::tidy(&store, &recovered)? {
             tracing::warn!("{deed}");
         }

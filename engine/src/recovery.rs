@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::{self, Checkpoint, OrderFileReader, OrderFileWriter, apply_block};
 use crate::error::{EngineError, IoContext as _};
 use crate::slab::{Slab, remove_leftovers, slab_file_name};
+use crate::state::index::Spread;
 use crate::state::record::Fact;
 use crate::state::{Digest, SlabSource, State};
 use crate::store::{BitsOnly, Store, init_copy};
@@ -48,15 +49,15 @@ pub enum Until {
 pub fn recover(
     store: &Store,
     source: Box<dyn SlabSource>,
-    hash_seed: [u64; 2],
+    spread: Spread,
 ) -> Result<Recovered, EngineError> {
-    recover_until(store, source, hash_seed, Until::End)
+    recover_until(store, source, spread, Until::End)
 }
 
 fn recover_until(
     store: &Store,
     source: Box<dyn SlabSource>,
-    hash_seed: [u64; 2],
+    spread: Spread,
     until: Until,
 ) -> Result<Recovered, EngineError> {
     let begun = Instant::now();
@@ -64,7 +65,7 @@ fn recover_until(
     let orders = checkpoint
         .as_ref()
         .map_or(0, |checkpoint| checkpoint.orders.orders);
-    let state = State::new(source, orders, hash_seed);
+    let state = State::new(source, orders, spread);
     let mut report = Report::default();
     let from = match &checkpoint {
         Some(checkpoint) => {
@@ -262,7 +263,7 @@ pub struct VerifyReport {
 pub fn verify(dir: &Path, key_file: Option<&Path>) -> Result<VerifyReport, EngineError> {
     let begun = Instant::now();
     let store = Store::open(dir, key_file)?;
-    let recovered = recover(&store, store.mapped_slabs(), [1, 1])?;
+    let recovered = recover(&store, store.mapped_slabs(), Spread::seeded([1, 1]))?;
     let state = &recovered.state;
     state.drop_unsealed();
     let catalog = state.catalog.load();
@@ -327,7 +328,7 @@ pub fn replay(
 ) -> Result<ReplayReport, EngineError> {
     let begun = Instant::now();
     let store = Store::open(dir, key_file)?;
-    let recovered = recover_until(&store, Box::new(BitsOnly), [1, 1], until)?;
+    let recovered = recover_until(&store, Box::new(BitsOnly), Spread::seeded([1, 1]), until)?;
     recovered.state.drop_unsealed();
     if let Some(into) = into {
         write_copy(&store, &recovered, key_file, into, segment_bytes)?;

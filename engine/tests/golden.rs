@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use croupier_engine::checkpoint::format::{self, Checkpoint, OrderFile};
 use croupier_engine::checkpoint::{OrderFileReader, OrderFileWriter, apply_block};
 use croupier_engine::disk::Disk;
+use croupier_engine::state::index::Spread;
 use croupier_engine::state::record::{Fact, Issued, Record, Run, Runs, Stamp};
 use croupier_engine::state::{Digest, State};
 use croupier_engine::store::BitsOnly;
@@ -179,7 +180,7 @@ fn log() -> ([Vec<u8>; 2], Position) {
 
 /// The state that the log in `dir` leads to, and where it ends.
 fn replay(dir: &Path) -> (State, Position) {
-    let state = State::new(Box::new(BitsOnly), 0, [1, 1]);
+    let state = State::new(Box::new(BitsOnly), 0, Spread::seeded([1, 1]));
     let mut reader = BlockReader::open(disk(), dir, STORE, Position::START).unwrap();
     while let Some(block) = reader.next().unwrap() {
         apply_block(&state, &segment_path(dir, block.seq), &block, |_, _| Ok(())).unwrap();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arc_swap::ArcSwap;
 
 use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
-use super::index::{Claim, OrderIndex, Place, Settled};
+use super::index::{Claim, OrderIndex, Place, Settled, Spread};
 use super::record::{Fact, Issued, Record};
 use crate::slab::claim;
 
@@ -61,9 +61,9 @@ pub struct State {
 }
 
 impl State {
-    /// An empty state that knows its orders by id. `orders`: how many to expect; `hash_seed` keys the index.
-    pub fn new(source: Box<dyn SlabSource>, orders: u64, hash_seed: [u64; 2]) -> State {
-        State::with(source, Orders::Indexed, OrderIndex::new(orders, hash_seed))
+    /// An empty state that knows its orders by id. `orders`: how many to expect; `spread` is that of the index.
+    pub fn new(source: Box<dyn SlabSource>, orders: u64, spread: Spread) -> State {
+        State::with(source, Orders::Indexed, OrderIndex::new(orders, spread))
     }
 
     /// An empty state that only counts its orders, on top of `seed`. It cannot tell an order that is dealt twice.
@@ -71,7 +71,14 @@ impl State {
         State::with(
             source,
             Orders::Counted(Mutex::new(seed)),
-            OrderIndex::new(0, [1, 1]),
+            // Never asked.
+            OrderIndex::new(
+                0,
+                Spread {
+                    seed: [1, 1],
+                    shards: 1,
+                },
+            ),
         )
     }
 

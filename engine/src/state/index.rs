@@ -5,7 +5,7 @@
 //!
 //! # Shape
 //!
-//! `SHARDS` shards by hash; a shard is one table of 32-byte entries with linear probing, or, while it grows, two:
+//! shards by hash; a shard is one table of 32-byte entries with linear probing, or, while it grows, two:
 //!
 //! ```text
 //! shard ──► table (new) ──older──► table (frozen) ──older──► none
@@ -203,6 +203,25 @@ pub struct OrderIndex {
     keys: (u64, u64),
 }
 
+/// How an index spreads ids.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    /// Keys the hash, so that callers who choose ids cannot choose collisions.
+    pub seed: [u64; 2],
+    /// How many tables that grow by themselves; a power of two.
+    pub shards: usize,
+}
+
+impl Spread {
+    /// What a store is served with, under a seed.
+    pub fn seeded(seed: [u64; 2]) -> Spread {
+        Spread {
+            seed,
+            shards: SHARDS,
+        }
+    }
+}
+
 /// Shards of the index: each grows by itself, so no growth is long and not all grow at once.
 #[cfg(not(croupier_loom))]
 pub const SHARDS: usize = 4096;
@@ -221,13 +240,14 @@ fn fold(a: u64, b: u64) -> u64 {
 }
 
 impl OrderIndex {
-    /// An empty index with room for about `orders` without growing. `seed` keys the hash, so that callers who choose
-    /// ids cannot choose collisions.
-    pub fn new(orders: u64, seed: [u64; 2]) -> OrderIndex {
-        let least = (orders as usize / SHARDS * 5 / 4).max(SHARD_ENTRIES_MIN);
-        let capacity = |shard| least + least * GROWTH_PERCENT / 100 * shard / SHARDS;
+    /// An empty index with room for about `orders` without growing.
+    pub fn new(orders: u64, spread: Spread) -> OrderIndex {
+        let Spread { seed, shards } = spread;
+        assert!(shards.is_power_of_two(), "a hash is masked");
+        let least = (orders as usize / shards * 5 / 4).max(SHARD_ENTRIES_MIN);
+        let capacity = |shard| least + least * GROWTH_PERCENT / 100 * shard / shards;
         OrderIndex {
-            shards: (0..SHARDS)
+            shards: (0..shards)
                 .map(|shard| Arc::new(ArcSwap::new(Table::new(capacity(shard), None))))
                 .collect(),
             arena: Arena::default(),
@@ -246,7 +266,7 @@ impl OrderIndex {
         let tag = fold(spread ^ self.keys.0, 0xd6e8_feb8_6659_fd93 ^ high);
         Hashed {
             id,
-            shard: (tag >> 48) as usize % SHARDS,
+            shard: (tag >> 48) as usize & (self.shards.len() - 1),
             spread,
             tag: tag << 2,
         }
@@ -742,7 +762,7 @@ mod tests {
 
     #[test]
     fn an_id_is_claimed_once_and_then_known_for_ever() {
-        let index = OrderIndex::new(0, [1, 2]);
+        let index = OrderIndex::new(0, Spread::seeded([1, 2]));
         let Claim::Ours(place) = claim(&index, 7) else {
             panic!()
         };
@@ -761,7 +781,7 @@ mod tests {
 
     #[test]
     fn many_cards_keep_their_order() {
-        let index = OrderIndex::new(0, [1, 2]);
+        let index = OrderIndex::new(0, Spread::seeded([1, 2]));
         for id in 1..=200u128 {
             let cards: Vec<_> = (0..1000).map(|n| (id as u32, n ^ 1)).collect();
             let Claim::Ours(place) = claim(&index, id) else {
@@ -779,7 +799,7 @@ mod tests {
 
     #[test]
     fn it_grows_without_losing_anything_and_stays_small() {
-        let index = OrderIndex::new(0, [3, 4]);
+        let index = OrderIndex::new(0, Spread::seeded([3, 4]));
         let count = 1_000_000u64;
         for n in 0..count {
             put(&index, u128::from(n) << 64 | 5, n + 1);
@@ -799,7 +819,7 @@ mod tests {
 
     #[test]
     fn claims_that_stay_open_over_a_growth_are_never_lost_or_given_twice() {
-        let index = OrderIndex::new(0, [5, 6]);
+        let index = OrderIndex::new(0, Spread::seeded([5, 6]));
         let mut open = Vec::new();
         let mut deferred = 0;
         for id in 0..200_000u128 {
@@ -824,7 +844,7 @@ mod tests {
 
     #[test]
     fn racing_threads_agree_on_one_winner_for_every_id() {
-        let index = Arc::new(OrderIndex::new(0, [7, 8]));
+        let index = Arc::new(OrderIndex::new(0, Spread::seeded([7, 8])));
         let ids = 60_000u128;
         let winners: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4u64)
