@@ -40,6 +40,14 @@ pub enum BenchError {
         /// Its last words.
         detail: String,
     },
+    /// A server that the bench started did not stop in good order.
+    #[error("{program} did not stop in good order: {detail}")]
+    NotStopped {
+        /// Its name.
+        program: String,
+        /// Exit status and last words.
+        detail: String,
+    },
     /// A connection broke in the middle of a run.
     #[error("connection {connection} failed during the run: {source}")]
     ConnectionLost {

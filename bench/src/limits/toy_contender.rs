@@ -13,7 +13,7 @@ use super::toy::SECRET_BYTES;
 use crate::contest::{Contender, Round, RoundLength, Shape, settle};
 use crate::control::Control;
 use crate::driver::{Plan, drive};
-use crate::embedded::{ChildServer, await_address};
+use crate::embedded::{ChildServer, START_TIMEOUT, await_address};
 use crate::error::BenchError;
 use crate::progress::Progress;
 use crate::report::StepReport;
@@ -63,7 +63,7 @@ impl Toy {
             .spawn()
             .map_err(BenchError::io("start a toy server"))?;
         let mut process = ChildServer::new("toy server", child);
-        let address = await_address(&mut process, &log_path)?;
+        let address = await_address(&mut process, &log_path, START_TIMEOUT)?;
         Ok(Self {
             name,
             process,

@@ -61,6 +61,11 @@ impl Stocking {
         })
     }
 
+    /// Goes on with another connection to the same store: it was started anew.
+    pub fn reconnect(&mut self, control: Control) {
+        self.control = control;
+    }
+
     /// Imports what a number of orders needs.
     pub fn import_for(&mut self, orders: f64) -> Result<(), BenchError> {
         let skus = self.args.skus as usize;

@@ -16,6 +16,7 @@ use crate::report::ServerFacts;
 pub struct Target {
     address: String,
     embedded: Option<EmbeddedServer>,
+    pid: Option<u32>,
 }
 
 impl Target {
@@ -25,14 +26,25 @@ impl Target {
             Some(address) => Ok(Self {
                 address: address.clone(),
                 embedded: None,
+                pid: None,
             }),
             None => {
                 let server = EmbeddedServer::start(&args.embedded())?;
                 Ok(Self {
                     address: server.address().to_string(),
+                    pid: Some(server.pid()),
                     embedded: Some(server),
                 })
             }
+        }
+    }
+
+    /// A server of the bench's own that somebody else stops and starts.
+    pub fn lent(server: &EmbeddedServer) -> Self {
+        Self {
+            address: server.address().to_string(),
+            embedded: None,
+            pid: Some(server.pid()),
         }
     }
 
@@ -50,7 +62,7 @@ impl Target {
 
     /// The process, if it is the bench's own.
     pub fn pid(&self) -> Option<u32> {
-        self.embedded.as_ref().map(EmbeddedServer::pid)
+        self.pid
     }
 
     /// Adds the server's last words to an error, if the server is the bench's own.
