@@ -40,6 +40,11 @@ impl Mix {
             match name.trim() {
                 "issue" => mix.issue = weight,
                 "lookup" => mix.lookup = weight,
+                later @ ("reserve" | "commit" | "cancel") => {
+                    return Err(format!(
+                        "{later} is not in this server's protocol yet: a mix is made of issue and lookup"
+                    ));
+                }
                 other => {
                     return Err(format!(
                         "unknown operation {other:?}: known are issue and lookup"
@@ -227,6 +232,7 @@ mod tests {
             "issue=-1",
             "lookup=5",
             "sell=5,issue=1",
+            "issue=1,reserve=1",
             "issue=0",
         ] {
             assert!(Mix::parse(bad).is_err(), "{bad:?} was taken for a mix");

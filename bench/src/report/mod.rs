@@ -220,7 +220,7 @@ impl LoadFacts {
             mode: args.mode(),
             arrivals: (!closed).then_some(args.arrivals),
             connections: args.connections(),
-            pipeline: closed.then_some(args.pipeline),
+            pipeline: closed.then(|| args.pipeline()),
             batch: args.batch,
             quantity: args.quantity,
             skus: args.skus,

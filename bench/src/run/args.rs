@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use croupier_protocol::Priority;
+use croupier_protocol::{
+    FRAME_BYTES_MAX_DEFAULT, FRAME_BYTES_MAX_LIMIT, FRAME_HEADER_BYTES, IssueItem, OrderItemHead,
+    Priority,
+};
 use serde::Serialize;
 
 use crate::driver::Pacing;
@@ -19,6 +22,9 @@ use crate::workload::Mix;
 pub const RATE_DEFAULT: f64 = 1500.0;
 /// Connections at most, so that a typing mistake does not use up the machine's ports.
 pub const CONNECTIONS_MAX: u32 = 20_000;
+
+/// Orders that a closed loop has in flight unless its flags say otherwise: what one core's lane takes by default.
+const ORDERS_IN_FLIGHT_DEFAULT_MAX: usize = 65_536;
 
 /// Where the server is: `--server`, or one of the bench's own.
 #[derive(Debug, Clone, Args)]
@@ -77,13 +83,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub p99_max: Option<Duration>,
 
-    /// Connections [default: 50 closed, 16 open]
+    /// Connections [default: 50 closed (fewer when --batch is large), 16 open]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(CONNECTIONS_MAX)))]
     pub connections: Option<u32>,
-    /// Closed loop: frames that each connection keeps in flight
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub pipeline: u32,
-    /// Orders in a frame
+    /// Closed loop: frames that each connection keeps in flight [default: 128, or 128 orders' worth with --batch]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub pipeline: Option<u32>,
+    /// Orders in a frame; a server of the bench's own is started with room for frames of that size
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch: u16,
     /// Cards in an order
@@ -173,7 +179,7 @@ impl RunArgs {
             closed: true,
             p99_max: None,
             connections: Some(1),
-            pipeline: 1,
+            pipeline: Some(1),
             batch: 1,
             quantity: 1,
             priority: Priority::Standard,
@@ -216,8 +222,45 @@ impl RunArgs {
 
     /// Connections, by the kind of run.
     pub fn connections(&self) -> usize {
-        self.connections
-            .map_or(if self.closed { 50 } else { 16 }, |count| count as usize)
+        let default = if self.closed {
+            // A closed loop asks for all at once: no more than the lanes take.
+            (ORDERS_IN_FLIGHT_DEFAULT_MAX / usize::from(self.batch)).clamp(1, 50)
+        } else {
+            16
+        };
+        self.connections.map_or(default, |count| count as usize)
+    }
+
+    /// Frames that each connection of a closed loop keeps in flight.
+    pub fn pipeline(&self) -> u32 {
+        self.pipeline
+            .unwrap_or((128 / u32::from(self.batch)).max(1))
+    }
+
+    /// Bytes that the answer to one frame takes if it comes whole, at most.
+    pub fn answer_bytes_max(&self) -> usize {
+        // A card's head and, because secrets are opened in place, the largest seal; see docs/wire-format.md.
+        let card_bytes = 12 + 64 + usize::from(self.secret_bytes);
+        let order_bytes = OrderItemHead::BYTES + usize::from(self.quantity) * card_bytes;
+        FRAME_HEADER_BYTES + usize::from(self.batch) * order_bytes
+    }
+
+    /// The server flags, with room for large batches where the bench starts the server itself.
+    pub fn server_with_room(&self) -> ServerArgs {
+        let mut server = self.server.clone();
+        let request_bytes = FRAME_HEADER_BYTES + usize::from(self.batch) * IssueItem::BYTES;
+        let says_so = |arg: &String| arg.starts_with("--frame-bytes-max");
+        if server.server.is_none()
+            && request_bytes > FRAME_BYTES_MAX_DEFAULT as usize
+            && !server.serve_arg.iter().any(says_so)
+        {
+            let bytes = self
+                .answer_bytes_max()
+                .min(FRAME_BYTES_MAX_LIMIT as usize)
+                .max(request_bytes);
+            server.serve_arg.push(format!("--frame-bytes-max={bytes}"));
+        }
+        server
     }
 
     /// The measured stretches, in order.

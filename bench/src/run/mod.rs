@@ -9,7 +9,7 @@ mod target;
 
 use std::rc::Rc;
 
-pub use args::{Mode, RunArgs, ServerArgs, Step};
+pub use args::{CONNECTIONS_MAX, Mode, RunArgs, ServerArgs, Step};
 pub use session::Session;
 pub use target::Target;
 
@@ -20,7 +20,7 @@ use crate::report::{LoadFacts, RunReport, Verdict};
 /// Loads the server that the flags name and reports.
 pub fn run(args: &RunArgs) -> Result<RunReport, BenchError> {
     args.check()?;
-    let target = Rc::new(Target::open(&args.server)?);
+    let target = Rc::new(Target::open(&args.server_with_room())?);
     target.explain(run_against(args, target.clone()))
 }
 

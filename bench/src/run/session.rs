@@ -75,8 +75,15 @@ impl Session {
     /// Goes on with another number of connections and another pipeline.
     pub fn reshape(&mut self, connections: u32, pipeline: u32) {
         let mut args = RunArgs::clone(&self.args);
-        (args.connections, args.pipeline) = (Some(connections), pipeline);
+        (args.connections, args.pipeline) = (Some(connections), Some(pipeline));
         self.args = Rc::new(args);
+    }
+
+    /// Goes on with the same store behind another process: it was stopped, or crashed, and was started anew.
+    pub fn follow(&mut self, target: Rc<Target>) -> Result<(), BenchError> {
+        self.stocking.reconnect(target.control()?);
+        self.target = target;
+        Ok(())
     }
 
     /// Imports what the flags ask for, or what the run needs.
@@ -122,7 +129,7 @@ impl Session {
             unreachable!("a closed loop is one step")
         };
         let in_flight =
-            self.args.connections() * self.args.pipeline as usize * usize::from(self.args.batch);
+            self.args.connections() * self.args.pipeline() as usize * usize::from(self.args.batch);
         let loaded_s = (step.warmup + step.duration).as_secs_f64();
         let orders = per_s * PROBE_MARGIN * loaded_s + 2.0 * in_flight as f64;
         Ok(orders.min(CLOSED_CARDS_MAX / quantity))
@@ -200,8 +207,10 @@ fn in_flight_max(args: &RunArgs, limits: &HelloReply) -> Result<usize, BenchErro
     if batch > limits.orders_per_frame_max as usize || frame_bytes > limits.frame_bytes_max as usize
     {
         return usage(format!(
-            "--batch {batch} makes a frame of {frame_bytes} bytes; this server takes {} orders and {} bytes at most",
-            limits.orders_per_frame_max, limits.frame_bytes_max
+            "--batch {batch} makes a frame of {frame_bytes} bytes; this server takes {} orders and {} bytes at most: start it with --frame-bytes-max {}, or say a smaller --batch",
+            limits.orders_per_frame_max,
+            limits.frame_bytes_max,
+            args.answer_bytes_max().max(frame_bytes)
         ));
     }
     if u32::from(args.quantity) > limits.quantity_max {
@@ -211,7 +220,7 @@ fn in_flight_max(args: &RunArgs, limits: &HelloReply) -> Result<usize, BenchErro
         ));
     }
     let allowed = limits.orders_in_flight_max as usize / batch;
-    let wanted = args.pipeline as usize;
+    let wanted = args.pipeline() as usize;
     match args.mode() {
         Mode::Closed if wanted > allowed => usage(format!(
             "--pipeline {wanted} × --batch {batch}: this server lets a connection have {} orders in flight at most",
