@@ -13,6 +13,7 @@ use crate::machine::raise_file_limit;
 use crate::peers::{self, PeersArgs};
 use crate::report::{RunReport, draw_distribution, draw_sweep, write_hgrm};
 use crate::run::{self, Mode, RunArgs};
+use crate::scale::{self, ScaleArgs};
 
 /// Loads a Croupier server, measures it from the caller's side, and checks every answer.
 #[derive(Debug, Parser)]
@@ -30,6 +31,8 @@ enum Command {
     Limits(LimitsArgs),
     /// Run Redis and PostgreSQL on the same work, side by side with Croupier
     Peers(PeersArgs),
+    /// See what rate, latency, memory, starts and recovery become as cards, orders, SKUs and connections grow
+    Scale(Box<ScaleArgs>),
     /// A server without an engine, for `limits`
     #[command(hide = true)]
     Toy(ToyArgs),
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run_and_report(&args),
         Command::Limits(args) => limits::run(&args).and_then(|report| print(&report, args.json)),
         Command::Peers(args) => peers::run(&args).and_then(|report| print(&report, args.json)),
+        Command::Scale(args) => scale_and_report(&args),
         Command::Toy(args) => limits::toy::serve(&args).map(|()| true),
     };
     match result {
@@ -60,6 +64,15 @@ fn run_and_report(args: &RunArgs) -> Result<bool, BenchError> {
     print(&report, args.json)?;
     write_files(args, &report)?;
     Ok(report.verdict.pass)
+}
+
+fn scale_and_report(args: &ScaleArgs) -> Result<bool, BenchError> {
+    let report = scale::run(args)?;
+    print(&report, args.json)?;
+    if let Some(path) = &args.plot {
+        scale::draw(path, &report)?;
+    }
+    Ok(report.pass())
 }
 
 /// Prints a report; true, for a report that is no verdict.

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: what is asked for (`cli`, `run`), what is sent (`workload`, `schedule`, `stock`), how it is
 //! sent (`driver`), what is concluded (`oracle`, `recorder`, `report`). `limits` measures what the machine could do
-//! without an engine; `peers` runs other databases on the same work.
+//! without an engine; `peers` runs other databases on the same work; `scale` makes one store larger and larger.
 
 #![allow(rustdoc::private_intra_doc_links)] // the pages are for those who read the source
 
@@ -36,3 +36,6 @@ pub mod report;
 pub mod contest;
 pub mod limits;
 pub mod peers;
+
+// One server, larger and larger.
+pub mod scale;

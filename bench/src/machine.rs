@@ -95,6 +95,51 @@ pub fn cpu_seconds(pid: u32) -> Option<f64> {
     Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// Memory that a process has in RAM just now.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Memory {
+    /// All of it.
+    pub resident_bytes: u64,
+    /// What is the process's own: heap, stacks, pages of private mappings that were written to.
+    pub anonymous_bytes: u64,
+    /// Pages of files (slabs) that are mapped and happen to be in memory; the kernel takes them back when it needs them.
+    pub file_bytes: u64,
+}
+
+/// The memory of a process, from `/proc/<pid>/status`.
+pub fn memory_of(pid: u32) -> Option<Memory> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let bytes = |key: &str| {
+        let line = status.lines().find(|line| line.starts_with(key))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib << 10)
+    };
+    Some(Memory {
+        resident_bytes: bytes("VmRSS:")?,
+        anonymous_bytes: bytes("RssAnon:")?,
+        file_bytes: bytes("RssFile:")? + bytes("RssShmem:")?,
+    })
+}
+
+/// Memory that new work could have without swapping.
+pub fn memory_available_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib << 10)
+}
+
+/// Bytes that may still be written to the file system of a directory.
+pub fn disk_free_bytes(directory: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(directory).ok()?;
+    Some(stat.f_bavail * stat.f_frsize)
+}
+
+/// Open files that [`raise_file_limit`] has come to.
+pub fn files_max() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Lets this process, and the servers it starts, open as many files as the system allows at most: thousands of
 /// connections are more than the usual limit.
 pub fn raise_file_limit() {
@@ -118,5 +163,9 @@ mod tests {
         assert!(cpu_seconds(std::process::id()).is_some());
         assert_eq!(FileSystem::of(Path::new("/proc")).kind, "proc");
         assert!(Machine::detect().cores >= 1);
+        let memory = memory_of(std::process::id()).expect("own memory is known");
+        assert!(memory.resident_bytes >= memory.anonymous_bytes && memory.anonymous_bytes > 0);
+        assert!(memory_available_bytes().is_some() && files_max() > 0);
+        assert!(disk_free_bytes(Path::new("/proc")).is_some());
     }
 }

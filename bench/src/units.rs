@@ -46,6 +46,22 @@ pub fn rate_per_s(text: &str) -> Result<f64, String> {
     Ok(rate)
 }
 
+/// Reads a whole number above 0, as `100000`, `100k`, `10m` or `1_000`.
+pub fn count(text: &str) -> Result<u64, String> {
+    let digits: String = text.trim().chars().filter(|&c| c != '_').collect();
+    let (digits, unit) = match digits.to_ascii_lowercase() {
+        text if text.ends_with('k') => (text[..text.len() - 1].to_string(), 1_000),
+        text if text.ends_with('m') => (text[..text.len() - 1].to_string(), 1_000_000),
+        text => (text, 1),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|&number| number > 0)
+        .ok_or_else(|| format!("{text:?} is no number above 0: write it like 1000, 100k or 10m"))
+}
+
 /// Reads a share between 0 and 1.
 pub fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text
@@ -102,6 +118,24 @@ mod tests {
         assert_eq!(rate_per_s("1_500_000"), Ok(1_500_000.0));
         for bad in ["0", "-5", "NaN", "inf", "fast", "1e9"] {
             assert!(rate_per_s(bad).is_err(), "{bad:?} was taken for a rate");
+        }
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(count("100k"), Ok(100_000));
+        assert_eq!(count("10M"), Ok(10_000_000));
+        assert_eq!(count("1_000"), Ok(1000));
+        for bad in [
+            "",
+            "0",
+            "k",
+            "1.5m",
+            "-1",
+            "99999999999999999999",
+            "99999999999999m",
+        ] {
+            assert!(count(bad).is_err(), "{bad:?} was taken for a number");
         }
     }
 

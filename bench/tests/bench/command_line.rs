@@ -19,6 +19,10 @@ fn flags_that_make_no_sense_are_usage_errors() {
         ("run --duration soon", "write it like 30s"),
         ("run --closed --rate 5", "cannot be used with"),
         ("run --mix lookup=1", "needs some issue"),
+        (
+            "run --mix issue=9,reserve=1",
+            "not in this server's protocol yet",
+        ),
         ("run --hot-share 2", "from 0 to 1"),
         ("run --hot-share 0.5", "--skus 2"),
         ("run --connections 0", "0"),
@@ -27,6 +31,11 @@ fn flags_that_make_no_sense_are_usage_errors() {
         ("run --plot picture.png", ".svg"),
         ("run --server http://x", "croupier://host:port"),
         ("run --priority urgent", "urgent"),
+        ("scale --cards 0", "no number above 0"),
+        ("scale --cards many", "write it like"),
+        ("scale --skus 1m", "65,536 at most"),
+        ("scale --axes time", "invalid value"),
+        ("scale --plot growth.png", ".svg"),
         ("sell", "unrecognized"),
     ] {
         let output = bench(&flags.split(' ').collect::<Vec<_>>());
@@ -41,6 +50,7 @@ fn limits_of_the_server_are_usage_errors_too() {
     let toy = Toy::start(Lie::None);
     for (flags, words) in [
         ("--batch 2000", "this server takes 1000 orders"),
+        ("--batch 8189", "start it with --frame-bytes-max"),
         ("--quantity 101", "100 cards an order at most"),
         (
             "--closed --pipeline 60000 --batch 10",

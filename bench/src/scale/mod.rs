@@ -1,0 +1,124 @@
+//! `croupier-bench scale`: what becomes of rate, latency, memory, starts and recovery as a store grows.
+//!
+//! One thing grows at a time (cards, orders, SKUs, connections), all else stays. Every point goes through a store's
+//! whole life: stocked, loaded, stopped, started, killed, started. The oracle judges every answer as in `run`.
+
+mod args;
+mod life;
+mod plot;
+mod points;
+mod report;
+mod room;
+
+use std::path::PathBuf;
+
+pub use args::{Axis, ScaleArgs};
+pub use plot::draw;
+pub use report::ScaleReport;
+
+use crate::embedded::directory_default;
+use crate::error::BenchError;
+use crate::machine::{FileSystem, Machine};
+
+use args::CONNECTIONS;
+use life::Life;
+use room::Need;
+
+/// Orders a second that no store of today exceeds: what a measurement may need of stock.
+const ORDERS_PER_S_MAX: f64 = 4e6;
+
+/// Measures all points of all axes that the flags name.
+pub fn run(args: &ScaleArgs) -> Result<ScaleReport, BenchError> {
+    args.check()?;
+    let mut scale = Scale::new(args);
+    for axis in Axis::ALL {
+        if args.axes.contains(&axis) {
+            scale.along(axis)?;
+        }
+    }
+    Ok(scale.report)
+}
+
+struct Scale<'a> {
+    args: &'a ScaleArgs,
+    directory: PathBuf,
+    report: ScaleReport,
+}
+
+impl<'a> Scale<'a> {
+    fn new(args: &'a ScaleArgs) -> Self {
+        let directory = args.dir.clone().unwrap_or_else(directory_default);
+        let report = ScaleReport {
+            machine: Machine::detect(),
+            file_system: FileSystem::of(&directory),
+            engine: String::new(),
+            duration_s: args.duration.as_secs_f64(),
+            in_flight: args.in_flight,
+            stock: args.stock,
+            secret_bytes: args.secret_bytes,
+            points: Vec::new(),
+            left_out: Vec::new(),
+            oracle: Default::default(),
+        };
+        Self {
+            args,
+            directory,
+            report,
+        }
+    }
+
+    /// A store of its own for each size: every point begins with a new one.
+    fn along(&mut self, axis: Axis) -> Result<(), BenchError> {
+        for size in self.args.sizes(axis) {
+            let need = self.need(axis, size);
+            if let Some(why) = need.missing(&self.directory) {
+                let line = format!("{} left out: {why}", report::sized(axis, size));
+                eprintln!("{line}");
+                self.report.left_out.push(line);
+                continue;
+            }
+            let (skus, stock) = match axis {
+                Axis::Cards => (1, size),
+                Axis::Skus => (size as u32, self.args.stock),
+                Axis::Orders | Axis::Connections => (1, self.args.stock),
+            };
+            let mut life = Life::begin(self.args, skus, stock)?;
+            let point = points::measure(&mut life, self.args, axis, size);
+            let mut point = life.explain(point)?;
+            point.set_bytes_each(&self.report.points);
+            eprintln!("{}", point.line());
+            self.report.points.push(point);
+            self.report.engine = life.engine().to_string();
+            self.report.judge(life.end()?);
+        }
+        Ok(())
+    }
+
+    fn need(&self, axis: Axis, size: u64) -> Need {
+        let seconds = 2.0 * self.args.duration.as_secs_f64() + 1.0;
+        let measured = (seconds * ORDERS_PER_S_MAX) as u64;
+        let need = Need {
+            cards: self.args.stock + measured,
+            secret_bytes: self.args.secret_bytes,
+            orders: measured,
+            connections: CONNECTIONS.into(),
+            skus: 1,
+        };
+        match axis {
+            Axis::Cards => Need {
+                cards: size + measured,
+                ..need
+            },
+            Axis::Orders => Need {
+                cards: size + need.cards,
+                orders: size + measured,
+                ..need
+            },
+            Axis::Skus => Need { skus: size, ..need },
+            Axis::Connections => Need {
+                connections: size,
+                ..need
+            },
+        }
+    }
+}
