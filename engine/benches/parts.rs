@@ -137,12 +137,15 @@ fn index_of(
         });
     });
     let mut next = orders;
-    group.bench_function(format!("insert beside {orders}"), |bencher| {
-        bencher.iter(|| {
-            insert(index, view, next);
-            next += 1;
-        });
-    });
+    group.bench_function(
+        format!("insert beside {orders}, growth included"),
+        |bencher| {
+            bencher.iter(|| {
+                insert(index, view, next);
+                next += 1;
+            });
+        },
+    );
 }
 
 fn seal(criterion: &mut Criterion) {
