@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::committer::BLOCK_BYTES_MAX;
 use super::format::{
     BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHash, BlockHeader, SECTOR_BYTES,
     SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, block_bytes, block_hash, crc32c,
@@ -288,7 +289,8 @@ impl BlockReader {
                 if !is_zero(first_sector) {
                     return Err(self.damage(what));
                 }
-                return self.end_here().map(|()| None);
+                // How long it was is not known without its header, but no block is longer than this.
+                return self.end_here(BLOCK_BYTES_MAX).map(|()| None);
             }
         };
         self.check_follows(&header)?;
@@ -303,10 +305,11 @@ impl BlockReader {
         if crc32c(&block[BLOCK_HEADER_BYTES..]) != header.body_crc {
             // Sectors that hold a whole record cannot be all zeros once written.
             let torn = block.chunks(SECTOR_BYTES).skip(1).any(is_zero);
-            if !torn {
+            // And what was to be zeros is that, landed or not.
+            if !torn || !is_zero(padding) {
                 return Err(self.damage("the block's body does not match its checksum"));
             }
-            return self.end_here().map(|()| None);
+            return self.end_here(padded).map(|()| None);
         }
         if padding.iter().any(|&byte| byte != 0) {
             return Err(self.damage("the zeros that fill up the block are not zeros"));
@@ -331,8 +334,9 @@ impl BlockReader {
         Err(self.damage(what))
     }
 
-    /// The log ends at the position: allowed when nothing whole comes later. Finds what a torn write left behind.
-    fn end_here(&mut self) -> Result<(), EngineError> {
+    /// The log ends at the position: allowed when nothing whole comes later. Finds what a torn write of at most `bytes_max`
+    /// bytes left behind; anything beyond those nobody wrote.
+    fn end_here(&mut self, bytes_max: usize) -> Result<(), EngineError> {
         let here = self.at;
         let mut torn_end = None;
         let ahead: Vec<u64> = self
@@ -366,7 +370,7 @@ impl BlockReader {
                     )));
                 }
                 if !is_zero(page) {
-                    if seq != here.seq {
+                    if seq != here.seq || offset >= here.offset + bytes_max as u64 {
                         return Err(EngineError::damage(
                             &path,
                             offset,

@@ -348,6 +348,34 @@ fn what_lies_behind_the_end_is_never_taken_for_records() {
     );
 }
 
+#[test]
+fn a_sector_that_landed_elsewhere_is_no_torn_write() {
+    // The last block has two pages: nine sectors of records, then zeros.
+    let disk = written(STORE, &[1, 70]);
+    let (spots, tail) = read(&disk).unwrap();
+    let block = spots[1].offset;
+    let moved_to = |sector: u64| {
+        let copy = disk.after_power_cut();
+        copy.tamper(&segment(1), |bytes| {
+            let from = block as usize + 3 * SECTOR_BYTES;
+            let sector_bytes = bytes[from..from + SECTOR_BYTES].to_vec();
+            bytes[from..from + SECTOR_BYTES].fill(0);
+            let to = (block as usize) + sector as usize * SECTOR_BYTES;
+            bytes[to..to + SECTOR_BYTES].copy_from_slice(&sector_bytes);
+        });
+        copy
+    };
+    for sector in [9, 15] {
+        let what = expect_damage(&moved_to(sector), &segment(1), block, "into its own zeros");
+        assert!(what.contains("checksum"), "{what}");
+    }
+    for sector in [16, 40] {
+        let page = (block + sector * SECTOR_BYTES as u64) / 4096 * 4096;
+        assert!(page >= tail.end.offset);
+        expect_damage(&moved_to(sector), &segment(1), page, "behind it");
+    }
+}
+
 /// A log over at least three segments with blocks in the last.
 fn long_log(store: StoreId) -> MemoryDisk {
     let disk = written(store, &[LARGE; 9]);
