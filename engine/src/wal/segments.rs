@@ -14,15 +14,20 @@ pub const SPARE_SEGMENTS: u64 = 2;
 /// How long to wait before another try when a segment could not be made.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// The file of segment `seq`.
-pub fn segment_path(dir: &Path, seq: u64) -> PathBuf {
-    dir.join(format!("wal-{seq:016x}.seg"))
+fn segment_name(seq: u64) -> String {
+    format!("wal-{seq:016x}.seg")
 }
 
-/// The segment number in a file name; `None` when it is not a segment's name.
+/// The file of segment `seq`.
+pub fn segment_path(dir: &Path, seq: u64) -> PathBuf {
+    dir.join(segment_name(seq))
+}
+
+/// The segment number in a file name; `None` when it is not exactly a segment's name.
 pub fn segment_seq(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("wal-")?.strip_suffix(".seg")?;
-    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+    let seq = u64::from_str_radix(digits, 16).ok()?;
+    (segment_name(seq) == name).then_some(seq)
 }
 
 /// Makes one segment, durable, full of zeros.
@@ -233,5 +238,23 @@ impl Segments {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Made> {
         self.made.lock().expect(NO_PANIC)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_has_one_name() {
+        assert_eq!(segment_seq(&segment_name(0x1f)), Some(0x1f));
+        for other in [
+            "wal-000000000000001F.seg",
+            "wal-+00000000000001f.seg",
+            "wal-1f.seg",
+            "wal-000000000000001f.seg.bak",
+        ] {
+            assert_eq!(segment_seq(other), None, "{other}");
+        }
     }
 }
