@@ -51,14 +51,17 @@ pub fn load_current(
     };
     let mut name = vec![0; reader.bytes().min(256) as usize];
     reader.read_at(0, &mut name).at("read", &current)?;
-    let name = String::from_utf8_lossy(&name).trim_end().to_owned();
-    if !format::is_checkpoint_name(&name) {
+    let name = str::from_utf8(&name)
+        .ok()
+        .and_then(|line| line.strip_suffix('\n'))
+        .filter(|name| format::is_checkpoint_name(name));
+    let Some(name) = name else {
         return Err(EngineError::damage(
             &current,
             0,
             "it does not name a checkpoint",
         ));
-    }
+    };
     format::read(disk, &paths.checkpoints().join(name), store_id).map(Some)
 }
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::{self, Checkpoint, OrderFileReader, OrderFileWriter, apply_block};
 use crate::error::{EngineError, IoContext as _};
 use crate::slab::{Slab, remove_leftovers, slab_file_name};
+use crate::state::digest::digest_of;
 use crate::state::index::Spread;
 use crate::state::record::Fact;
-use crate::state::{Digest, SlabSource, State};
+use crate::state::{Digest, SlabSource, State, StateSeed};
 use crate::store::{BitsOnly, Store, init_copy};
 use crate::wal::segments::segment_path;
 use crate::wal::{BlockReader, Position, Tail};
@@ -98,10 +99,16 @@ fn check_reach(from: Position, until: Until) -> Result<(), EngineError> {
 
 fn restore(store: &Store, state: &State, checkpoint: &Checkpoint) -> Result<u64, EngineError> {
     let current = store.paths.current();
+    let damaged = |what: String| EngineError::damage(&current, 0, what);
+    if digest_of(&checkpoint.snapshot, checkpoint.orders) != checkpoint.digest {
+        return Err(damaged(
+            "the checkpoint's digest is not that of its state".into(),
+        ));
+    }
     state
         .restore(checkpoint.snapshot.clone())
-        .map_err(|what| EngineError::damage(&current, 0, what))?;
-    let mut count = 0;
+        .map_err(damaged)?;
+    let mut read = StateSeed::default();
     for file in &checkpoint.files {
         let mut reader =
             OrderFileReader::open(&store.disk, &store.paths.orders(), store.store_id, file)?;
@@ -110,18 +117,24 @@ fn restore(store: &Store, state: &State, checkpoint: &Checkpoint) -> Result<u64,
             let Fact::Issued(issued) = &record.fact else {
                 return Err("a record that is not an order".into());
             };
-            count += 1;
+            read.add(issued.order_id, lsn, issued.cards());
             state.restore_order(lsn, issued)
         })?;
     }
-    if count != checkpoint.orders.orders {
-        let what = format!(
-            "its order files hold {count} orders, it says {}",
-            checkpoint.orders.orders
-        );
-        return Err(EngineError::damage(&current, 0, what));
+    if read.orders != checkpoint.orders.orders {
+        return Err(damaged(format!(
+            "its order files hold {} orders, it says {}",
+            read.orders, checkpoint.orders.orders
+        )));
     }
-    Ok(count)
+    // An order file of another copy of this store may have the same name and length, and checksums that are right.
+    if read != checkpoint.orders {
+        return Err(damaged(
+            "its order files hold other orders than those it was made of: one of them is from another copy of this store"
+                .into(),
+        ));
+    }
+    Ok(read.orders)
 }
 
 fn apply_log(

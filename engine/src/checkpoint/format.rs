@@ -42,7 +42,10 @@ pub fn is_checkpoint_name(name: &str) -> bool {
         .strip_prefix("ckpt-")
         .and_then(|rest| rest.strip_suffix(".ckpt"));
     digits.is_some_and(|digits| {
-        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        digits.len() == 16
+            && digits
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
 }
 

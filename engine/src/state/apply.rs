@@ -208,13 +208,11 @@ impl State {
         seed: &Mutex<StateSeed>,
     ) -> Result<(), String> {
         self.take_cards(issued)?;
-        let cards = issued
-            .runs
-            .iter()
-            .flat_map(|run| (run.slot..run.slot + run.count).map(move |slot| (run.slab, slot)));
-        seed.lock()
-            .expect("no one panics with this lock")
-            .add(issued.order_id, lsn, cards);
+        seed.lock().expect("no one panics with this lock").add(
+            issued.order_id,
+            lsn,
+            issued.cards(),
+        );
         Ok(())
     }
 

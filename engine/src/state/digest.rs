@@ -52,7 +52,7 @@ fn fold(a: u64, b: u64) -> u64 {
 
 impl StateSeed {
     /// Adds an order.
-    pub(super) fn add(&mut self, id: u128, lsn: u64, cards: impl Iterator<Item = (u32, u32)>) {
+    pub(crate) fn add(&mut self, id: u128, lsn: u64, cards: impl Iterator<Item = (u32, u32)>) {
         self.orders += 1;
         self.orders_sum = self.orders_sum.wrapping_add(order_digest(id, lsn, cards));
     }

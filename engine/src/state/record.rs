@@ -68,6 +68,15 @@ pub struct Issued<'a> {
     pub runs: Runs<'a>,
 }
 
+impl<'a> Issued<'a> {
+    /// Its cards, slab and slot, in the order they were dealt.
+    pub fn cards(&self) -> impl Iterator<Item = (u32, u32)> + 'a {
+        self.runs
+            .iter()
+            .flat_map(|run| (run.slot..run.slot + run.count).map(move |slot| (run.slab, slot)))
+    }
+}
+
 /// What is common to all records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
