@@ -9,6 +9,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::unix_ms;
 use crate::disk::Disk;
@@ -102,6 +103,7 @@ impl Store {
         Box::new(MappedSlabs {
             dir: self.paths.slabs(),
             vault: self.vault.clone(),
+            read_whole_bytes: SLABS_READ_WHOLE_BYTES_MAX.into(),
         })
     }
 }
@@ -121,9 +123,27 @@ fn lock(dir: &Path) -> Result<File, EngineError> {
     }
 }
 
+/// A start checks every byte of the slabs while they have no more bytes than this in all: a fraction of a second. Of those
+/// that come later it checks the headers; `croupier wal verify` checks the rest.
+pub const SLABS_READ_WHOLE_BYTES_MAX: u64 = 64 << 20;
+
 struct MappedSlabs {
     dir: PathBuf,
     vault: Arc<Vault>,
+    /// What is left of [`SLABS_READ_WHOLE_BYTES_MAX`].
+    read_whole_bytes: AtomicU64,
+}
+
+impl MappedSlabs {
+    /// Whether a slab of so many bytes is to be read whole.
+    fn reads_whole(&self, bytes: u64) -> bool {
+        // Relaxed: a budget, not a guard.
+        self.read_whole_bytes
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
+            .is_ok()
+    }
 }
 
 impl SlabSource for MappedSlabs {
@@ -140,6 +160,9 @@ impl SlabSource for MappedSlabs {
                 32,
                 "the slab is not the one that the log names",
             ));
+        }
+        if self.reads_whole(slab.header().layout.file_bytes) {
+            slab.verify_sections()?;
         }
         Ok(SlabBody::Mapped(Arc::new(slab)))
     }

@@ -287,6 +287,11 @@ impl Slab {
         )
     }
 
+    /// Compares the fingerprints with their checksum: before an import relies on them to find duplicates.
+    pub fn verify_prints(&self) -> Result<(), SlabError> {
+        self.verify_crc(Section::Prints, self.header.crcs.prints)
+    }
+
     fn verify_crc(&self, section: Section, expected: u32) -> Result<(), SlabError> {
         let range = self.header.layout.section(section);
         let found = crc32c(self.section(section));

@@ -14,7 +14,7 @@ mod rejections;
 mod workfiles;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -134,6 +134,8 @@ pub struct Ingest {
     vault: Arc<Vault>,
     plan: IngestPlan,
     existing: Vec<Arc<Slab>>,
+    /// Slabs of `existing` whose fingerprints have been checked.
+    prints_checked: HashSet<u32>,
     slab_ids: Arc<AtomicU32>,
     /// One per size class, indexed as [`CLASS_BYTES`] is.
     chunks: Vec<Chunk>,
@@ -169,6 +171,7 @@ impl Ingest {
             vault,
             plan,
             existing,
+            prints_checked: HashSet::new(),
             slab_ids,
             buffered_bytes: 0,
             made: Vec::new(),
@@ -248,6 +251,7 @@ impl Ingest {
         if chunk.is_empty() {
             return Ok(());
         }
+        self.check_prints(chunk.class_bytes())?;
         let kept = self.without_duplicates(&mut chunk);
         if kept.is_empty() {
             return Ok(());
@@ -270,6 +274,16 @@ impl Ingest {
         self.made.push(slab);
         self.times.seal_and_write += begun.elapsed();
         self.begin_sync(workfile.file, workfile.partial)
+    }
+
+    /// A damaged fingerprint would let a card in that is in stock already, and it would be dealt twice.
+    fn check_prints(&mut self, class_bytes: u32) -> Result<(), IngestError> {
+        for slab in &self.existing {
+            if slab.class_bytes() == class_bytes && self.prints_checked.insert(slab.id()) {
+                slab.verify_prints()?;
+            }
+        }
+        Ok(())
     }
 
     /// Drops duplicates from the chunk, notes them, and returns the fingerprints of what is left.

@@ -473,3 +473,21 @@ fn an_import_may_move_between_threads() {
     is_shared::<Slab>();
     is_shared::<Vault>();
 }
+
+#[test]
+fn a_damaged_fingerprint_ends_the_import_and_never_hides_a_duplicate() {
+    let store = Store::new();
+    let made = store.slab(&["AAAA-BBBB-1", "AAAA-BBBB-2"]);
+    let (path, at) = (made.path().to_owned(), made.header().layout.prints_offset);
+    drop(made);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[at as usize] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let existing = Arc::new(Slab::open(&path, &store.vault, None).unwrap());
+    let mut ingest = store.begin(store.plan(), &[existing]);
+    ingest.push(row(1, b"AAAA-BBBB-1")).unwrap();
+    let error = ingest.finish().unwrap_err();
+    assert!(matches!(error, IngestError::Slab(_)), "{error}");
+    assert!(error.to_string().contains("fingerprints"), "{error}");
+    assert_eq!(store.files().len(), 1, "nothing is left of it");
+}
