@@ -5,12 +5,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Tests this binary and no other. To be said before the first command is run.
+///
+/// # Panics
+/// If there is no such file, or another binary has been run already.
+pub fn use_binary(path: PathBuf) {
+    let path = existing(path);
+    let chosen = BINARY.get_or_init(|| path.clone());
+    assert_eq!(*chosen, path, "another binary has been run already");
+}
+
 /// The binary under test.
 ///
 /// # Panics
 /// If it cannot be built.
 pub(crate) fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match env::var_os("CROUPIER_BIN") {
         Some(path) => existing(PathBuf::from(path)),
         None => build(),
@@ -20,19 +31,19 @@ pub(crate) fn binary() -> &'static Path {
 fn existing(path: PathBuf) -> PathBuf {
     assert!(
         path.is_file(),
-        "CROUPIER_BIN is {}, which is no file",
+        "the binary under test is to be {}, which is no file",
         path.display()
     );
     path
 }
 
-/// A test lies in TARGET/PROFILE/deps; what it tests belongs into TARGET/PROFILE.
+/// A test lies in TARGET/PROFILE/deps, a program in TARGET/PROFILE; what is tested belongs there, too.
 fn build() -> PathBuf {
     let test = env::current_exe().expect("a test knows its own file");
-    let beside = test
-        .ancestors()
-        .nth(2)
-        .expect("a test lies two levels down");
+    let mut beside = test.parent().expect("a file lies in a directory");
+    if beside.ends_with("deps") {
+        beside = beside.parent().expect("a profile has its own directory");
+    }
     let target = beside
         .parent()
         .expect("a profile lies in a target directory");

@@ -1,6 +1,6 @@
 //! One command of the binary, run to its end: exit code, stdout, stderr.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
@@ -78,7 +78,22 @@ impl std::fmt::Display for Done {
 
 /// The binary with nothing but these arguments: no setting leaks in from the environment.
 pub(crate) fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
-    let mut command = Command::new(binary());
+    wrapped(&[], args)
+}
+
+/// As [`command`], run by a program that runs another; `wrapper` are its name and arguments.
+pub(crate) fn wrapped<A: AsRef<OsStr>>(
+    wrapper: &[OsString],
+    args: impl IntoIterator<Item = A>,
+) -> Command {
+    let mut command = match wrapper {
+        [] => Command::new(binary()),
+        [program, before @ ..] => {
+            let mut command = Command::new(program);
+            command.args(before).arg(binary());
+            command
+        }
+    };
     command
         .args(args)
         .stdin(Stdio::null())
@@ -98,7 +113,21 @@ pub(crate) fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Com
 /// # Panics
 /// If it does not end.
 pub fn croupier<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Done {
-    let mut command = command(args);
+    run(command(args))
+}
+
+/// As [`croupier`], run by a program that runs another; `wrapper` are its name and arguments.
+///
+/// # Panics
+/// If it does not end.
+pub fn croupier_under<A: AsRef<OsStr>>(
+    wrapper: &[OsString],
+    args: impl IntoIterator<Item = A>,
+) -> Done {
+    run(wrapped(wrapper, args))
+}
+
+fn run(mut command: Command) -> Done {
     let what = format!("{command:?}");
     let mut child = command.spawn().expect("the binary starts");
     let stdout = drained(child.stdout.take().expect("piped"));

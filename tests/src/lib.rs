@@ -22,14 +22,17 @@ mod scale;
 mod tmpfs;
 mod wire;
 
+pub mod matrix;
+
+pub use binary::use_binary;
 pub use cards::{Mint, leaked};
-pub use command::{Done, croupier};
+pub use command::{Done, croupier, croupier_under};
 pub use dice::Dice;
 pub use oracle::{Ask, DiskReport, Oracle};
 pub use scale::scaled;
 pub use server::{Server, eventually};
 pub use store::{SEGMENT_BYTES, Store, Tree};
-pub use tmpfs::Tmpfs;
+pub use tmpfs::{Ramfs, Tmpfs};
 pub use wire::{Wire, frame, frame_with_flags, issue_frame, item};
 
 use std::time::Duration;

@@ -21,7 +21,7 @@ use croupier_client::{
 };
 use tempfile::TempDir;
 
-use crate::store::Store;
+use crate::store::{SEGMENT_BYTES, Store};
 
 /// Orders looked up at a time.
 const CHUNK: usize = 500;
@@ -56,6 +56,8 @@ struct Booked {
 struct SkuBook {
     id: Option<SkuId>,
     imported: u64,
+    /// Making it was acknowledged.
+    made: bool,
     /// Cards of an import whose end was sent and not answered.
     in_doubt: Option<u64>,
 }
@@ -276,6 +278,18 @@ impl Oracle {
         }
     }
 
+    /// Makes a SKU, which must then stay.
+    ///
+    /// # Errors
+    /// Those of the client.
+    pub async fn create_sku(&self, client: &Client, name: &str) -> Result<SkuId, Error> {
+        let id = client.sku_create(name).await?;
+        let mut books = self.books();
+        let book = books.skus.entry(name.to_owned()).or_default();
+        (book.id, book.made) = (Some(id), true);
+        Ok(id)
+    }
+
     /// Books an import that was made by other means.
     pub fn imported(&self, sku: &str, id: SkuId, secrets: &[Vec<u8>]) {
         let mut books = self.books();
@@ -367,7 +381,8 @@ impl Oracle {
             );
         }
         for (name, book) in &books.skus {
-            let there = book.imported == 0 || rows.iter().any(|row| row.name == *name);
+            let told = book.imported > 0 || book.made;
+            let there = !told || rows.iter().any(|row| row.name == *name);
             assert!(there, "{name} is gone");
         }
         rows
@@ -390,7 +405,15 @@ impl Oracle {
         let root = TempDir::with_prefix("croupier-replay-").expect("a temporary directory");
         let into = root.path().join("copy");
         let replayed = store
-            .wal("replay", &["--into", &into.display().to_string()])
+            .wal(
+                "replay",
+                &[
+                    "--into",
+                    &into.display().to_string(),
+                    "--wal-segment-bytes",
+                    &SEGMENT_BYTES.to_string(),
+                ],
+            )
             .ok()
             .json();
         assert_eq!(store.tree(), before, "verify and replay change nothing");

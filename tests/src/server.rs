@@ -1,8 +1,9 @@
 //! A running server: started on a free port, waited for, listened to, killed or stopped.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -12,7 +13,7 @@ use croupier_client::{Client, ClientBuilder};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PATIENCE;
-use crate::command::{Done, command, croupier, ended};
+use crate::command::{Done, command, croupier, ended, wrapped};
 use crate::store::Store;
 
 /// A server. Dropped, it is killed.
@@ -32,7 +33,25 @@ impl Server {
     /// If it does not; with what it said.
     #[track_caller]
     pub fn start(store: &Store) -> Self {
-        let mut command = command(store.serve_args());
+        match Self::launch(command(store.serve_args())) {
+            Ok(server) => server,
+            Err(done) => panic!("it does not listen: {done}"),
+        }
+    }
+
+    /// As [`Server::start`], under a program that runs another: `wrapper` are its name and arguments. What it becomes
+    /// must be the server itself, or signals go astray. A server that ends instead of listening is no failure here.
+    ///
+    /// # Errors
+    /// How it ended.
+    ///
+    /// # Panics
+    /// If it neither listens nor ends.
+    pub fn start_under(wrapper: &[OsString], store: &Store) -> Result<Self, Done> {
+        Self::launch(wrapped(wrapper, store.serve_args()))
+    }
+
+    fn launch(mut command: Command) -> Result<Self, Done> {
         let what = format!("{command:?}");
         let mut child = command.spawn().expect("the binary starts");
         let stderr = Arc::new(Mutex::new(String::new()));
@@ -48,7 +67,7 @@ impl Server {
         });
         let said = heard.recv_timeout(PATIENCE);
         let said = said.ok().and_then(|addr| addr.parse().ok());
-        let mut server = Self {
+        let server = Self {
             what,
             child,
             addr: said.unwrap_or(SocketAddr::from(([0; 4], 0))),
@@ -56,14 +75,14 @@ impl Server {
             readers: vec![log, out],
         };
         if said.is_none() {
-            server.end_readers();
-            panic!(
-                "{} does not listen\n--- stderr\n{}",
-                server.what,
-                server.stderr()
-            );
+            return Err(server.wait());
         }
-        server
+        Ok(server)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Where it listens.

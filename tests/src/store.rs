@@ -70,15 +70,15 @@ impl Store {
     /// If `croupier init` fails.
     #[must_use]
     pub fn init(self) -> Self {
-        let bytes = SEGMENT_BYTES.to_string();
-        let args = ["init", "--wal-segment-bytes", &bytes, "--data"];
-        croupier(
-            args.iter()
-                .map(|arg| arg.as_ref())
-                .chain([self.dir.as_os_str()]),
-        )
-        .ok();
+        croupier(self.init_args(SEGMENT_BYTES)).ok();
         self
+    }
+
+    /// The command that makes it.
+    pub(crate) fn init_args(&self, segment_bytes: u64) -> [String; 5] {
+        let bytes = segment_bytes.to_string();
+        let dir = self.dir.display().to_string();
+        ["init", "--wal-segment-bytes", &bytes, "--data", &dir].map(str::to_owned)
     }
 
     /// Serves with another value of a flag.
@@ -199,7 +199,7 @@ impl Default for Store {
     }
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory can be made");
     for entry in fs::read_dir(from).expect("a directory can be listed") {
         let path = entry.expect("a directory can be listed").path();

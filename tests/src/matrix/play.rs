@@ -1,0 +1,321 @@
+//! One run of a scene under strace: what the client saw, what the server did, and which system calls there were.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use croupier_client::{Client, Error, Order, OrderId, OrderOutcome, SkuId};
+
+use super::scene::{Act, Begin, Scene};
+use super::stage::{SECRET_BYTES, SEGMENT_BYTES, Staged, store_in};
+use super::strace::{Attached, Orders, log_of};
+use super::trace::{self, Call, Spot};
+use super::{Fault, Problem};
+use crate::{Mint, Oracle, PATIENCE, Server, Store, croupier_under};
+
+/// A kill that does not come within this is taken for one that does not come.
+const KILLED_WITHIN: Duration = Duration::from_secs(1);
+/// A server whose log cannot be written is to be gone within this, also on a busy machine.
+const ENDED_WITHIN: Duration = Duration::from_secs(20);
+/// Starts after which a way of writing the log that is not the wanted one is put up with.
+const STARTS: u32 = 20;
+/// Background work that a script does not wait for has ended after this.
+const SETTLED_AFTER: Duration = Duration::from_millis(20);
+
+/// A run that is over; its server is, too, unless the fault did not end it.
+#[derive(Debug)]
+pub struct Played {
+    /// The store as the run left it.
+    pub store: Store,
+    /// What is known of it.
+    pub oracle: Oracle,
+    /// The first thing that a client saw and would not have seen without the fault.
+    pub saw: String,
+    /// What became of the process.
+    pub did: Did,
+    /// What it logged.
+    pub log: String,
+    /// A server that goes on, still traced.
+    pub alive: Option<(Server, Option<Attached>)>,
+    trace: PathBuf,
+    root: PathBuf,
+}
+
+/// What became of a process.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Did {
+    /// It goes on.
+    WentOn,
+    /// It ended before it listened; with its exit code, or none for a signal.
+    NotStarted(Option<i32>),
+    /// It ended by itself.
+    Ended(Option<i32>),
+    /// It ended because it was asked to.
+    Stopped(Option<i32>),
+}
+
+impl Played {
+    /// The system calls of the run. All of them once the server is gone.
+    ///
+    /// # Panics
+    /// If there is no trace.
+    pub fn calls(&self) -> Vec<Call> {
+        let text = fs::read_to_string(&self.trace).expect("strace writes a trace");
+        trace::read(&text, &self.root.display().to_string())
+    }
+}
+
+/// Plays a scene in `root`, which nobody else uses.
+///
+/// # Errors
+/// If strace does not do its part.
+///
+/// # Panics
+/// If an answer cannot be, or something hangs.
+pub async fn play(
+    scene: &Scene,
+    staged: Option<&Staged>,
+    root: &Path,
+    orders: &Orders<'_>,
+) -> Result<Played, Problem> {
+    let (store, oracle) = match staged {
+        Some(staged) => staged.copy_to(root),
+        None => {
+            let store = store_in(root);
+            let _ = fs::remove_dir_all(store.dir());
+            (store, Oracle::new())
+        }
+    };
+    let store = store.with("--checkpoint-segments", scene.checkpoint_segments);
+    let mut played = Played {
+        store,
+        oracle,
+        saw: "nothing".to_owned(),
+        did: Did::WentOn,
+        log: String::new(),
+        alive: None,
+        trace: orders.trace.clone(),
+        root: root.to_owned(),
+    };
+    let segments = played.store.files("wal", ".seg");
+    let (mut server, attached) = match scene.begin {
+        Begin::Init => {
+            let done = croupier_under(&orders.wrapper(), played.store.init_args(SEGMENT_BYTES));
+            if done.code != Some(0) {
+                played.saw = "init fails".to_owned();
+            }
+            played.did = Did::Ended(done.code);
+            played.log = done.stderr;
+            return Ok(played);
+        }
+        Begin::Launch(_) => match Server::start_under(&orders.wrapper(), &played.store) {
+            Ok(server) => (server, None),
+            Err(done) => {
+                played.saw = "nobody to ask".to_owned();
+                played.did = Did::NotStarted(done.code);
+                played.log = done.stderr;
+                return Ok(played);
+            }
+        },
+        Begin::Attach(_) => {
+            let mut server = played.store.serve();
+            for _ in 0..STARTS {
+                if log_of(server.pid()) == Some(orders.log) {
+                    break;
+                }
+                server.kill();
+                // Without what that start has written.
+                (_, _) = staged.expect("what serves has a stage").copy_to(root);
+                server = played.store.serve();
+            }
+            let attached = orders.attach(server.pid())?;
+            (server, Some(attached))
+        }
+    };
+    let staged = staged.expect("what serves has a stage");
+    let mut script = Script {
+        store: &played.store,
+        oracle: &played.oracle,
+        sku: staged.sku,
+        first: staged.first,
+        segments,
+        saw: None,
+    };
+    let mut stop = false;
+    if let Some(client) = script.client(&server).await {
+        for act in scene.acts {
+            stop |= *act == Act::Stop;
+            if stop || !script.act(*act, &client, &mut server).await {
+                break;
+            }
+        }
+    }
+    let saw = script.saw.take();
+    played.saw = saw.unwrap_or(played.saw);
+    if stop && server.is_alive() {
+        let done = server.stop();
+        played.did = Did::Stopped(done.code);
+        played.log = done.stderr;
+    } else {
+        tokio::time::sleep(SETTLED_AFTER).await;
+        // A kill that is due may still come, and a server that can write no more takes a moment to say so.
+        let (begun, due_within) = (Instant::now(), due_within(orders, &played.saw));
+        while server.is_alive() && begun.elapsed() < due_within {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if server.is_alive() {
+            played.log = server.stderr();
+            played.alive = Some((server, attached));
+            return Ok(played);
+        }
+        let done = server.wait();
+        played.did = Did::Ended(done.code);
+        played.log = done.stderr;
+    }
+    if let Some(attached) = attached {
+        attached.finish();
+    }
+    Ok(played)
+}
+
+/// How long to wait for an end that may be near.
+fn due_within(orders: &Orders<'_>, saw: &str) -> Duration {
+    match orders.fault {
+        None => Duration::ZERO,
+        Some((Fault::Kill, _)) => KILLED_WITHIN,
+        Some((_, spot)) if ends_the_writer(spot) && saw != "nothing" => ENDED_WITHIN,
+        Some(_) if saw == "nothing" || saw.starts_with("import refused") => Duration::ZERO,
+        Some(_) => KILLED_WITHIN,
+    }
+}
+
+/// Rule 8: an error that this thread meets is the end.
+pub fn ends_the_writer(spot: &Spot) -> bool {
+    spot.thread == "croupier-log"
+}
+
+/// A connection that does not try again: what it does not know, the oracle does.
+pub async fn connect(server: &Server) -> Result<Client, Error> {
+    server
+        .builder()
+        .call_timeout(PATIENCE)
+        .retries(0)
+        .build()
+        .await
+}
+
+struct Script<'a> {
+    store: &'a Store,
+    oracle: &'a Oracle,
+    sku: SkuId,
+    first: Order,
+    /// Segments at the beginning.
+    segments: Vec<PathBuf>,
+    saw: Option<String>,
+}
+
+impl Script<'_> {
+    async fn client(&mut self, server: &Server) -> Option<Client> {
+        match connect(server).await {
+            Ok(client) => Some(client),
+            Err(error) => {
+                self.see(&error);
+                None
+            }
+        }
+    }
+
+    /// False when the script is over, because there is nobody left to ask.
+    async fn act(&mut self, act: Act, client: &Client, server: &mut Server) -> bool {
+        let new = |sku| Order::new(OrderId::new_v7(), sku);
+        match act {
+            Act::Orders(count) => {
+                for _ in 0..count {
+                    if !self.issue(client, &[new(self.sku)]).await {
+                        return false;
+                    }
+                }
+                true
+            }
+            Act::Batch(count) => {
+                let orders: Vec<_> = (0..count).map(|_| new(self.sku)).collect();
+                self.issue(client, &orders).await
+            }
+            Act::Repeat => self.issue(client, &[self.first]).await,
+            Act::CreateSku(name) => match self.oracle.create_sku(client, name).await {
+                Ok(_) => true,
+                Err(error) => self.see(&error),
+            },
+            Act::Import(sku, cards) => {
+                let secrets = Mint::new(61).secrets(cards, SECRET_BYTES);
+                match self.oracle.try_import(client, sku, &secrets).await {
+                    Ok(_) => true,
+                    Err(error) => self.see(&error),
+                }
+            }
+            Act::AwaitSegment => {
+                let last = self.segments.last().cloned();
+                self.wait(server, |script, _| {
+                    script.store.files("wal", ".seg").last().cloned() > last
+                })
+            }
+            Act::AwaitCheckpoint => self.wait(server, |_, server| {
+                let log = server.stderr();
+                log.contains("checkpoint made") || log.contains("no checkpoint could be made")
+            }),
+            Act::Stop => unreachable!("the one who plays the script stops the server"),
+        }
+    }
+
+    /// Waits for something that the server does in the background; a server that ends does nothing more.
+    fn wait(&self, server: &mut Server, over: impl Fn(&Self, &Server) -> bool) -> bool {
+        let begun = Instant::now();
+        while !over(self, server) {
+            if !server.is_alive() {
+                return false;
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "it never happens\n{}",
+                server.stderr()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+
+    async fn issue(&mut self, client: &Client, orders: &[Order]) -> bool {
+        let asks: Vec<_> = orders.iter().map(|&order| self.oracle.ask(order)).collect();
+        match client.issue_many(orders).await {
+            Ok(outcomes) => {
+                for (ask, outcome) in asks.iter().zip(&outcomes) {
+                    self.oracle.book(ask, outcome);
+                    if let OrderOutcome::Refused { refusal, .. } = outcome {
+                        self.saw
+                            .get_or_insert_with(|| format!("order refused: {}", refusal.name()));
+                    }
+                }
+                true
+            }
+            Err(error) => {
+                if let Error::OutcomeUnknown { .. } = error {
+                    asks.iter().for_each(|ask| self.oracle.lost(ask));
+                }
+                self.see(&error)
+            }
+        }
+    }
+
+    /// Notes an error that a client may see; true if there is still somebody to ask.
+    fn see(&mut self, error: &Error) -> bool {
+        let (saw, alive) = match error {
+            Error::OutcomeUnknown { .. } => ("outcome unknown".to_owned(), false),
+            Error::Unreachable { .. } => ("not reachable".to_owned(), false),
+            Error::Closed { .. } => ("connection lost".to_owned(), false),
+            Error::Refused { refusal, .. } => (format!("import refused: {}", refusal.name()), true),
+            other => panic!("an error that no fault of a disk explains: {other}"),
+        };
+        self.saw.get_or_insert(saw);
+        alive
+    }
+}
