@@ -283,3 +283,14 @@ impl Server {
         })
     }
 }
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Whoever ends after a failed write holds the last handle within a runtime of its own, where tokio lets no other
+        // runtime be dropped: it panics, and the exit code says nothing any more.
+        let cold = self.cold.get_mut().ok().and_then(Option::take);
+        if let Some(cold) = cold {
+            cold.shutdown_background();
+        }
+    }
+}

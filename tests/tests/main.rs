@@ -2,6 +2,7 @@
 
 mod crashes;
 mod disk_full;
+mod failing_disk;
 mod files;
 mod manners;
 mod requests;
