@@ -86,7 +86,7 @@ pub struct ScaleArgs {
     #[arg(long, default_value_t = IN_FLIGHT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub in_flight: u32,
     /// Cards that are in stock where something else than cards is scaled
-    #[arg(long, default_value = "4m", value_name = "N", value_parser = units::count)]
+    #[arg(long, default_value = "3m", value_name = "N", value_parser = units::count)]
     pub stock: u64,
     /// Bytes of a secret
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(SECRET_BYTES_MIN as i64..=SECRET_BYTES_MAX as i64))]

@@ -96,7 +96,7 @@ fn draw_panel(area: &Area<'_>, axis: Axis, figure: &Figure, points: &[&Point]) -
         .y_labels(6)
         .x_label_formatter(&|size| grouped(*size as u64))
         .y_label_formatter(&|value| grouped(*value as u64))
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .draw()?;
     chart.draw_series(LineSeries::new(
         values.iter().copied(),
