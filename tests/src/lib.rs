@@ -1,6 +1,7 @@
 //! The harness of the black-box tests: it starts the real binary, kills it, reopens it, and keeps the books.
 //!
-//! Nothing in here knows the engine: tests see what users see, the wire, the command line and the files. Reading order:
+//! But for [`corrupt`] nothing in here knows the engine: tests see what users see, the wire, the command line and the
+//! files. Reading order:
 //! [`Store`] (a data directory and how it is served), [`Server`] (a running binary), [`Oracle`] (what must be true, for
 //! every test), [`Wire`] (a raw connection for those who misbehave).
 //!
@@ -22,6 +23,7 @@ mod scale;
 mod tmpfs;
 mod wire;
 
+pub mod corrupt;
 pub mod matrix;
 
 pub use binary::use_binary;
