@@ -8,7 +8,7 @@ use croupier_client::{Client, Error, Order, OrderId, OrderOutcome, SkuId};
 
 use super::scene::{Act, Begin, Scene};
 use super::stage::{SECRET_BYTES, SEGMENT_BYTES, Staged, store_in};
-use super::strace::{Attached, Orders, log_of};
+use super::strace::{Attached, Orders, log_of, thread};
 use super::trace::{self, Call, Spot};
 use super::{Fault, Problem};
 use crate::{Mint, Oracle, PATIENCE, Server, Store, croupier_under};
@@ -128,6 +128,9 @@ pub async fn play(
                 (_, _) = staged.expect("what serves has a stage").copy_to(root);
                 server = played.store.serve();
             }
+            // It counts from the segment that is in use when it begins.
+            let _ = thread(server.pid(), "croupier-fold");
+            tokio::time::sleep(SETTLED_AFTER).await;
             let attached = orders.attach(server.pid())?;
             (server, Some(attached))
         }

@@ -6,6 +6,8 @@ use comfy_table::{Cell, Table, presets::UTF8_FULL_CONDENSED};
 use serde_json::{Value, json};
 
 use super::run::{Findings, Judged, Verdict};
+use super::scene::SCENES;
+use super::trace::Spot;
 use super::{Fault, Phase};
 
 /// Cases that held, and cases there were.
@@ -162,6 +164,19 @@ impl<'a> Report<'a> {
                 Verdict::Broken(why) => text += &format!("\nBROKEN {}\n{why}\n", judged.case),
             }
         }
+        for (scene, log, spot) in &self.findings.shadowed {
+            let (scene, log) = (SCENES[*scene].name, log.name());
+            let Spot {
+                thread,
+                syscall,
+                path,
+                nth,
+                ..
+            } = spot;
+            text += &format!(
+                "\nnot aimed at: {scene} ({log}): {syscall} #{nth} of {path} by {thread}, behind another thread's\n"
+            );
+        }
         let counted: usize = self.findings.counted.values().sum();
         let run = self.findings.judged.len();
         text + &format!(
@@ -206,6 +221,7 @@ impl<'a> Report<'a> {
         };
         json!({
             "calls": self.findings.counted.values().sum::<usize>(),
+            "not_aimed_at": self.findings.shadowed.len(),
             "faults": self.findings.judged.len(),
             "phases": Value::Object(phases.collect()),
             "by_call": calls.collect::<Vec<_>>(),

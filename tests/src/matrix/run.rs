@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use super::judge::judge;
 use super::play::{Played, play};
 use super::scene::{Begin, SCENES, Scene, Stage};
 use super::stage::{Staged, make_all};
-use super::strace::{Orders, log_of};
+use super::strace::{LASTING, Orders, log_of};
 use super::trace::{Spot, file_kind, spots};
 use super::{Fault, Log, Phase, Problem};
 use crate::{Dice, Ramfs};
@@ -118,6 +118,9 @@ pub struct Judged {
 pub struct Findings {
     /// Calls on the write path by scene and way of the log, before any sampling.
     pub counted: BTreeMap<(usize, Log), usize>,
+    /// Calls among them that no fault can be aimed at, since another thread makes the same call on the same file before:
+    /// other scenes have them without that.
+    pub shadowed: Vec<(usize, Log, Spot)>,
     /// What was run.
     pub judged: Vec<Judged>,
     /// How long it all took.
@@ -195,12 +198,15 @@ pub fn run(plan: &Plan, tell: &(dyn Fn(Told<'_>) + Sync)) -> Result<Findings, Pr
         .into_iter()
         .filter(|log| plan.logs.is_empty() || plan.logs.contains(log));
     let places: Vec<_> = wanted.filter_map(|log| Place::new(log, &own)).collect();
-    let (mut counted, mut cases) = (BTreeMap::new(), Vec::new());
+    let (mut counted, mut shadowed, mut cases) = (BTreeMap::new(), Vec::new(), Vec::new());
     for place in &places {
         for (index, scene) in SCENES.iter().enumerate() {
             if plan.phases.is_empty() || plan.phases.contains(&scene.phase) {
                 let spots = own.block_on(count(place, scene))?;
                 counted.insert((index, place.log), spots.len());
+                let attached = matches!(scene.begin, Begin::Attach(_));
+                let (spots, behind) = aimable(spots, attached);
+                shadowed.extend(behind.into_iter().map(|spot| (index, place.log, spot)));
                 cases.extend(cases_of(plan, index, place.log, &spots));
             }
         }
@@ -214,6 +220,7 @@ pub fn run(plan: &Plan, tell: &(dyn Fn(Told<'_>) + Sync)) -> Result<Findings, Pr
     panic::set_hook(hook);
     Ok(Findings {
         counted,
+        shadowed,
         judged: judged?,
         took: begun.elapsed(),
     })
@@ -258,6 +265,17 @@ async fn count(place: &Place, scene: &Scene) -> Result<Vec<Spot>, Problem> {
         }
     }
     Ok(spots(&played.calls()))
+}
+
+/// Divides calls into those that a fault can be aimed at, and those that stand behind another: see
+/// [`strace`](super::strace).
+fn aimable(spots: Vec<Spot>, attached: bool) -> (Vec<Spot>, Vec<Spot>) {
+    let mut met = HashSet::new();
+    spots.into_iter().partition(|spot| {
+        let lasting = LASTING.contains(&spot.thread.as_str());
+        let aim = (spot.syscall.clone(), spot.path.clone(), spot.nth);
+        met.insert(aim) || lasting && attached
+    })
 }
 
 fn cases_of<'a>(

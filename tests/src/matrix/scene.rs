@@ -23,6 +23,8 @@ pub enum Stage {
     Brink,
     /// As `Brink`, with a checkpoint and an order file.
     FoldedBrink,
+    /// As `FoldedBrink`, with orders in the segment after, and its spares made.
+    Rolled,
     /// As `FoldedBrink`, left by a crash: a torn tail, and what unfinished files of every kind look like.
     Torn,
     /// As `Plain`, with a spare segment too few.
@@ -30,10 +32,11 @@ pub enum Stage {
 }
 
 /// All of them, in the order in which they are made.
-pub const STAGES: [Stage; 5] = [
+pub const STAGES: [Stage; 6] = [
     Stage::Plain,
     Stage::Brink,
     Stage::FoldedBrink,
+    Stage::Rolled,
     Stage::Torn,
     Stage::FewSpares,
 ];
@@ -143,9 +146,9 @@ pub const SCENES: [Scene; 11] = [
     Scene {
         name: "shutdown after a roll",
         phase: Phase::Shutdown,
-        begin: Begin::Attach(Stage::FoldedBrink),
+        begin: Begin::Attach(Stage::Rolled),
         checkpoint_segments: NEVER,
-        acts: &[Act::Orders(5), Act::AwaitSegment, Act::Stop],
+        acts: &[Act::Orders(2), Act::Stop],
     },
     Scene {
         name: "recovery of what a crash left",

@@ -57,6 +57,7 @@ pub async fn make_all(root: &Path) -> BTreeMap<Stage, Staged> {
             Stage::Plain => plain(&home).await,
             Stage::Brink => brink(begin(&made[&Stage::Plain], &home)).await,
             Stage::FoldedBrink => folded_brink(begin(&made[&Stage::Brink], &home)).await,
+            Stage::Rolled => rolled(begin(&made[&Stage::FoldedBrink], &home)).await,
             Stage::Torn => torn(begin(&made[&Stage::FoldedBrink], &home)).await,
             Stage::FewSpares => few_spares(begin(&made[&Stage::Plain], &home)),
         };
@@ -185,6 +186,16 @@ async fn folded_brink(mut making: Making) -> Staged {
     }
     server.log_with("checkpoint made");
     fill(&making, &client).await;
+    with_spares(&making.store, server);
+    making.done()
+}
+
+async fn rolled(making: Making) -> Staged {
+    let server = making.store.serve();
+    let client = server.client().await;
+    for _ in 0..2 * BRINK_ORDERS {
+        making.order(&client).await;
+    }
     with_spares(&making.store, server);
     making.done()
 }

@@ -19,7 +19,7 @@ use super::{Fault, Log, Problem};
 use crate::PATIENCE;
 
 /// Threads that are there as soon as a server listens, and that live as long as it does.
-const LASTING: [&str; 3] = ["croupier-log", "croupier-segs", "croupier-fold"];
+pub const LASTING: [&str; 3] = ["croupier-log", "croupier-segs", "croupier-fold"];
 
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -140,7 +140,7 @@ impl Drop for Attached {
 }
 
 /// Number of a process's thread of that name. A thread names itself, which may be a moment after it is wanted.
-fn thread(pid: u32, name: &str) -> Option<u32> {
+pub fn thread(pid: u32, name: &str) -> Option<u32> {
     let begun = Instant::now();
     loop {
         let found = thread_now(pid, name);
