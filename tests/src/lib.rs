@@ -25,6 +25,7 @@ mod wire;
 
 pub mod corrupt;
 pub mod matrix;
+pub mod power_cut;
 
 pub use binary::use_binary;
 pub use cards::{Mint, leaked};

@@ -11,6 +11,8 @@
 //! stand), [`Oracle::ask_all_again`] (retries get what stands), [`Oracle::check_stock`] (free + held + issued + void =
 //! imported), [`Oracle::check_disk`] (the log says the same, and its replay too).
 
+mod cut;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
