@@ -152,7 +152,7 @@ fn said(did: String, fault: Fault, log: &str) -> String {
         ];
         told.iter().find(|told| line.contains(**told)).copied()
     };
-    match log.lines().filter(complains).last() {
+    match log.lines().rfind(complains) {
         None => format!("{did}, and says nothing"),
         Some(line) => match told(line) {
             Some(told) => format!("{did}, says \"{told} …\""),

@@ -256,5 +256,5 @@ fn last_block(segment: &Path) -> Option<u64> {
         .enumerate()
         .filter(|(_, page)| page.starts_with(b"CRPRBLK1"))
         .map(|(at, _)| at as u64)
-        .last()
+        .next_back()
 }

@@ -118,10 +118,8 @@ impl WriteLog {
     /// # Errors
     /// If the log cannot be read.
     pub fn replay(&self, from: usize, to: usize, disk: &mut [u8]) -> io::Result<()> {
-        let entries = self.entries[from..to].iter();
-        entries
-            .map(|entry| self.apply(entry, disk, || true))
-            .collect()
+        let mut entries = self.entries[from..to].iter();
+        entries.try_for_each(|entry| self.apply(entry, disk, || true))
     }
 
     /// Lets a disk keep some of what was on its way at entry `at`: nothing, all, or any sectors. Returns of how many
