@@ -65,8 +65,10 @@ pub struct Engine {
     started: Instant,
     /// New orders are refused: the server is about to stop.
     pub draining: AtomicBool,
-    pub(crate) slab_ids: Arc<AtomicU32>,
-    pub(crate) batch_ids: AtomicU32,
+    /// The number of the next slab.
+    pub slab_ids: Arc<AtomicU32>,
+    /// The number of the next batch.
+    pub batch_ids: AtomicU32,
     pub(crate) import_ids: AtomicU64,
     /// SKUs into which somebody imports: one import a SKU at a time, so that duplicates are found.
     pub(crate) importing: Mutex<HashSet<u32>>,
@@ -272,10 +274,9 @@ impl Engine {
             {
                 return Ok(lsn);
             }
-            if begun.elapsed() > ROOM_WAIT {
+            if begun.elapsed() > ROOM_WAIT || !self.log.wait_for_progress() {
                 return Err(Refused::plain(Refusal::Busy));
             }
-            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -91,7 +91,7 @@ impl EngineError {
         }
     }
 
-    pub(crate) fn damage(path: &Path, offset: u64, what: impl Into<String>) -> EngineError {
+    pub fn damage(path: &Path, offset: u64, what: impl Into<String>) -> EngineError {
         EngineError::Damage {
             path: path.into(),
             offset,

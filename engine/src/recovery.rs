@@ -160,6 +160,7 @@ fn apply_log(
                 },
                 last_segment: before.seq,
                 torn: None,
+                last_block: None,
             });
         }
         report.records += apply_block(state, &path, &block, |_, _| Ok(()))?;
@@ -207,9 +208,33 @@ fn apply_part(
     Ok((count, lsn))
 }
 
-/// Makes the disk fit the recovered state: zeroes a torn tail, removes what cut-short imports left. Returns what it did,
-/// for the operator.
+/// Makes certain that what recovery has read stays: nothing may be built on what only the cache of the operating system
+/// had. A process that was killed, or ended after a sync that failed, leaves names and bytes that can be read and are not
+/// on the disk, and of which no later sync speaks. Of the log only the last block can be such: it is written again.
+fn make_certain(store: &Store, tail: &Tail) -> Result<(), EngineError> {
+    let paths = &store.paths;
+    for dir in [
+        paths.root.clone(),
+        paths.wal(),
+        paths.slabs(),
+        paths.orders(),
+        paths.checkpoints(),
+    ] {
+        store.disk.sync_dir(&dir).at("sync", &dir)?;
+    }
+    match &tail.last_block {
+        Some(last) => store
+            .disk
+            .rewrite(&last.path, last.offset, last.bytes)
+            .at("write the last block again of", &last.path),
+        None => Ok(()),
+    }
+}
+
+/// Makes the disk fit the recovered state: makes certain what was read, zeroes a torn tail, removes what cut-short imports
+/// left. Returns what it did, for the operator.
 pub fn tidy(store: &Store, recovered: &Recovered) -> Result<Vec<String>, EngineError> {
+    make_certain(store, &recovered.tail)?;
     let mut done = Vec::new();
     if let Some(torn) = &recovered.tail.torn {
         store

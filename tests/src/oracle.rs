@@ -12,6 +12,7 @@
 //! imported), [`Oracle::check_disk`] (the log says the same, and its replay too).
 
 mod cut;
+mod judge;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,8 @@ use croupier_client::{
     OrderId, OrderOutcome, Refusal, SkuId, StockRow,
 };
 use tempfile::TempDir;
+
+pub use judge::StateView;
 
 use crate::store::{SEGMENT_BYTES, Store};
 
@@ -34,6 +37,16 @@ pub struct Ask {
     /// What is asked.
     pub order: Order,
     answered_before: bool,
+}
+
+impl Ask {
+    /// For an order that must not be dealt, and is in no books.
+    pub fn unbooked(order: Order) -> Ask {
+        Ask {
+            order,
+            answered_before: false,
+        }
+    }
 }
 
 /// The cards of an order, as they were first told.
@@ -52,6 +65,8 @@ struct Booked {
     first_seen: bool,
     /// An ask was sent and its outcome is not known.
     in_doubt: bool,
+    /// Asks whose outcome has not been booked.
+    under_way: u32,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -132,7 +147,9 @@ impl Oracle {
             answer: None,
             first_seen: false,
             in_doubt: false,
+            under_way: 0,
         });
+        booked.under_way += 1;
         assert_eq!(
             (booked.sku, booked.quantity),
             (order.sku, order.quantity),
@@ -152,6 +169,7 @@ impl Oracle {
     pub fn book(&self, ask: &Ask, outcome: &OrderOutcome) {
         let id = ask.order.order_id;
         assert_eq!(outcome.order_id(), id, "an answer to another order");
+        self.books().over(id);
         match outcome {
             OrderOutcome::Issued(issued) => {
                 assert!(
@@ -163,7 +181,7 @@ impl Oracle {
             OrderOutcome::Refused {
                 refusal: Refusal::StoreFailed,
                 ..
-            } => self.lost(ask),
+            } => self.books().doubt(id),
             OrderOutcome::Refused { refusal, .. } => {
                 let patient = matches!(refusal, Refusal::Busy | Refusal::ShuttingDown);
                 assert!(
@@ -177,11 +195,8 @@ impl Oracle {
     /// Books that an order was sent and that its outcome is not known.
     pub fn lost(&self, ask: &Ask) {
         let mut books = self.books();
-        let booked = books
-            .orders
-            .get_mut(&ask.order.order_id)
-            .expect("it was booked when it was asked");
-        booked.in_doubt = true;
+        books.over(ask.order.order_id);
+        books.doubt(ask.order.order_id);
     }
 
     /// Sends orders through a client and books what becomes of them; `None` when that is not known.
@@ -495,6 +510,20 @@ impl Oracle {
 }
 
 impl Books {
+    fn booked(&mut self, id: OrderId) -> &mut Booked {
+        let booked = self.orders.get_mut(&id);
+        booked.expect("it was booked when it was asked")
+    }
+
+    fn over(&mut self, id: OrderId) {
+        let booked = self.booked(id);
+        booked.under_way = booked.under_way.saturating_sub(1);
+    }
+
+    fn doubt(&mut self, id: OrderId) {
+        self.booked(id).in_doubt = true;
+    }
+
     fn sellable(&mut self, sku: &str, secrets: &[Vec<u8>]) {
         self.secrets.extend(
             secrets

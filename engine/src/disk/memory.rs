@@ -230,12 +230,89 @@ enum Fault {
     PowerCut { change: u64, landed: Landed },
 }
 
-#[derive(Default)]
-struct Inner {
-    nodes: Vec<Node>,
+/// Files and names, certain and not. Cheap to clone: what two clones have in common is shared.
+#[derive(Clone, Default)]
+struct Tree {
+    nodes: Vec<Arc<Node>>,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     namings: Vec<Naming>,
+}
+
+impl Tree {
+    fn node(&mut self, node: usize) -> &mut Node {
+        Arc::make_mut(&mut self.nodes[node])
+    }
+
+    fn add(&mut self, node: Node) -> usize {
+        self.nodes.push(Arc::new(node));
+        self.nodes.len() - 1
+    }
+
+    fn crash(&self, landed: &mut dyn FnMut() -> bool) -> Tree {
+        let mut names = self.durable_names.clone();
+        for naming in &self.namings {
+            if landed() {
+                naming.apply(&mut names);
+            }
+        }
+        // Files without a name are gone; the rest move together.
+        let mut nodes = Vec::with_capacity(names.len());
+        for number in names.values_mut() {
+            let before = &self.nodes[*number];
+            *number = nodes.len();
+            if before.limbo.is_empty() && before.unsynced.is_empty() {
+                nodes.push(before.clone());
+                continue;
+            }
+            let mut durable = before.durable.clone();
+            for change in before.limbo.iter().chain(&before.unsynced) {
+                land(&mut durable, change, &mut |_| landed());
+            }
+            nodes.push(Arc::new(Node {
+                seen: durable.clone(),
+                durable,
+                ..Node::default()
+            }));
+        }
+        Tree {
+            nodes,
+            durable_names: names.clone(),
+            names,
+            namings: Vec::new(),
+        }
+    }
+}
+
+/// A disk as it was just before a change: what a power cut at that moment would have left can be made from it.
+pub struct Image {
+    tree: Tree,
+    unix_ms: u64,
+    /// The change that came next.
+    pub before: u64,
+    /// What it was.
+    pub op: Op,
+}
+
+impl Image {
+    /// As [`MemoryDisk::crash`].
+    pub fn crash(&self, mut landed: impl FnMut() -> bool) -> MemoryDisk {
+        let inner = Inner {
+            tree: self.tree.crash(&mut landed),
+            unix_ms: self.unix_ms,
+            changes: self.before,
+            ..Inner::default()
+        };
+        MemoryDisk {
+            inner: Arc::new(Mutex::new(inner)),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    tree: Tree,
+    images: Option<Vec<Image>>,
     /// Changes so far.
     changes: u64,
     faults: Vec<Fault>,
@@ -256,6 +333,14 @@ impl Inner {
             return Err(Errno::IO.into());
         }
         self.changes += 1;
+        if let Some(images) = &mut self.images {
+            images.push(Image {
+                tree: self.tree.clone(),
+                unix_ms: self.unix_ms,
+                before: self.changes,
+                op,
+            });
+        }
         let verdict = self.judge(op, path);
         if let Some(journal) = &mut self.journal {
             let fate = match &verdict {
@@ -313,13 +398,39 @@ impl Inner {
         }
     }
 
+    fn sync(&mut self, node: usize, path: &Path) -> io::Result<()> {
+        let went = self.at_once(Op::Sync, path);
+        let is_on = !self.power_is_off;
+        let node = self.tree.node(node);
+        match &went {
+            Ok(()) => node.sync(),
+            Err(_) if is_on => node.sync_failed(),
+            Err(_) => {}
+        }
+        went
+    }
+
+    /// What writing through does: this write becomes durable, and nothing else of the file.
+    fn sync_last_write(&mut self, node: usize, path: &Path) -> io::Result<()> {
+        let went = self.at_once(Op::Sync, path);
+        let is_on = !self.power_is_off;
+        let node = self.tree.node(node);
+        let write = node.unsynced.pop().expect("it was just written");
+        match &went {
+            Ok(()) => land(&mut node.durable, &write, &mut |_| true),
+            Err(_) if is_on => node.limbo.push(write),
+            Err(_) => node.unsynced.push(write),
+        }
+        went
+    }
+
     fn name(&mut self, naming: Naming) {
-        naming.apply(&mut self.names);
-        self.namings.push(naming);
+        naming.apply(&mut self.tree.names);
+        self.tree.namings.push(naming);
     }
 
     fn node(&self, path: &Path) -> io::Result<usize> {
-        let found = self.names.get(path).copied();
+        let found = self.tree.names.get(path).copied();
         found.ok_or_else(|| Errno::NOENT.into())
     }
 }
@@ -410,32 +521,9 @@ impl MemoryDisk {
     /// asked once per sector and once per change of a name.
     pub fn crash(&self, mut landed: impl FnMut() -> bool) -> MemoryDisk {
         let inner = self.lock();
-        let mut names = inner.durable_names.clone();
-        for naming in &inner.namings {
-            if landed() {
-                naming.apply(&mut names);
-            }
-        }
-        // Files without a name are gone; the rest move together.
-        let mut nodes = Vec::with_capacity(names.len());
-        for node in names.values_mut() {
-            let before = &inner.nodes[*node];
-            let mut durable = before.durable.clone();
-            for change in before.limbo.iter().chain(&before.unsynced) {
-                land(&mut durable, change, &mut |_| landed());
-            }
-            *node = nodes.len();
-            nodes.push(Node {
-                seen: durable.clone(),
-                durable,
-                ..Node::default()
-            });
-        }
         MemoryDisk {
             inner: Arc::new(Mutex::new(Inner {
-                nodes,
-                durable_names: names.clone(),
-                names,
+                tree: inner.tree.crash(&mut landed),
                 unix_ms: inner.unix_ms,
                 is_full: inner.is_full,
                 changes: inner.changes,
@@ -443,6 +531,25 @@ impl MemoryDisk {
                 ..Inner::default()
             })),
         }
+    }
+
+    /// Keeps an image of the disk before every change from now on.
+    pub fn keep_images(&self) {
+        self.lock().images.get_or_insert_default();
+    }
+
+    /// The images kept since the last call, oldest first.
+    pub fn take_images(&self) -> Vec<Image> {
+        self.lock()
+            .images
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// Forgets faults that were to come.
+    pub fn drop_faults(&self) {
+        self.lock().faults.clear();
     }
 
     /// As [`crash`](Self::crash), with nothing of what was not synced.
@@ -457,20 +564,20 @@ impl MemoryDisk {
 
     /// All files, by their names.
     pub fn files(&self) -> Vec<PathBuf> {
-        self.lock().names.keys().cloned().collect()
+        self.lock().tree.names.keys().cloned().collect()
     }
 
     /// All of a file, as it is on the disk for sure.
     pub fn contents(&self, path: &Path) -> io::Result<Vec<u8>> {
         let inner = self.lock();
-        Ok(inner.nodes[inner.node(path)?].durable.all())
+        Ok(inner.tree.nodes[inner.node(path)?].durable.all())
     }
 
     /// Changes a file behind everybody's back.
     pub fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.lock();
         let node = inner.node(path).expect("a file to tamper with");
-        let node = &mut inner.nodes[node];
+        let node = inner.tree.node(node);
         let mut bytes = node.durable.all();
         change(&mut bytes);
         node.durable = Bytes::default();
@@ -482,7 +589,7 @@ impl MemoryDisk {
     pub fn flip(&self, path: &Path, bit: u64) {
         let mut inner = self.lock();
         let node = inner.node(path).expect("a file to tamper with");
-        let node = &mut inner.nodes[node];
+        let node = inner.tree.node(node);
         let (at, mut byte) = ((bit / 8) as usize, [0]);
         node.durable.get(at, &mut byte);
         node.durable.put(at, &[byte[0] ^ 1 << (bit % 8)]);
@@ -495,17 +602,16 @@ impl MemoryDisk {
         node.durable.put(0, bytes);
         node.seen = node.durable.clone();
         let mut inner = self.lock();
-        let number = inner.nodes.len();
-        inner.nodes.push(node);
-        inner.names.insert(path.into(), number);
-        inner.durable_names.insert(path.into(), number);
+        let number = inner.tree.add(node);
+        inner.tree.names.insert(path.into(), number);
+        inner.tree.durable_names.insert(path.into(), number);
     }
 
     /// Takes a file away behind everybody's back.
     pub fn lose(&self, path: &Path) {
         let mut inner = self.lock();
-        inner.names.remove(path);
-        inner.durable_names.remove(path);
+        inner.tree.names.remove(path);
+        inner.tree.durable_names.remove(path);
     }
 
     /// Gives each of two files the other's name.
@@ -513,8 +619,8 @@ impl MemoryDisk {
         let mut inner = self.lock();
         let [first, second] = [one, other].map(|path| inner.node(path).expect("a file to swap"));
         for (path, node) in [(one, second), (other, first)] {
-            inner.names.insert(path.into(), node);
-            inner.durable_names.insert(path.into(), node);
+            inner.tree.names.insert(path.into(), node);
+            inner.tree.durable_names.insert(path.into(), node);
         }
     }
 }
@@ -528,26 +634,30 @@ struct MemoryFile {
 
 impl OpenFile for MemoryFile {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.disk.lock().nodes[self.node].seen.bytes as u64)
+        Ok(self.disk.lock().tree.nodes[self.node].seen.bytes as u64)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let inner = self.disk.lock();
-        Ok(inner.nodes[self.node].seen.get(offset as usize, buffer))
+        Ok(inner.tree.nodes[self.node]
+            .seen
+            .get(offset as usize, buffer))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.disk.lock();
         let torn = inner.begin(Op::Write, &self.path)?;
-        let node = &mut inner.nodes[self.node];
+        let node = inner.tree.node(self.node);
         if let Some(landed) = torn {
             let write = Unsynced::Write(offset as usize, bytes.into());
             land(&mut node.durable, &write, &mut |sector| landed(sector));
+            // Nobody reads any more before the crash, and that finds this.
+            node.seen = node.durable.clone();
             return Err(Errno::IO.into());
         }
         node.write(offset, bytes);
         if self.how == Open::WriteDurable {
-            node.sync();
+            return inner.sync_last_write(self.node, &self.path);
         }
         Ok(())
     }
@@ -555,21 +665,12 @@ impl OpenFile for MemoryFile {
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         let mut inner = self.disk.lock();
         inner.at_once(Op::Allocate, &self.path)?;
-        inner.nodes[self.node].set_len(bytes);
+        inner.tree.node(self.node).set_len(bytes);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut inner = self.disk.lock();
-        let went = inner.at_once(Op::Sync, &self.path);
-        let is_on = !inner.power_is_off;
-        let node = &mut inner.nodes[self.node];
-        match &went {
-            Ok(()) => node.sync(),
-            Err(_) if is_on => node.sync_failed(),
-            Err(_) => {}
-        }
-        went
+        self.disk.lock().sync(self.node, &self.path)
     }
 }
 
@@ -580,12 +681,11 @@ impl FileSystem for MemoryDisk {
             inner.at_once(Op::Create, path)?;
             match inner.node(path) {
                 Ok(node) => {
-                    inner.nodes[node].set_len(0);
+                    inner.tree.node(node).set_len(0);
                     node
                 }
                 Err(_) => {
-                    let node = inner.nodes.len();
-                    inner.nodes.push(Node::default());
+                    let node = inner.tree.add(Node::default());
                     inner.name(Naming::Add(path.into(), node));
                     node
                 }
@@ -621,19 +721,23 @@ impl FileSystem for MemoryDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut inner = self.lock();
         inner.at_once(Op::SyncDir, dir)?;
-        let (here, elsewhere): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.namings)
+        let (here, elsewhere): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.tree.namings)
             .into_iter()
             .partition(|naming| naming.dir() == dir);
-        inner.namings = elsewhere;
+        inner.tree.namings = elsewhere;
         for naming in here {
-            naming.apply(&mut inner.durable_names);
+            naming.apply(&mut inner.tree.durable_names);
         }
         Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let inner = self.lock();
-        let inside = inner.names.keys().filter(|path| path.parent() == Some(dir));
+        let inside = inner
+            .tree
+            .names
+            .keys()
+            .filter(|path| path.parent() == Some(dir));
         Ok(inside
             .filter_map(|path| path.file_name())
             .map(|name| name.to_string_lossy().into_owned())

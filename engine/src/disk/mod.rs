@@ -178,6 +178,15 @@ impl Disk {
         file.sync()
     }
 
+    /// Writes bytes that are there once more and makes them durable, wherever they were read from.
+    pub fn rewrite(&self, path: &Path, offset: u64, bytes: u64) -> io::Result<()> {
+        let mut same = vec![0; bytes as usize];
+        let got = self.open_read(path)?.read_at(offset, &mut same)?;
+        let file = self.fs.open(path, Open::Write)?;
+        file.write_at(offset, &same[..got])?;
+        file.sync()
+    }
+
     /// A reader of the whole file.
     pub fn open_read(&self, path: &Path) -> io::Result<Reader> {
         let file = self.fs.open(path, Open::Read)?;

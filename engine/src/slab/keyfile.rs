@@ -91,6 +91,14 @@ impl KeyFile {
         Ok(Self { store_id, root_key })
     }
 
+    /// A key that is on no disk, for simulations.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn unsaved(store_id: [u8; 16]) -> Self {
+        let mut root_key = KeyBytes::default();
+        root_key.copy_from_slice(&[7; KEY_BYTES]);
+        Self { store_id, root_key }
+    }
+
     /// Reads a key file. One that others than its owner may read or write is refused, as ssh does.
     pub fn load(path: &Path) -> Result<Self, VaultError> {
         let mut bytes = Zeroizing::new([0; FILE_BYTES]);

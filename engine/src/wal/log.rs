@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::bell::Bell;
 use super::committer::{Committer, Wrote};
@@ -324,6 +325,15 @@ impl Log {
                 "no room in the log, and nobody to wait for".into(),
             )),
         }
+    }
+
+    /// Gives the log a moment to make room in the ring; false when it would be for nothing.
+    pub fn wait_for_progress(&self) -> bool {
+        if matches!(*self.driver.lock().expect(NO_PANIC), Some(Driver::Steps(_))) {
+            return self.step();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        true
     }
 
     /// Writes what the ring holds, ends both threads and returns where the log ends. A second call returns `None`.

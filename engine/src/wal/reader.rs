@@ -40,21 +40,24 @@ impl Position {
     };
 }
 
-/// A write that a crash cut short: to be zeroed before the log is written again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Torn {
-    pub path: PathBuf,
-    pub offset: u64,
-    pub bytes: u64,
-}
-
 /// How the log ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tail {
     pub end: Position,
     /// The highest segment that exists.
     pub last_segment: u64,
-    pub torn: Option<Torn>,
+    /// A write that a crash cut short: to be zeroed before the log is written again.
+    pub torn: Option<Spot>,
+    /// The last block, if any was read: the only one that is there and may not be durable.
+    pub last_block: Option<Spot>,
+}
+
+/// Where something lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    pub path: PathBuf,
+    pub offset: u64,
+    pub bytes: u64,
 }
 
 /// A whole, checked block.
@@ -159,6 +162,8 @@ pub struct BlockReader {
     /// The fold of a running store reads only up to here: this segment is still being written.
     stop_before_segment: u64,
     tail: Option<Tail>,
+    /// Segment, offset and bytes of the last block read.
+    last_block: Option<(u64, u64, u64)>,
 }
 
 impl BlockReader {
@@ -215,6 +220,7 @@ impl BlockReader {
             segment_bytes: 0,
             stop_before_segment,
             tail: None,
+            last_block: None,
         };
         reader.check_segment_header()?;
         Ok(reader)
@@ -258,7 +264,9 @@ impl BlockReader {
             self.at.block += 1;
             self.at.lsn = header.end_lsn;
             self.at.epoch = header.epoch;
-            self.at.offset += block_bytes(header.body_bytes as usize) as u64;
+            let bytes = block_bytes(header.body_bytes as usize) as u64;
+            self.at.offset += bytes;
+            self.last_block = Some((seq, offset, bytes));
             if header.flags & BLOCK_LAST != 0 {
                 self.next_segment()?;
                 continue;
@@ -383,7 +391,7 @@ impl BlockReader {
             }
         }
         let mut tail = self.clean_end();
-        tail.torn = torn_end.map(|end| Torn {
+        tail.torn = torn_end.map(|end| Spot {
             path: segment_path(&self.dir, here.seq),
             offset: here.offset,
             bytes: end - here.offset,
@@ -403,6 +411,11 @@ impl BlockReader {
             end: self.at,
             last_segment,
             torn: None,
+            last_block: self.last_block.map(|(seq, offset, bytes)| Spot {
+                path: segment_path(&self.dir, seq),
+                offset,
+                bytes,
+            }),
         }
     }
 

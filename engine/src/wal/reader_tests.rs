@@ -88,6 +88,7 @@ fn begin(disk: &MemoryDisk, store: StoreId) -> Log {
             end: Position::START,
             last_segment: 1,
             torn: None,
+            last_block: None,
         },
     )
 }
@@ -201,6 +202,7 @@ fn what_is_acknowledged_is_read_back_over_many_segments_and_starts() {
         end: Position::START,
         last_segment: 1,
         torn: None,
+        last_block: None,
     };
     for start in 1..=4 {
         let log = open(&disk, STORE, &tail);

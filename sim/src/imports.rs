@@ -1,0 +1,145 @@
+//! Imports with stand-ins for slabs: files that are made and named as slabs are, with facts instead of sealed cards.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use croupier_engine::disk::Disk;
+use croupier_engine::engine::Engine;
+use croupier_engine::error::EngineError;
+use croupier_engine::slab::{claim, slab_file_name};
+use croupier_engine::state::record::Fact;
+use croupier_engine::state::{SlabBody, SlabFacts, SlabSource};
+
+/// The secret of a card, as the oracle expects it.
+pub fn secret_of(slab: u32, slot: u32) -> Vec<u8> {
+    format!("secret {slab}:{slot}").into_bytes()
+}
+
+fn contents(slab: u32, sku: u32, cards: u32) -> Vec<u8> {
+    let mut bytes =
+        format!("stand-in for slab {slab} of SKU {sku} with {cards} cards\n").into_bytes();
+    // More than a sector, so that it can be torn.
+    bytes.resize(1500, slab as u8 | 1);
+    bytes
+}
+
+/// Where slabs come from in a simulation.
+pub struct StandIns {
+    /// The disk they are on.
+    pub disk: Disk,
+    /// The directory they are in.
+    pub dir: PathBuf,
+}
+
+impl SlabSource for StandIns {
+    fn body(&self, facts: &SlabFacts) -> Result<SlabBody, EngineError> {
+        let path = self.dir.join(slab_file_name(facts.slab));
+        let mut found = vec![0; 2000];
+        let got = self
+            .disk
+            .open_read(&path)
+            .and_then(|file| file.read_at(0, &mut found))
+            .map_err(|_| EngineError::damage(&path, 0, "the slab is missing"))?;
+        if found[..got] != contents(facts.slab, facts.sku, facts.cards) {
+            return Err(EngineError::damage(&path, 0, "not what was written"));
+        }
+        let words = claim::words_for(facts.cards);
+        Ok(SlabBody::Bits(
+            (0..words).map(|_| AtomicU64::new(0)).collect(),
+        ))
+    }
+}
+
+/// One import: its slabs, and the facts that make them count.
+pub struct Import {
+    pub sku: u32,
+    pub batch: u32,
+    pub slabs: Vec<(u32, u32)>,
+    pub label: String,
+    pub pool: u16,
+    pub pool_name: String,
+}
+
+impl Import {
+    /// Takes numbers for slabs of `cards` cards each.
+    pub fn begin(engine: &Engine, sku: u32, pool_name: &str, cards: &[u32]) -> Import {
+        // Relaxed: only uniqueness matters.
+        let batch = engine.batch_ids.fetch_add(1, Ordering::Relaxed);
+        let slabs = cards.iter().map(|&cards| {
+            let slab = engine.slab_ids.fetch_add(1, Ordering::Relaxed);
+            (slab, cards)
+        });
+        let slabs = slabs.collect();
+        let catalog = engine.state.catalog.load();
+        let pools = catalog
+            .sku(sku)
+            .expect("a SKU that was made")
+            .pools
+            .load_full();
+        let pool = pools.iter().position(|pool| pool.name == pool_name);
+        Import {
+            sku,
+            batch,
+            slabs,
+            label: format!("batch-{batch}"),
+            pool: pool.unwrap_or(pools.len()) as u16,
+            pool_name: pool_name.into(),
+        }
+    }
+
+    /// Cards in all.
+    pub fn cards(&self) -> u64 {
+        self.slabs.iter().map(|(_, cards)| u64::from(*cards)).sum()
+    }
+
+    /// Secrets of all cards.
+    pub fn secrets(&self) -> Vec<Vec<u8>> {
+        let slots = |&(slab, cards): &(u32, u32)| (0..cards).map(move |slot| secret_of(slab, slot));
+        self.slabs.iter().flat_map(slots).collect()
+    }
+
+    /// Makes the files, durable.
+    pub fn write(&self, engine: &Engine) -> std::io::Result<()> {
+        let disk = &engine.store.disk;
+        let dir = engine.store.paths.slabs();
+        for &(slab, cards) in &self.slabs {
+            let mut draft = disk.draft(&dir)?;
+            draft.write_all(&contents(slab, self.sku, cards))?;
+            draft.publish(&dir.join(slab_file_name(slab)))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files of an import that was refused, as well as it can.
+    pub fn undo(&self, engine: &Engine) {
+        let dir = engine.store.paths.slabs();
+        for (slab, _) in &self.slabs {
+            let _ = engine.store.disk.remove(&dir.join(slab_file_name(*slab)));
+        }
+    }
+
+    /// The facts, in the order in which they are logged.
+    pub fn facts(&self) -> Vec<Fact<'_>> {
+        let slabs = self.slabs.iter().map(|&(slab, cards)| Fact::SlabAdded {
+            slab,
+            sku: self.sku,
+            batch: self.batch,
+            pool: self.pool,
+            cards,
+            class_bytes: 32,
+            header_hash: [slab as u8; 32],
+        });
+        let mut facts: Vec<_> = slabs.collect();
+        facts.push(Fact::BatchSealed {
+            batch: self.batch,
+            sku: self.sku,
+            pool: self.pool,
+            cards: self.cards(),
+            slabs: self.slabs.len() as u32,
+            label: &self.label,
+            pool_name: &self.pool_name,
+        });
+        facts
+    }
+}

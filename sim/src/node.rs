@@ -1,0 +1,347 @@
+//! One running server: the real engine, its log driven in steps, and cores whose turns are taken by the world.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use croupier_client::{
+    Card, CardRef, IssuedOrder, Lsn, Order as AskedOrder, OrderId, OrderOutcome, Priority, Refusal,
+    SkuId, StockRow,
+};
+use croupier_engine::config::{Config, Sync};
+use croupier_engine::dealer::{Dealer, OrderLimits};
+use croupier_engine::disk::memory::MemoryDisk;
+use croupier_engine::engine::{Engine, Ground};
+use croupier_engine::error::EngineError;
+use croupier_engine::order::{Order, Outcome, Ticket, Verdict};
+use croupier_engine::slab::{KeyFile, Vault};
+use croupier_engine::state::State;
+use croupier_engine::state::index::{Settled, Spread};
+use croupier_engine::store::Store;
+use croupier_engine::turns::{Pick, Queues, Turns};
+use croupier_engine::wal::log::Drive;
+use croupier_engine::wal::segments::make_segment;
+use croupier_tests::StateView;
+
+use crate::imports::{StandIns, secret_of};
+use crate::network::Link;
+use crate::plan::Plan;
+
+/// Most cards of an order.
+pub const QUANTITY_MAX: u16 = 40;
+const STORE_ID: [u8; 16] = *b"a simulated shop";
+
+/// Where the store lies on the simulated disk.
+pub fn root() -> PathBuf {
+    "/store".into()
+}
+
+/// Makes a new store on an empty disk.
+pub fn init(disk: &MemoryDisk, plan: &Plan) {
+    let wal = root().join("wal");
+    make_segment(&disk.disk(), &wal, STORE_ID, 1, plan.segment_bytes)
+        .expect("an empty disk takes it");
+}
+
+/// The store on a disk.
+pub fn store_on(disk: &MemoryDisk) -> Store {
+    let vault = Arc::new(Vault::new(&KeyFile::unsaved(STORE_ID)));
+    Store::on(disk.disk(), &root(), vault)
+}
+
+/// Where its slabs come from.
+pub fn slabs_on(disk: &MemoryDisk) -> Box<StandIns> {
+    Box::new(StandIns {
+        disk: disk.disk(),
+        dir: root().join("slabs"),
+    })
+}
+
+/// How its index spreads ids.
+pub fn spread(plan: &Plan) -> Spread {
+    Spread {
+        seed: [plan.seed | 1, !plan.seed | 1],
+        shards: plan.index_shards,
+    }
+}
+
+/// What a core is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Picked,
+    Dealt,
+}
+
+struct Core {
+    turns: Turns,
+    dealer: Dealer,
+    phase: Phase,
+}
+
+/// One running server.
+pub struct Node {
+    pub engine: Arc<Engine>,
+    queues: Vec<Arc<Queues>>,
+    cores: Vec<Core>,
+}
+
+impl Node {
+    /// Starts the store on a disk: recovers, tidies, begins a new epoch.
+    pub fn start(disk: &MemoryDisk, plan: &Plan) -> Result<Node, EngineError> {
+        let config = Config {
+            ring_bytes: plan.segment_bytes / 4,
+            quantity_max: QUANTITY_MAX.into(),
+            sync: if plan.sync_direct {
+                Sync::Direct
+            } else {
+                Sync::Fdatasync
+            },
+            ..Config::new(root())
+        };
+        let ground = Ground {
+            slabs: slabs_on(disk),
+            spread: spread(plan),
+            drive: Drive::Steps,
+            append_units_max: plan.append_units_max,
+            subscribers: Vec::new(),
+        };
+        let limits = OrderLimits {
+            quantity_max: config.quantity_max as u16,
+            frame_bytes_max: config.frame_bytes_max as usize,
+        };
+        let (engine, _) = Engine::start(config, store_on(disk), plan.cores.into(), ground)?;
+        let core = |index| Core {
+            turns: Turns::new(index, 1),
+            dealer: Dealer::new(engine.state.clone(), &engine.routes, limits),
+            phase: Phase::Idle,
+        };
+        Ok(Node {
+            queues: (0..plan.cores)
+                .map(|_| Arc::new(Queues::new(plan.lane_orders_max)))
+                .collect(),
+            cores: (0..plan.cores).map(core).collect(),
+            engine: Arc::new(engine),
+        })
+    }
+
+    /// Takes an order in, as a connection does; an answer at once is a refusal.
+    pub fn take_in(
+        &mut self,
+        link: Link,
+        call: u64,
+        try_number: u32,
+        index: u16,
+        now_ms: u64,
+        asked: &AskedOrder,
+    ) -> Result<(), Refusal> {
+        let deadline_unix_ms = asked
+            .deadline
+            .map_or(u64::MAX, |deadline| now_ms + deadline.as_millis() as u64);
+        let core = &mut self.cores[usize::from(link.core)];
+        let order = Order {
+            id: asked.order_id.as_u128(),
+            sku: asked.sku.0,
+            quantity: asked.quantity,
+            priority: asked.priority,
+            deadline_unix_ms,
+            ticket: Ticket {
+                core: link.core,
+                index,
+                connection: link.number,
+                use_of_slot: 0,
+                request_slot: try_number,
+                request_id: call,
+            },
+        };
+        core.dealer.refresh();
+        let lane = core.dealer.lane_of(&order)?;
+        let queues = &self.queues[usize::from(link.core)];
+        queues.lanes.push(lane, order).map_err(|_| Refusal::Busy)
+    }
+
+    /// One step of a core: answer what is durable, or one part of a turn. Returns whether it did anything.
+    pub fn step_core(&mut self, index: usize, now_ms: u64, answered: &mut Vec<Outcome>) -> bool {
+        let log = &self.engine.log;
+        let core = &mut self.cores[index];
+        match core.phase {
+            Phase::Idle => {
+                let any = core
+                    .turns
+                    .answer_durable(&self.queues, log, |outcome| answered.push(*outcome));
+                if core.turns.pick(&self.queues, log) == Pick::Batch {
+                    core.phase = Phase::Picked;
+                    return true;
+                }
+                any
+            }
+            Phase::Picked => {
+                // Room was seen when the batch was picked, and must still be there, whatever the others did since.
+                let refusal = self.engine.cannot_record();
+                core.turns.deal(&mut core.dealer, now_ms, log, refusal);
+                core.phase = Phase::Dealt;
+                true
+            }
+            Phase::Dealt => {
+                core.turns
+                    .sort_out(&self.queues, |outcome| answered.push(*outcome));
+                core.phase = Phase::Idle;
+                true
+            }
+        }
+    }
+
+    /// Whether nothing is under way on any core.
+    pub fn is_idle(&self) -> bool {
+        self.queues.iter().all(|queues| queues.is_empty())
+            && self
+                .cores
+                .iter()
+                .all(|core| core.phase == Phase::Idle && core.turns.is_idle())
+    }
+
+    /// The words of the protocol for an outcome.
+    pub fn translate(&self, outcome: &Outcome) -> OrderOutcome {
+        let order_id = OrderId::from_u128(outcome.id);
+        match outcome.verdict {
+            Verdict::Issued { settled, repeat } => OrderOutcome::Issued(issued(
+                &self.engine.state,
+                order_id,
+                outcome.sku,
+                settled,
+                repeat,
+            )),
+            Verdict::Refused {
+                refusal,
+                retry_after_ms,
+            } => OrderOutcome::Refused {
+                order_id,
+                refusal,
+                retry_after_ms,
+            },
+        }
+    }
+
+    /// An order as a look-up tells it.
+    pub fn look_up(&self, id: OrderId) -> Option<IssuedOrder> {
+        look_up(&self.engine.state, id)
+    }
+
+    /// Stops in good order: what is under way is answered, the log is written, all of it folded. Returns what is left to
+    /// answer.
+    pub fn stop(mut self, now_ms: u64) -> Result<Vec<(Outcome, OrderOutcome)>, EngineError> {
+        self.engine
+            .draining
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        let mut answered = Vec::new();
+        while !self.is_idle() {
+            for index in 0..self.cores.len() {
+                self.step_core(index, now_ms, &mut answered);
+            }
+            if self.engine.log.take_block() {
+                self.engine.log.write_block();
+            }
+            if !self.engine.log.make_segment()
+                && self.engine.log.failure().is_none()
+                && self.engine.log.is_full()
+            {
+                break;
+            }
+        }
+        let answered = answered
+            .into_iter()
+            .map(|outcome| (outcome, self.translate(&outcome)))
+            .collect();
+        if !self.is_idle() {
+            return Ok(answered);
+        }
+        self.engine.log.stop()?;
+        let folded = self.engine.fold(true)?;
+        let live = self.engine.digest();
+        if let Some(folded) = folded {
+            assert_eq!(folded.digest, live, "the live state is what the log says");
+        }
+        Ok(answered)
+    }
+}
+
+fn issued(
+    state: &State,
+    order_id: OrderId,
+    sku: u32,
+    settled: Settled,
+    repeat: bool,
+) -> IssuedOrder {
+    let cards = state.index.cards(settled).map(|(slab, slot)| Card {
+        card: CardRef {
+            slab,
+            slot,
+            generation: 0,
+        },
+        secret: secret_of(slab, slot).into(),
+    });
+    IssuedOrder {
+        order_id,
+        lsn: Lsn(settled.lsn),
+        sku: SkuId(sku),
+        repeat,
+        cards: cards.collect(),
+    }
+}
+
+/// An order of a state.
+pub fn look_up(state: &State, id: OrderId) -> Option<IssuedOrder> {
+    let settled = state.index.get(state.index.hash(id.as_u128()))?;
+    let (slab, _) = state.index.cards(settled).next()?;
+    let sku = state.catalog.load().slab(slab)?.facts.sku;
+    Some(issued(state, id, sku, settled, false))
+}
+
+/// The stock of a state.
+pub fn stock(state: &State) -> Vec<StockRow> {
+    let catalog = state.catalog.load();
+    let row = |sku: &Arc<croupier_engine::state::SkuState>| {
+        let counts = sku.stock();
+        StockRow {
+            sku: sku.sku,
+            name: sku.name.clone(),
+            free: counts.free,
+            held: 0,
+            issued: counts.issued,
+            void: 0,
+            imported: counts.imported,
+        }
+    };
+    catalog.skus.iter().map(row).collect()
+}
+
+/// A state as the oracle reads it.
+pub struct View<'a>(pub &'a State);
+
+impl StateView for View<'_> {
+    fn order(&self, id: OrderId) -> Option<(Lsn, Vec<CardRef>)> {
+        let index = &self.0.index;
+        let settled = index.get(index.hash(id.as_u128()))?;
+        let cards = index.cards(settled).map(|(slab, slot)| CardRef {
+            slab,
+            slot,
+            generation: 0,
+        });
+        Some((Lsn(settled.lsn), cards.collect()))
+    }
+
+    fn orders(&self) -> u64 {
+        self.0.index.len()
+    }
+
+    fn stock(&self) -> Vec<StockRow> {
+        stock(self.0)
+    }
+}
+
+/// Files of the store that a flipped bit may hit.
+pub fn is_of_the_store(path: &Path) -> bool {
+    path.starts_with(root())
+}
+
+/// All priorities.
+pub const PRIORITIES: [Priority; 4] = Priority::ALL;

@@ -1,0 +1,682 @@
+//! Who acts next: one thread, one clock, any order that chance likes.
+
+use std::sync::Arc;
+
+use croupier_client::{OrderOutcome, SkuId};
+use croupier_engine::disk::memory::MemoryDisk;
+use croupier_engine::error::EngineError;
+use croupier_engine::order::Outcome;
+use croupier_protocol::Refusal;
+use croupier_tests::Oracle;
+use fastrand::Rng;
+use rustix::io::Errno;
+
+use crate::callers::Callers;
+use crate::crash::{Crasher, landing};
+use crate::imports::Import;
+use crate::network::{Letter, Link, Network};
+use crate::node::{self, Node, View};
+use crate::plan::{Feature, Plan};
+
+/// Where a simulation's clock begins: 2026-01-01.
+const EPOCH_MS: u64 = 1_767_225_600_000;
+/// Steps that a server whose log has failed still gets before its process ends.
+const FAREWELL_STEPS: u32 = 40;
+/// SKUs of a simulated shop.
+const SKUS: [&str; 3] = ["steam-50", "gift-100", "卡密-20"];
+/// Route tables that are put in force: all lanes and pools the words allow.
+const ROUTES: [&str; 3] = [
+    "[[rule]]\nlane = \"standard\"\n",
+    "[[rule]]\npriority = [\"vip\"]\nlane = \"vip\"\npools = [\"vip\", \"main\"]\n[[rule]]\nlane = \"bulk\"\n",
+    "[[rule]]\nsku = \"steam*\"\nlane = \"background\"\npools = [\"main\"]\n[[rule]]\nlane = \"vip\"\npools = [\"main\", \"vip\"]\n",
+];
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub steps: u64,
+    pub simulated_us: u64,
+    pub changes: u64,
+    pub starts: u64,
+    pub power_cuts: u64,
+    pub kills: u64,
+    pub stops: u64,
+    pub log_failures: u64,
+    pub folds: u64,
+    pub imports: u64,
+}
+
+/// Everything there is.
+pub struct World {
+    plan: Plan,
+    now_us: u64,
+    /// What the wall clock is off by.
+    skew_ms: u64,
+    disk: MemoryDisk,
+    node: Option<Node>,
+    restart_us: u64,
+    farewell: Option<u32>,
+    is_full: bool,
+    /// Links that are lost: what comes from there or would go there is dropped.
+    dead_links: std::collections::BTreeSet<u32>,
+    network: Network,
+    callers: Callers,
+    oracle: Oracle,
+    crasher: Crasher,
+    dice: Rng,
+    faults: Rng,
+    skus: Vec<(u32, &'static str)>,
+    pub tally: Tally,
+    trace: Option<Vec<String>>,
+}
+
+impl World {
+    /// A new shop on an empty disk.
+    pub fn new(plan: &Plan, traced: bool) -> World {
+        let disk = MemoryDisk::new();
+        disk.set_unix_ms(EPOCH_MS);
+        node::init(&disk, plan);
+        disk.keep_images();
+        if traced {
+            disk.keep_journal();
+        }
+        World {
+            now_us: 0,
+            skew_ms: 0,
+            disk,
+            node: None,
+            restart_us: 0,
+            farewell: None,
+            is_full: false,
+            dead_links: Default::default(),
+            network: Network::new(plan.dice(3)),
+            callers: Callers::new(plan),
+            oracle: Oracle::new(),
+            crasher: Crasher::new(plan),
+            dice: plan.dice(4),
+            faults: plan.dice(5),
+            skus: Vec::new(),
+            tally: Tally::default(),
+            trace: traced.then(Vec::new),
+            plan: plan.clone(),
+        }
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        let now_us = self.now_us;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{now_us:>10} µs  {}", what()));
+        }
+    }
+
+    /// What happened, and what the disk saw last.
+    pub fn trace(&self) -> (Vec<String>, Vec<String>) {
+        (self.trace.clone().unwrap_or_default(), self.disk.journal())
+    }
+
+    /// What crashing has come to.
+    pub fn crashes(&self) -> crate::crash::Crashes {
+        self.crasher.crashes
+    }
+
+    /// Answers with cards for the first time, repeats, refusals, outcomes never known.
+    pub fn answers(&self) -> [u64; 4] {
+        let callers = &self.callers;
+        [
+            callers.issued,
+            callers.repeats,
+            callers.refused,
+            callers.unknown,
+        ]
+    }
+
+    fn now_ms(&self) -> u64 {
+        EPOCH_MS + self.skew_ms + self.now_us / 1000
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Panics
+    /// On every violation.
+    pub fn run(&mut self) {
+        for _ in 0..self.plan.steps_max {
+            self.step();
+        }
+        self.go_home();
+    }
+
+    fn step(&mut self) {
+        self.tally.steps += 1;
+        self.now_us += self.dice.u64(1..60);
+        self.disk.set_unix_ms(self.now_ms());
+        self.mishap();
+        let did = match self.dice.u32(0..400) {
+            0 => self.fold(),
+            1 | 2 => self.import(),
+            3 => self.load_routes(),
+            4 => self.make_sku(),
+            5..40 if self.node.is_none() => self.restart(),
+            // Whoever is chosen may have nothing to do.
+            _ => (0..6).any(|_| self.small_step(true)),
+        };
+        self.after_step();
+        if !did {
+            self.wait();
+        }
+    }
+
+    /// Nothing to do just now: time passes until there is. Not while something is under way inside the server: there only
+    /// chance makes it wait.
+    fn wait(&mut self) {
+        let is_busy = self.node.as_ref().is_some_and(|node| {
+            !node.is_idle() || node.engine.log.durable() < node.engine.log.end()
+        });
+        if is_busy {
+            return;
+        }
+        let next = [
+            self.network.next_us(),
+            self.callers.next_us(),
+            self.node.is_none().then_some(self.restart_us),
+        ];
+        if let Some(next) = next.into_iter().flatten().min() {
+            self.now_us = self.now_us.max(next);
+        }
+    }
+
+    /// A letter, a caller, a core or the log: what happens all the time.
+    fn small_step(&mut self, may_begin: bool) -> bool {
+        let cores = self
+            .node
+            .as_ref()
+            .map_or(0, |_| usize::from(self.plan.cores));
+        let callers = self.callers.count();
+        let actor = self.dice.usize(0..6 + callers + 2 * cores);
+        match actor {
+            0 | 1 => self.deliver(),
+            2 => self
+                .node
+                .as_ref()
+                .is_some_and(|node| node.engine.log.take_block()),
+            3 | 4 => self
+                .node
+                .as_ref()
+                .is_some_and(|node| node.engine.log.take_block() && node.engine.log.write_block()),
+            5 => {
+                self.node
+                    .as_ref()
+                    .is_some_and(|node| node.engine.log.make_segment())
+                    && self.dice.u32(0..8) == 0
+            }
+            _ if actor < 6 + callers => {
+                let skus: Vec<u32> = self.skus.iter().map(|(sku, _)| *sku).collect();
+                let is_up = self.node.is_some();
+                self.callers.step(
+                    actor - 6,
+                    self.now_us,
+                    may_begin,
+                    &skus,
+                    is_up,
+                    &self.oracle,
+                    &mut self.network,
+                )
+            }
+            _ => self.step_core((actor - 6 - callers) / 2),
+        }
+    }
+
+    fn step_core(&mut self, index: usize) -> bool {
+        let now_ms = self.now_ms();
+        let mut answered = Vec::new();
+        let Some(node) = &mut self.node else {
+            return false;
+        };
+        let did = node.step_core(index, now_ms, &mut answered);
+        let told: Vec<_> = answered
+            .iter()
+            .map(|outcome| (*outcome, node.translate(outcome)))
+            .collect();
+        for (outcome, words) in told {
+            self.tell(&outcome, words);
+        }
+        did
+    }
+
+    fn tell(&mut self, outcome: &Outcome, words: OrderOutcome) {
+        self.note(|| format!("core {} answers {words:?}", outcome.ticket.core));
+        if self.dead_links.contains(&outcome.ticket.connection) {
+            return;
+        }
+        let link = Link {
+            number: outcome.ticket.connection,
+            core: outcome.ticket.core,
+        };
+        let letter = Letter::Outcome {
+            call: outcome.ticket.request_id,
+            try_number: outcome.ticket.request_slot,
+            index: outcome.ticket.index,
+            outcome: words,
+        };
+        self.network.post(self.now_us, link, false, letter);
+    }
+
+    fn deliver(&mut self) -> bool {
+        let Some((link, letter)) = self.network.arrived(self.now_us) else {
+            return false;
+        };
+        match letter {
+            Letter::Orders {
+                call,
+                try_number,
+                orders,
+            } => {
+                if self.dead_links.contains(&link.number) {
+                    return true;
+                }
+                let now_ms = self.now_ms();
+                for (index, order) in (0..).zip(&orders) {
+                    self.note(|| {
+                        format!(
+                            "core {} takes in call {call} try {try_number}: {order:?}",
+                            link.core
+                        )
+                    });
+                    let Some(node) = &mut self.node else {
+                        return true;
+                    };
+                    if let Err(refusal) = node.take_in(link, call, try_number, index, now_ms, order)
+                    {
+                        let outcome = OrderOutcome::Refused {
+                            order_id: order.order_id,
+                            refusal,
+                            retry_after_ms: if refusal.retryable() { 20 } else { 0 },
+                        };
+                        let letter = Letter::Outcome {
+                            call,
+                            try_number,
+                            index,
+                            outcome,
+                        };
+                        self.network.post(self.now_us, link, false, letter);
+                    }
+                }
+            }
+            Letter::Outcome {
+                call,
+                try_number,
+                index,
+                outcome,
+            } => {
+                self.note(|| format!("call {call} try {try_number} hears {outcome:?}"));
+                self.callers
+                    .outcome(self.now_us, call, try_number, index, outcome, &self.oracle);
+            }
+            Letter::Lost => {
+                self.note(|| format!("{link:?} is lost, and its caller knows"));
+                self.callers
+                    .link_lost(|other| other == link, self.now_us, &self.oracle);
+            }
+        }
+        true
+    }
+
+    /// Faults that come from outside, by chance.
+    fn mishap(&mut self) {
+        let has = |feature| self.plan.has(feature);
+        match self.faults.u32(0..3000) {
+            0..2 if has(Feature::PowerCuts) && self.node.is_some() => {
+                let change = self.faults.u64(0..40);
+                let percent = self.faults.u32(0..=100);
+                let seed = self.faults.u64(..);
+                self.note(|| format!("the power will go at the {change}-th change from now"));
+                self.disk.cut_power(change, move |sector| {
+                    Rng::with_seed(seed ^ sector as u64).u32(0..100) < percent
+                });
+            }
+            2..4 if has(Feature::Kills) && self.node.is_some() => {
+                self.tally.kills += 1;
+                self.note(|| "the process is killed".into());
+                self.die();
+            }
+            4 if has(Feature::Stops) && self.node.is_some() => self.stop(),
+            5..8 if has(Feature::Eio) => {
+                let from = self.faults.u64(0..30);
+                let count = *self.faults.choice([1, 1, 3].as_slice()).expect("some");
+                self.note(|| format!("EIO for {count} changes, from the {from}-th from now"));
+                self.disk.fail(from..from + count, Errno::IO);
+            }
+            8 if has(Feature::Enospc) => {
+                let from = self.faults.u64(0..30);
+                self.note(|| format!("ENOSPC for a change, the {from}-th from now"));
+                self.disk.fail(from..from + 1, Errno::NOSPC);
+            }
+            9..11 if has(Feature::Enospc) => {
+                self.is_full = !self.is_full;
+                let is_full = self.is_full;
+                self.note(|| format!("the disk is full: {is_full}"));
+                self.disk.set_full(is_full);
+            }
+            11..15 if has(Feature::ClockJumps) => {
+                let hours = self.faults.u64(0..48);
+                // Forwards, or back to where it began.
+                self.skew_ms = if self.faults.bool() {
+                    self.skew_ms + hours * 3_600_000
+                } else {
+                    0
+                };
+                self.note(|| "the clock jumps".into());
+            }
+            15..25 if has(Feature::Resets) => {
+                let links = self.callers.links();
+                if let Some(link) = self.faults.choice(&links).copied() {
+                    self.note(|| format!("{link:?} is reset"));
+                    self.lose_links(&[link]);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Links are lost: what was on its way to the server is gone, what was on its way back may still come.
+    fn lose_links(&mut self, links: &[Link]) {
+        for &link in links {
+            if !self.dead_links.insert(link.number) {
+                continue;
+            }
+            if self.faults.bool() {
+                self.network.lose(|other| other == link);
+            }
+            self.network.post(self.now_us, link, false, Letter::Lost);
+        }
+    }
+
+    /// After every step: crashes on copies; and what the step has led to.
+    fn after_step(&mut self) {
+        self.crash_copies();
+        if self.disk.power_is_off() {
+            self.tally.power_cuts += 1;
+            self.note(|| "the power is gone".into());
+            self.die();
+            self.lose_power();
+            return;
+        }
+        let failed = self
+            .node
+            .as_ref()
+            .is_some_and(|node| node.engine.log.failure().is_some());
+        if failed {
+            let left = self.farewell.get_or_insert(FAREWELL_STEPS);
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.tally.log_failures += 1;
+                self.note(|| "the log has failed, the process ends".into());
+                self.die();
+            }
+        }
+    }
+
+    fn crash_copies(&mut self) {
+        let images = self.disk.take_images();
+        if !images.is_empty() {
+            self.crasher.crash_at(&images, &self.oracle);
+        }
+    }
+
+    fn lose_power(&mut self) {
+        let crashed = self.disk.crash(landing(&mut self.faults));
+        crashed.keep_images();
+        crashed.set_full(self.is_full);
+        self.disk = crashed;
+    }
+
+    /// The process is gone; its connections with it.
+    fn die(&mut self) {
+        if let Some(node) = self.node.take() {
+            self.tally.changes = self.disk.changes();
+            drop(node);
+        }
+        self.farewell = None;
+        let links = self.callers.links();
+        self.lose_links(&links);
+        self.restart_us = self.now_us + self.faults.u64(1_000..3_000_000);
+    }
+
+    /// Tries to start the server.
+    fn restart(&mut self) -> bool {
+        if self.node.is_some() || self.restart_us > self.now_us {
+            return false;
+        }
+        let started = Node::start(&self.disk, &self.plan);
+        // Crashes during the start: before the oracle hears what it has made certain.
+        self.crash_copies();
+        match started {
+            Ok(node) => {
+                self.tally.starts += 1;
+                self.note(|| "the server starts".into());
+                self.oracle.settle_orders(|id| node.look_up(id));
+                self.oracle.settle_imports(&node::stock(&node.engine.state));
+                self.oracle.judge(&View(&node.engine.state));
+                self.skus = SKUS
+                    .iter()
+                    .filter_map(|name| Some((node.engine.state.sku_by_name(name)?, *name)))
+                    .collect();
+                self.node = Some(node);
+            }
+            Err(error @ (EngineError::Damage { .. } | EngineError::NotAStore(_))) => {
+                panic!("a store that was only crashed does not start: {error}")
+            }
+            // The disk fails or has no room just now.
+            Err(error) => {
+                self.note(|| format!("the server does not start: {error}"));
+                self.restart_us = self.now_us + self.faults.u64(1_000..3_000_000);
+            }
+        }
+        true
+    }
+
+    /// Stops in good order, and starts again later.
+    fn stop(&mut self) {
+        let now_ms = self.now_ms();
+        let Some(node) = self.node.take() else { return };
+        self.note(|| "the server is stopped".into());
+        self.tally.stops += 1;
+        match node.stop(now_ms) {
+            Ok(answered) => {
+                for (outcome, words) in answered {
+                    self.tell(&outcome, words);
+                }
+            }
+            Err(EngineError::Damage { path, what, .. }) => {
+                panic!("at a stop: {}: {what}", path.display())
+            }
+            Err(error) => self.note(|| format!("the stop fails: {error}")),
+        }
+        self.die();
+    }
+
+    fn engine(&self) -> Option<Arc<croupier_engine::engine::Engine>> {
+        let node = self.node.as_ref()?;
+        node.engine
+            .log
+            .failure()
+            .is_none()
+            .then(|| node.engine.clone())
+    }
+
+    fn fold(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        if !self.plan.has(Feature::Folds) {
+            return false;
+        }
+        self.tally.folds += 1;
+        let folded = engine.fold(false);
+        self.note(|| {
+            format!(
+                "a fold: {:?}",
+                folded
+                    .as_ref()
+                    .map(|folded| folded.as_ref().map(|folded| folded.end))
+            )
+        });
+        if let Err(EngineError::Damage {
+            path, what, offset, ..
+        }) = folded
+        {
+            panic!(
+                "a fold found damage: {} at {offset}: {what}",
+                path.display()
+            );
+        }
+        true
+    }
+
+    fn make_sku(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        let Some(name) = SKUS.get(self.skus.len()) else {
+            return false;
+        };
+        match engine.sku_create(name) {
+            Ok((sku, _)) => self.skus.push((sku, name)),
+            // It may have been made by an attempt whose outcome nobody knows.
+            Err(refused) => self.note(|| format!("SKU {name}: {}", refused.text)),
+        }
+        true
+    }
+
+    fn load_routes(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        if !self.plan.has(Feature::Routes) {
+            return false;
+        }
+        let table = *self.dice.choice(ROUTES.as_slice()).expect("some");
+        match engine.routes_load(table) {
+            Ok(_) => self.note(|| "other routes".into()),
+            Err(refused) => {
+                let invalid = refused.refusal == Refusal::RoutesInvalid;
+                assert!(!invalid, "a table of ours: {}", refused.text);
+            }
+        }
+        true
+    }
+
+    /// An import, with others acting between its append and its end.
+    fn import(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        if self.tally.imports > 1 && !self.plan.has(Feature::Imports) {
+            return false;
+        }
+        let Some(&(sku, name)) = self.dice.choice(&self.skus) else {
+            return false;
+        };
+        self.tally.imports += 1;
+        let cards: Vec<u32> = (0..self.dice.usize(1..=3))
+            .map(|_| self.dice.u32(1..90))
+            .collect();
+        let pool = *self
+            .dice
+            .choice(["main", "main", "vip"].as_slice())
+            .expect("some");
+        let import = Import::begin(&engine, sku, pool, &cards);
+        self.note(|| format!("import of {} cards into {name}", import.cards()));
+        self.oracle
+            .import_under_way(name, SkuId(sku), &import.secrets());
+        if let Err(error) = import.write(&engine) {
+            self.note(|| format!("it fails: {error}"));
+            import.undo(&engine);
+            self.oracle.import_over(name, false);
+            return true;
+        }
+        let facts = import.facts();
+        let begun = engine.begin(&facts);
+        self.crash_copies();
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(refused) => {
+                self.note(|| format!("it is refused: {}", refused.text));
+                // After a failure of the log nobody knows; the restart tells.
+                if refused.refusal != Refusal::StoreFailed {
+                    import.undo(&engine);
+                    self.oracle.import_over(name, false);
+                }
+                return true;
+            }
+        };
+        for _ in 0..self.dice.u32(0..30) {
+            self.small_step(true);
+            self.crash_copies();
+        }
+        let finished = engine.finish(begun);
+        // These images are older than what the oracle is about to hear.
+        self.crash_copies();
+        match finished {
+            Ok(_) => self.oracle.import_over(name, true),
+            Err(refused) => self.note(|| format!("its end is not known: {}", refused.text)),
+        }
+        true
+    }
+
+    /// The end of a run: nothing fails any more, everybody gets an answer or gives up, and everything is looked at.
+    fn go_home(&mut self) {
+        self.note(|| "the end begins".into());
+        self.disk.drop_faults();
+        self.is_full = false;
+        self.disk.set_full(false);
+        let mut patience = 200_000;
+        while !self.callers.are_idle() || self.node.is_none() {
+            patience -= 1;
+            assert!(patience > 0, "somebody waits for ever");
+            self.now_us += 20;
+            self.disk.set_unix_ms(self.now_ms());
+            let did = if self.node.is_none() {
+                self.restart()
+            } else {
+                self.small_step(false)
+            };
+            self.after_step();
+            if !did {
+                self.wait();
+            }
+        }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        let now_ms = self.now_ms();
+        let mut node = self.node.take().expect("it has started");
+        let mut answered = Vec::new();
+        // Orders whose callers gave up may still be under way.
+        while !node.is_idle() || node.engine.log.durable() < node.engine.log.end() {
+            for index in 0..usize::from(self.plan.cores) {
+                node.step_core(index, now_ms, &mut answered);
+            }
+            node.engine.log.make_segment();
+            if node.engine.log.take_block() {
+                node.engine.log.write_block();
+            }
+        }
+        self.crash_copies();
+        self.oracle.settle_orders(|id| node.look_up(id));
+        self.oracle.judge(&View(&node.engine.state));
+        let live = node.engine.digest();
+        node.stop(now_ms)
+            .expect("a disk that does not fail lets it stop");
+        let _ = self.disk.take_images();
+        let node = Node::start(&self.disk, &self.plan).expect("a stopped store starts");
+        assert_eq!(
+            node.engine.digest(),
+            live,
+            "the same state after a stop and a start"
+        );
+        self.oracle.judge(&View(&node.engine.state));
+        self.tally.simulated_us = self.now_us + self.skew_ms * 1000;
+        self.tally.changes = self.disk.changes();
+    }
+}
