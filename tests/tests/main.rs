@@ -1,6 +1,7 @@
 //! Black-box tests of the real binary: what a user, an operator, a stranger and a power cut may do to it.
 
 mod crashes;
+mod damage;
 mod disk_full;
 mod failing_disk;
 mod files;

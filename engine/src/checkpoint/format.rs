@@ -36,6 +36,10 @@ pub struct Checkpoint {
     pub created_unix_ms: u64,
 }
 
+fn checkpoint_name(end_lsn: u64) -> String {
+    format!("ckpt-{end_lsn:016x}.ckpt")
+}
+
 /// Whether `name` is what [`write()`] calls a checkpoint.
 pub fn is_checkpoint_name(name: &str) -> bool {
     let digits = name
@@ -155,7 +159,7 @@ pub fn write(
         "docs/checkpoint-format.md: 192 bytes"
     );
 
-    let name = format!("ckpt-{:016x}.ckpt", checkpoint.end.lsn);
+    let name = checkpoint_name(checkpoint.end.lsn);
     let path = dir.join(&name);
     let written = disk.draft(dir).and_then(|mut draft| {
         draft.write_all(&head.0)?;
@@ -405,7 +409,16 @@ pub fn read(disk: &Disk, path: &Path, store_id: StoreId) -> Result<Checkpoint, E
     let mut bytes = vec![0; reader.bytes() as usize];
     let got = reader.read_at(0, &mut bytes).at("read", path)?;
     bytes.truncate(got);
-    decode(&bytes, store_id).map_err(|(offset, what)| EngineError::damage(path, offset, what))
+    let checkpoint = decode(&bytes, store_id)
+        .map_err(|(offset, what)| EngineError::damage(path, offset, what))?;
+    if !path.ends_with(checkpoint_name(checkpoint.end.lsn)) {
+        return Err(EngineError::damage(
+            path,
+            32,
+            "it is the checkpoint of another LSN than the one in its name",
+        ));
+    }
+    Ok(checkpoint)
 }
 
 #[cfg(test)]
