@@ -208,8 +208,8 @@ mod tests {
     use super::*;
 
     const TRACE: &str = "\
-20<start> openat(AT_FDCWD</r>, \"/r/data/LOCK\", O_WRONLY|O_CREAT|O_CLOEXEC, 0666) = 12</r/data/LOCK>
-20<start> openat(AT_FDCWD</r>, \"/r/data/wal\", O_RDONLY|O_CLOEXEC) = 13</r/data/wal>
+20<start> openat(AT_FDCWD</elsewhere>, \"/r/data/LOCK\", O_WRONLY|O_CREAT|O_CLOEXEC, 0666) = 12</r/data/LOCK>
+20<start> openat(AT_FDCWD</elsewhere>, \"/r/data/wal\", O_RDONLY|O_CLOEXEC) = 13</r/data/wal>
 21<croupier-segs> pwrite64(14</r/data/wal/wal-2.seg.tmp>, \"\"..., 524288, 4096 <unfinished ...>
 22<croupier-log> pwrite64(13</r/data/wal/wal-1.seg>, \"\"..., 4096, 4096) = -1 EIO (Input/output error) (INJECTED)
 21<croupier-segs> <... pwrite64 resumed>) = -1 ENOSPC (No space left on device) (INJECTED)
