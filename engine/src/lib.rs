@@ -35,6 +35,10 @@ pub mod error;
 pub mod intake;
 pub mod recovery;
 pub mod store;
+pub mod sync;
 
 pub mod cli;
 pub mod import;
+
+#[cfg(all(test, croupier_shuttle))]
+mod models;

@@ -15,7 +15,7 @@
 //! by the dealer), so claiming needs atomicity only. Giving back is different: what the former owner did must happen
 //! before the next owner's claim, hence `Release` in [`give_back`] and `Acquire` in the `fetch_or` of [`take_in`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A word of claim bits: an atomic of the machine, or of the model checker.
 pub trait Word {
@@ -46,17 +46,15 @@ macro_rules! word {
 }
 
 word!(AtomicU64);
-#[cfg(croupier_loom)]
-word!(loom::sync::atomic::AtomicU64);
 
 /// Slots in one word.
 pub const WORD_SLOTS: u32 = 64;
 
 /// Words of a region: what one core leases at a time, eight cache lines, so that cores do not share lines.
-#[cfg(not(croupier_loom))]
+#[cfg(not(any(croupier_loom, croupier_shuttle)))]
 pub const REGION_WORDS: usize = 64;
 /// Shrunk under the model checker so that region edges are reached.
-#[cfg(croupier_loom)]
+#[cfg(any(croupier_loom, croupier_shuttle))]
 pub const REGION_WORDS: usize = 1;
 
 /// How many words hold `slots` bits.
@@ -152,7 +150,7 @@ pub fn count_set(words: &[impl Word]) -> u64 {
         .sum()
 }
 
-#[cfg(all(test, not(croupier_loom)))]
+#[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
 mod tests {
     use super::*;
 
@@ -231,7 +229,7 @@ mod model {
 
     #[test]
     fn two_claimers_and_a_give_back_never_share_a_slot() {
-        loom::model(|| {
+        crate::sync::model("claim: two claimers", None, || {
             let bits = Arc::new(vec![
                 AtomicU64::new(u64::MAX << 2),
                 AtomicU64::new(u64::MAX << 1),
@@ -264,7 +262,7 @@ mod model {
 
     #[test]
     fn a_given_back_slot_goes_to_exactly_one() {
-        loom::model(|| {
+        crate::sync::model("claim: a slot given back", None, || {
             let bits = Arc::new(vec![AtomicU64::new(u64::MAX)]);
             let giver = {
                 let bits = bits.clone();

@@ -7,7 +7,6 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 
 use aws_lc_rs::digest;
 use bytes::BytesMut;
@@ -21,6 +20,7 @@ use super::mapped::{MapPlan, MappedFile};
 use super::prints;
 use super::sealing::{SealError, SlabOpener};
 use super::vault::{Fingerprint, Vault};
+use crate::sync::atomic::AtomicU64;
 
 /// What the log says about a slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

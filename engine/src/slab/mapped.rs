@@ -10,7 +10,8 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::AtomicU64;
+
+use crate::sync::atomic::AtomicU64;
 
 /// What a mapping is made of.
 #[derive(Debug, Clone, Copy)]
@@ -40,12 +41,12 @@ impl MapPlan {
     }
 }
 
-#[cfg(not(miri))]
+#[cfg(not(any(miri, croupier_loom, croupier_shuttle)))]
 pub use real::MappedFile;
-#[cfg(miri)]
+#[cfg(any(miri, croupier_loom, croupier_shuttle))]
 pub use stand_in::MappedFile;
 
-#[cfg(not(miri))]
+#[cfg(not(any(miri, croupier_loom, croupier_shuttle)))]
 mod real {
     use super::*;
     use memmap2::{Mmap, MmapMut, MmapOptions};
@@ -118,8 +119,8 @@ mod real {
     }
 }
 
-/// On the heap, for interpreters that know no mmap.
-#[cfg(miri)]
+/// On the heap, for interpreters that know no mmap and for checkers whose atomics are no plain words.
+#[cfg(any(miri, croupier_loom, croupier_shuttle))]
 mod stand_in {
     use super::*;
     use std::io::Read;
@@ -162,7 +163,7 @@ mod stand_in {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
 mod tests {
     use std::io::Write;
     use std::sync::atomic::Ordering;

@@ -1,8 +1,7 @@
 //! The state and the one function that changes it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
@@ -10,6 +9,8 @@ use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, Slab
 use super::index::{Claim, OrderIndex, Place, Settled, Spread};
 use super::record::{Fact, Issued, Record};
 use crate::slab::claim;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What a dealer has taken in memory before the record was written (DESIGN, rule 2): the order's place in the index, and
 /// with it the credits and claim bits of the cards that the record names.

@@ -1,11 +1,11 @@
 //! SKUs, pools and slabs as dealers see them: immutable lists that are swapped whole, with atomic counters inside.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
 use crate::slab::{Slab, claim};
+use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What a `SlabAdded` record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,16 +4,8 @@
 //! more. A `SeqCst` fence on both sides makes it impossible that both miss each other (Dekker's argument): if the
 //! producer reads `asleep == false`, its fence came first, and the sleeper's last look sees the work.
 
-#[cfg(croupier_loom)]
-use loom::{
-    sync::atomic::{AtomicBool, Ordering, fence},
-    thread::{Thread, current, park},
-};
-#[cfg(not(croupier_loom))]
-use std::{
-    sync::atomic::{AtomicBool, Ordering, fence},
-    thread::{Thread, current, park},
-};
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::thread::{Thread, current, park};
 
 /// One sleeper's bell. Made by the thread that will sleep.
 pub struct Bell {
@@ -61,10 +53,8 @@ mod model {
     /// Loom reports a deadlock if the wake-up is lost.
     #[test]
     fn no_wake_up_is_lost() {
-        let mut model = loom::model::Builder::new();
         // Without a bound there are millions of interleavings; a lost wake-up takes two switches.
-        model.preemption_bound = Some(3);
-        model.check(|| {
+        crate::sync::model("bell: no lost wake-up", Some(3), || {
             let bell = Arc::new(Bell::for_this_thread());
             let work = Arc::new(AtomicU64::new(0));
             let producers: Vec<_> = (0..2)

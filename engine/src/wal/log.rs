@@ -1,9 +1,7 @@
 //! The log as its users see it: append a batch, learn its LSN, wait until it is durable.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
-use std::thread::JoinHandle;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::bell::Bell;
@@ -14,6 +12,9 @@ use super::ring::{Ring, UNIT_BYTES};
 use super::segments::{Segments, segment_path};
 use crate::disk::{AlignedBuffer, Disk, SyncMethod};
 use crate::error::{EngineError, IoContext as _};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Mutex, mpsc, thread};
 
 /// Most units of one append, unless the options say less: what one turn of a dealer may produce. Every writer checks for
 /// room for this much per writer before its turn, so that an append after the check always fits.
@@ -332,7 +333,7 @@ impl Log {
         if matches!(*self.driver.lock().expect(NO_PANIC), Some(Driver::Steps(_))) {
             return self.step();
         }
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
         true
     }
 
@@ -376,8 +377,8 @@ fn start_threads(
 ) -> Result<(Arc<Bell>, Driver), EngineError> {
     let panicked = shared.clone();
     let segments = shared.segments.clone();
-    let (bell_out, bell_in) = std::sync::mpsc::channel();
-    let commit = std::thread::Builder::new()
+    let (bell_out, bell_in) = mpsc::channel();
+    let commit = thread::Builder::new()
         .name("croupier-log".into())
         .spawn(move || {
             let bell = Arc::new(Bell::for_this_thread());
@@ -391,7 +392,7 @@ fn start_threads(
             })
         })
         .at("start the thread that writes", path)?;
-    let supply = std::thread::Builder::new()
+    let supply = thread::Builder::new()
         .name("croupier-segs".into())
         .spawn(move || segments.run())
         .at("start the thread that makes", path)?;

@@ -17,7 +17,7 @@ pub mod reader;
 pub mod ring;
 pub mod segments;
 
-#[cfg(all(test, not(croupier_loom)))]
+#[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
 mod reader_tests;
 
 pub use log::{Log, LogOptions};

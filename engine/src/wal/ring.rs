@@ -17,10 +17,7 @@
 //! read" to the producer that overwrites them. `head` itself publishes nothing. The words are relaxed atomics, which
 //! on real machines are plain moves, and let this module be safe code.
 
-#[cfg(croupier_loom)]
-use loom::sync::atomic::{AtomicU64, Ordering};
-#[cfg(not(croupier_loom))]
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Words of a unit.
 #[cfg(not(croupier_loom))]
@@ -163,7 +160,7 @@ impl Ring {
     }
 }
 
-#[cfg(all(test, not(croupier_loom)))]
+#[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
 mod tests {
     use super::*;
 
@@ -232,7 +229,7 @@ mod model {
     /// Batches that wrap, find no room, or overwrite what was released a moment ago; stamps of the lap before are there.
     #[test]
     fn producers_and_the_committer_agree_on_every_batch() {
-        loom::model(|| {
+        crate::sync::model("ring: producers and the committer", None, || {
             let ring = Arc::new(Ring::new(CAPACITY_UNITS, 1));
             let (mut pos, mut seen) = (1, [0; 4]);
             for _ in 0..3 {

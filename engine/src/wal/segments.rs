@@ -2,12 +2,13 @@
 //! for a file system, and a full disk shows before the log is full.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::format::{SegmentHeader, StoreId};
 use crate::disk::Disk;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Segments kept ready beyond the one in use.
 pub const SPARE_SEGMENTS: u64 = 2;
@@ -236,7 +237,7 @@ impl Segments {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Made> {
+    fn lock(&self) -> MutexGuard<'_, Made> {
         self.made.lock().expect(NO_PANIC)
     }
 }
