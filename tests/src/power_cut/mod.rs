@@ -144,6 +144,7 @@ pub async fn load_and_cut(plan: &Plan) -> Result<Vec<Oracle>, Problem> {
         mint,
         over.clone(),
     )));
+    let cutter = server.client().await;
     let mut books = Vec::new();
     for number in 0..plan.cuts {
         tokio::time::sleep(Duration::from_millis(dice.within(30..300))).await;
@@ -153,6 +154,10 @@ pub async fn load_and_cut(plan: &Plan) -> Result<Vec<Oracle>, Problem> {
             tool("dmsetup", &["message", DEVICE, "0", "mark", &mark])
         });
         marked.await.expect("no panic")?;
+        // A flush that began after the mark has now ended it: what the log has between the two was asked before here.
+        oracle
+            .deal(&cutter, Order::new(OrderId::new_v7(), sku))
+            .await;
         books.push(Oracle::cut(&before, &oracle.fork()));
     }
     over.store(true, Ordering::Relaxed);
@@ -233,6 +238,9 @@ impl Disks {
         number: usize,
         oracle: &Oracle,
     ) -> Result<Checked, Problem> {
+        let home = plan.mounts.join("cut");
+        // A check that broke has left it mounted, on the disk that is about to be written.
+        let _ = tool("umount", &["--quiet", &text(&home)]);
         let mark = format!("cut-{number}");
         let marked = |entry: &write_log::Entry| entry.mark.as_deref() == Some(&mark);
         let at = self
@@ -256,7 +264,6 @@ impl Disks {
         write().map_err(Problem::disk(&plan.scratch))?;
         drop(left);
 
-        let home = plan.mounts.join("cut");
         mounted(&plan.scratch, &home)?;
         let acknowledged = oracle.acknowledged().len();
         judge(&store_in(&home), oracle).await;
@@ -281,10 +288,9 @@ async fn judge(store: &Store, oracle: &Oracle) {
     oracle.check_disk(store);
 }
 
-/// Mounts a disk; lets go first of what an earlier check left there.
+/// Mounts a disk.
 fn mounted(disk: &Path, at: &Path) -> Result<(), Problem> {
     fs::create_dir_all(at).map_err(Problem::disk(at))?;
-    let _ = tool("umount", &["--quiet", &text(at)]);
     tool("mount", &["-t", "ext4", &text(disk), &text(at)]).map(drop)
 }
 
