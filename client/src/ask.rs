@@ -1,6 +1,7 @@
 //! Asking about many orders at once: an Issue and a LookUp differ in their items, not in how they are asked.
 
 use bytes::BytesMut;
+use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{
     FRAME_HEADER_BYTES, HelloReply, IssueItem, Kind, OrderId, OrderOutcome, Refusal, order_items,
     put_lookup,
@@ -51,8 +52,15 @@ impl Item for Order {
     }
 
     fn put(&self, out: &mut BytesMut, started: Instant) {
+        // A first try has not waited, a later one has.
+        let is_retry = started.elapsed().as_millis() > 4;
+        let order_id = if planted::is(Bug::RetryWithNewId) && is_retry {
+            OrderId::from_u128(self.order_id.as_u128() + 1)
+        } else {
+            self.order_id
+        };
         let item = IssueItem {
-            order_id: self.order_id,
+            order_id,
             sku: self.sku,
             quantity: self.quantity,
             priority: self.priority as u8,

@@ -10,6 +10,7 @@ pub mod orders;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use croupier_protocol::planted::{self, Bug};
 pub use format::{Checkpoint, OrderFile};
 pub use orders::{OrderFileReader, OrderFileWriter};
 
@@ -152,6 +153,15 @@ pub fn fold(
         files,
         created_unix_ms: disk.unix_ms(),
     };
+    if planted::is(Bug::RemoveBeforeSwitch) {
+        remove_folded(disk, paths, "", end.seq, &[]);
+    }
+    if planted::is(Bug::RemoveJoinedEarly) {
+        let orders = paths.orders();
+        for file in &joined_away {
+            disk.remove(&orders.join(file)).at("remove", &orders)?;
+        }
+    }
     let name = put_in_force(disk, paths, store_id, &checkpoint)?;
     remove_folded(disk, paths, &name, end.seq, &joined_away);
     Ok(Some(Folded {

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use croupier_protocol::Refusal;
+use croupier_protocol::planted::{self, Bug};
 
 use crate::order::{Order, Outcome, Verdict};
 use crate::route::{NoTarget, Resolver, RouteCell};
@@ -340,8 +341,11 @@ impl Dealer {
                     &mut self.slots,
                 );
             }
-            if got > used {
+            if got > used && !planted::is(Bug::LoseCredits) {
                 pool.add_credits(got - used);
+                if planted::is(Bug::GiveCreditsTwice) {
+                    pool.add_credits(got - used);
+                }
             }
         }
         self.credits = credits;
@@ -370,6 +374,12 @@ impl Dealer {
             let runs = Runs::Given(&self.runs[run_ends..]);
             run_ends = self.runs.len();
             put_issued(&mut self.words, stamp, &issued(&placed.item, runs));
+        }
+        if planted::is(Bug::ReleaseBeforeRecord)
+            && let Some(&(slab, slot)) = self.slots.last()
+            && let Some(slab) = self.resolver.catalog().slab(slab)
+        {
+            claim::give_back(slab.words(), slot);
         }
         let base = log
             .append(&self.words)
@@ -411,7 +421,8 @@ impl Dealer {
                 .slab(slab)
                 .map(|slab| slab.facts.sku)
         });
-        if sku != Some(order.sku) || settled.quantity != order.quantity {
+        let reused = sku != Some(order.sku) || settled.quantity != order.quantity;
+        if reused && !planted::is(Bug::IgnoreIdReuse) {
             return refused(order, Refusal::OrderIdReused, 0);
         }
         let verdict = Verdict::Issued {

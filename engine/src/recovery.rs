@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use croupier_protocol::planted::{self, Bug};
+
 use crate::checkpoint::{self, Checkpoint, OrderFileReader, OrderFileWriter, apply_block};
 use crate::error::{EngineError, IoContext as _};
 use crate::slab::{Slab, remove_leftovers, slab_file_name};
@@ -234,9 +236,13 @@ fn make_certain(store: &Store, tail: &Tail) -> Result<(), EngineError> {
 /// Makes the disk fit the recovered state: makes certain what was read, zeroes a torn tail, removes what cut-short imports
 /// left. Returns what it did, for the operator.
 pub fn tidy(store: &Store, recovered: &Recovered) -> Result<Vec<String>, EngineError> {
-    make_certain(store, &recovered.tail)?;
+    if !planted::is(Bug::TrustCacheAtStart) {
+        make_certain(store, &recovered.tail)?;
+    }
     let mut done = Vec::new();
-    if let Some(torn) = &recovered.tail.torn {
+    if let Some(torn) = &recovered.tail.torn
+        && !planted::is(Bug::KeepTornTail)
+    {
         store
             .disk
             .zero_range(&torn.path, torn.offset, torn.bytes)
@@ -256,7 +262,9 @@ pub fn tidy(store: &Store, recovered: &Recovered) -> Result<Vec<String>, EngineE
     }
     let catalog = recovered.state.catalog.load();
     let slabs = store.paths.slabs();
-    let removed = remove_leftovers(&store.disk, &slabs, |slab| catalog.slab(slab).is_some());
+    let removed = remove_leftovers(&store.disk, &slabs, |slab| {
+        catalog.slab(slab).is_some() && !planted::is(Bug::DropSealedImports)
+    });
     for path in removed.at("tidy", &slabs)? {
         done.push(format!(
             "{}: left by an import that did not finish; removed",

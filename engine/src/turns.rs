@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crossbeam_queue::SegQueue;
 use croupier_protocol::Refusal;
+use croupier_protocol::planted::{self, Bug};
 
 use crate::dealer::{Append, Dealer, TURN_ORDERS_MAX, units_at_most};
 use crate::lanes::{Lanes, Picked};
@@ -213,7 +214,9 @@ impl Turns {
                 let home = &queues[usize::from(outcome.ticket.core)];
                 home.as_ref().inbox.push(outcome);
                 away |= 1 << (outcome.ticket.core % 64);
-            } else if outcome.lsn() == 0 {
+            } else if outcome.lsn() == 0
+                || planted::is(Bug::RepeatBeforeDurable) && is_repeat(&outcome)
+            {
                 answer(&outcome);
             } else {
                 self.waiting.push_back(outcome);
@@ -221,4 +224,9 @@ impl Turns {
         }
         away
     }
+}
+
+/// Only a planted bug asks.
+fn is_repeat(outcome: &Outcome) -> bool {
+    matches!(outcome.verdict, Verdict::Issued { repeat: true, .. })
 }

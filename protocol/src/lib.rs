@@ -48,6 +48,9 @@
 mod limits;
 mod words;
 
+#[doc(hidden)]
+pub mod planted;
+
 mod numbered;
 mod refusal;
 

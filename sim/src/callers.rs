@@ -12,7 +12,7 @@ use crate::node::{PRIORITIES, QUANTITY_MAX};
 use crate::plan::{Feature, Plan};
 
 /// Calls that a caller has open at once.
-const CALLS_MAX: usize = 3;
+const CALLS_MAX: usize = 6;
 /// Orders that others may ask for at the same time.
 const SHARED_MAX: usize = 24;
 /// Retries of a call, and its time.
@@ -139,7 +139,8 @@ impl Callers {
             let other = known.quantity(known.quantity % QUANTITY_MAX + 1);
             asks.push(Ask::unbooked(other));
         } else {
-            for _ in 0..self.dice.usize(1..=4) {
+            let most = if self.dice.u32(0..8) == 0 { 20 } else { 4 };
+            for _ in 0..self.dice.usize(1..=most) {
                 let order = self.order(skus);
                 if asks.iter().all(|ask| ask.order.order_id != order.order_id) {
                     asks.push(oracle.ask(order));

@@ -164,7 +164,15 @@ impl Crasher {
         if bytes == 0 {
             return;
         }
-        copy.flip(path, self.dice.u64(0..bytes * 8));
+        // Anywhere, or where the file's last words are: what was written last is what is mistaken most easily.
+        let bit = match last_used(&copy, path) {
+            Some(last) if self.dice.bool() => {
+                let from = last.saturating_sub(self.dice.u64(0..600));
+                from * 8 + self.dice.u64(0..8)
+            }
+            _ => self.dice.u64(0..bytes * 8),
+        };
+        copy.flip(path, bit);
         let recovered = match self.read(&copy) {
             Ok(recovered) => recovered,
             Err(_) => {
@@ -176,6 +184,15 @@ impl Crasher {
         oracle.judge(&View(&recovered.state));
         self.crashes.flips_harmless += 1;
     }
+}
+
+/// The last byte of a file that is not zero.
+fn last_used(disk: &MemoryDisk, path: &std::path::Path) -> Option<u64> {
+    let bytes = disk.contents(path).ok()?;
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map(|at| at as u64)
 }
 
 /// Runs something that may find a violation, and returns it as text.

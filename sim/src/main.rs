@@ -48,6 +48,13 @@ struct Cli {
     /// Threads; each runs seeds of its own [default: one per core]
     #[arg(long)]
     jobs: Option<usize>,
+    /// Tell a violation as it was found, without looking for a shorter run
+    #[arg(long)]
+    no_shrink: bool,
+    /// List the bugs that can be planted in this build, and the layer that must find each
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    list_planted: bool,
     /// With --seed: print what happens
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -168,6 +175,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // A violation is a panic that is caught, told and shrunk: its first words need no printing.
     std::panic::set_hook(Box::new(|_| {}));
+    #[cfg(feature = "planted")]
+    if cli.list_planted {
+        for (_, name, layer) in croupier_protocol::planted::BUGS {
+            println!("{name} {layer:?}");
+        }
+        return ExitCode::SUCCESS;
+    }
     match cli.seed {
         Some(seed) => one(&cli, seed),
         None => many(&cli),
@@ -198,7 +212,7 @@ fn one(cli: &Cli, seed: u64) -> ExitCode {
             report(cli, sum, begun)
         }
         Err(violation) => {
-            tell(&violation);
+            tell(cli, &violation);
             ExitCode::FAILURE
         }
     }
@@ -250,7 +264,7 @@ fn many(cli: &Cli) -> ExitCode {
     let mut sum = sum.into_inner().expect("nobody panicked with it");
     if let Some(violation) = found.into_inner().expect("nobody panicked with it") {
         sum.violations = 1;
-        tell(&violation);
+        tell(cli, &violation);
     }
     report(cli, sum, begun)
 }
@@ -270,11 +284,14 @@ fn report(cli: &Cli, mut sum: Sum, begun: Instant) -> ExitCode {
     }
 }
 
-fn tell(violation: &Violation) {
+fn tell(cli: &Cli, violation: &Violation) {
     eprintln!(
         "VIOLATION in seed {} at step {}: {}",
         violation.plan.seed, violation.step, violation.what
     );
+    if cli.no_shrink {
+        return;
+    }
     let least = shrink(violation, |smaller| {
         eprintln!("  still there within {} steps", smaller.step);
     });

@@ -57,6 +57,8 @@ pub struct World {
     restart_us: u64,
     farewell: Option<u32>,
     is_full: bool,
+    /// Until then the disk is busy, and the log waits.
+    log_waits_until_us: u64,
     /// Links that are lost: what comes from there or would go there is dropped.
     dead_links: std::collections::BTreeSet<u32>,
     network: Network,
@@ -88,6 +90,7 @@ impl World {
             restart_us: 0,
             farewell: None,
             is_full: false,
+            log_waits_until_us: 0,
             dead_links: Default::default(),
             network: Network::new(plan.dice(3)),
             callers: Callers::new(plan),
@@ -152,10 +155,10 @@ impl World {
         self.mishap();
         let did = match self.dice.u32(0..400) {
             0 => self.fold(),
-            1 | 2 => self.import(),
-            3 => self.load_routes(),
-            4 => self.make_sku(),
-            5..40 if self.node.is_none() => self.restart(),
+            1..5 => self.import(),
+            5 => self.load_routes(),
+            6 => self.make_sku(),
+            7..40 if self.node.is_none() => self.restart(),
             // Whoever is chosen may have nothing to do.
             _ => (0..6).any(|_| self.small_step(true)),
         };
@@ -198,6 +201,7 @@ impl World {
                 .node
                 .as_ref()
                 .is_some_and(|node| node.engine.log.take_block()),
+            3 | 4 if self.log_waits_until_us > self.now_us => false,
             3 | 4 => self
                 .node
                 .as_ref()
@@ -366,6 +370,8 @@ impl World {
                 };
                 self.note(|| "the clock jumps".into());
             }
+            // The disk is slow for a while: the ring fills up.
+            25..85 => self.log_waits_until_us = self.now_us + self.faults.u64(1_000..20_000),
             15..25 if has(Feature::Resets) => {
                 let links = self.callers.links();
                 if let Some(link) = self.faults.choice(&links).copied() {
@@ -625,6 +631,7 @@ impl World {
 
     /// The end of a run: nothing fails any more, everybody gets an answer or gives up, and everything is looked at.
     fn go_home(&mut self) {
+        self.log_waits_until_us = 0;
         self.note(|| "the end begins".into());
         self.disk.drop_faults();
         self.is_full = false;

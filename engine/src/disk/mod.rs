@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use croupier_protocol::planted::{self, Bug};
+
 pub use real::RealFs;
 
 /// How a block is made durable.
@@ -126,7 +128,9 @@ impl Disk {
                 let end = (offset + SYNCED_ZEROS_BYTES).min(bytes);
                 write_zeros(&*file, offset, end)?;
                 // Little by little: a block of the log must never queue behind a whole segment of zeros.
-                file.sync()?;
+                if !planted::is(Bug::SkipSegmentSync) {
+                    file.sync()?;
+                }
                 offset = end;
             }
             self.fs.rename(&tmp, path)
@@ -209,6 +213,9 @@ impl Disk {
 
     /// Makes the names in `dir` durable.
     pub fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        if planted::is(Bug::SkipDirectorySync) {
+            return Ok(());
+        }
         self.fs.sync_dir(dir)
     }
 }
@@ -224,10 +231,29 @@ impl LogFile {
     /// must not write again (rule 8).
     pub fn write_durable(&mut self, offset: u64, block: &[u8]) -> io::Result<()> {
         self.file.write_at(offset, block)?;
+        if planted::is(Bug::SkipBlockSync) {
+            return Ok(());
+        }
         match self.method {
             SyncMethod::Fdatasync => self.file.sync(),
             SyncMethod::Direct | SyncMethod::UnsafeNone => Ok(()),
         }
+    }
+}
+
+#[cfg(feature = "planted")]
+impl LogFile {
+    /// As a planted bug writes.
+    pub fn write_unsynced(&mut self, offset: u64, block: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, block)
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+impl LogFile {
+    /// As no build without planted bugs writes.
+    pub(crate) fn write_unsynced(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+        unreachable!("only planted bugs do")
     }
 }
 
@@ -291,7 +317,9 @@ impl Draft {
     /// directory: readers see the old or the new file, never a part.
     pub fn publish(mut self, path: &Path) -> io::Result<()> {
         self.file.flush()?;
-        self.file.get_ref().file.sync()?;
+        if !planted::is(Bug::SkipDraftSync) {
+            self.file.get_ref().file.sync()?;
+        }
         let tmp = self.tmp.as_ref().expect("published once");
         self.disk.fs.rename(tmp, path)?;
         self.tmp = None;

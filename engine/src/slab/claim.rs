@@ -17,6 +17,8 @@
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
+use croupier_protocol::planted::{self, Bug};
+
 /// A word of claim bits: an atomic of the machine, or of the model checker.
 pub trait Word {
     fn load(&self, ordering: Ordering) -> u64;
@@ -110,7 +112,13 @@ pub fn take_in(
         }
         let mask = lowest(free, want - got_in_all);
         // Acquire pairs with the Release of give_back; nothing is published by a claim.
-        let before = word.fetch_or(mask, Ordering::Acquire);
+        let before = if planted::is(Bug::ClaimInTwoSteps) {
+            let before = word.load(Ordering::Acquire);
+            word.fetch_or(mask, Ordering::Acquire);
+            before
+        } else {
+            word.fetch_or(mask, Ordering::Acquire)
+        };
         let mut ours = mask & !before;
         got_in_all += ours.count_ones();
         while ours != 0 {

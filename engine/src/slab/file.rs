@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
 use bytes::BytesMut;
+use croupier_protocol::planted::{self, Bug};
 use thiserror::Error;
 use zerocopy::FromBytes;
 
@@ -134,7 +135,9 @@ impl Slab {
         };
         // Claims begin as the file has them: a bit set there would be taken for a card that somebody has.
         let claims = slab.header.layout.section(Section::Claims);
-        slab.verify_zero("file's", Section::Claims, claims)?;
+        if !planted::is(Bug::TrustMappedBits) {
+            slab.verify_zero("file's", Section::Claims, claims)?;
+        }
         Ok(slab)
     }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
+use croupier_protocol::planted::{self, Bug};
+
 use super::index::{Claim, OrderIndex, Place, Settled, Spread};
 use super::record::{Fact, Issued, Record};
 use crate::slab::claim;
@@ -198,6 +200,9 @@ impl State {
             for run in issued.runs.iter() {
                 cards.extend((run.slot..run.slot + run.count).map(|slot| (run.slab, slot)));
             }
+            if planted::is(Bug::ShortAnswer) {
+                cards.pop();
+            }
             Ok(self.index.settle_many(place, id, lsn, cards.into_iter()))
         }
     }
@@ -209,6 +214,9 @@ impl State {
         seed: &Mutex<StateSeed>,
     ) -> Result<(), String> {
         self.take_cards(issued)?;
+        if planted::is(Bug::FoldForgets) && issued.quantity > 2 {
+            return Ok(());
+        }
         seed.lock().expect("no one panics with this lock").add(
             issued.order_id,
             lsn,

@@ -4,6 +4,8 @@
 //! more. A `SeqCst` fence on both sides makes it impossible that both miss each other (Dekker's argument): if the
 //! producer reads `asleep == false`, its fence came first, and the sleeper's last look sees the work.
 
+use croupier_protocol::planted::{self, Bug};
+
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::sync::thread::{Thread, current, park};
 
@@ -38,7 +40,7 @@ impl Bell {
         self.asleep.store(true, Ordering::Relaxed);
         // Pairs with the fence in ring.
         fence(Ordering::SeqCst);
-        if !work() {
+        if !work() || planted::is(Bug::LostWakeUp) {
             park();
         }
         self.asleep.store(false, Ordering::Relaxed);

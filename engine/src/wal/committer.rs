@@ -11,6 +11,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use croupier_protocol::planted::{self, Bug};
+
 use super::bell::Bell;
 use super::format::{
     BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHeader, block_bytes, block_hash, crc32c,
@@ -113,6 +115,9 @@ impl Committer {
             let body = &mut self.buffer.slice_mut(self.block_bytes_max)[BLOCK_HEADER_BYTES..];
             let end_lsn = self.shared.ring.take(self.at.lsn, body);
             self.taken = (end_lsn > self.at.lsn).then_some(end_lsn);
+            if planted::is(Bug::AckBeforeSync) && self.taken.is_some() {
+                self.shared.publish(end_lsn);
+            }
         }
         self.taken.is_some()
     }
@@ -152,8 +157,13 @@ impl Committer {
         let block = self.buffer.slice_mut(padded);
         header.encode(block);
         block[used..].fill(0);
-        self.file
-            .write_durable(self.at.offset, self.buffer.slice(padded))?;
+        let mut written = self
+            .file
+            .write_durable(self.at.offset, self.buffer.slice(padded));
+        if planted::is(Bug::RetryFailedWrite) && written.is_err() {
+            written = Ok(());
+        }
+        written?;
 
         self.at.lsn = end_lsn;
         self.at.epoch = self.options.epoch;
@@ -182,8 +192,12 @@ impl Committer {
         let mut page = AlignedBuffer::new(BLOCK_ALIGN_BYTES);
         self.header(BLOCK_LAST, self.at.lsn, crc32c(&[]))
             .encode(page.slice_mut(BLOCK_ALIGN_BYTES));
-        self.file
-            .write_durable(self.at.offset, page.slice(BLOCK_ALIGN_BYTES))?;
+        let page_bytes = page.slice(BLOCK_ALIGN_BYTES);
+        if planted::is(Bug::SkipLastSync) {
+            self.file.write_unsynced(self.at.offset, page_bytes)?;
+        } else {
+            self.file.write_durable(self.at.offset, page_bytes)?;
+        }
         self.file = self
             .disk
             .open_log(&segment_path(&self.options.dir, next), self.sync)?;

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use croupier_protocol::planted::{self, Bug};
+
 use super::bell::Bell;
 use super::committer::{Committer, Wrote};
 use super::format::{BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, StoreId};
@@ -261,7 +263,12 @@ impl Log {
 
     /// Whether a whole turn fits, even if every other writer begins one now.
     pub fn has_room(&self) -> bool {
-        self.shared.ring.room_units() >= self.append_units_max * self.writers
+        let writers = if planted::is(Bug::ForgetOtherWriters) {
+            1
+        } else {
+            self.writers
+        };
+        self.shared.ring.room_units() >= self.append_units_max * writers
     }
 
     /// No disk for more log: refuse what would have to be recorded.

@@ -17,6 +17,8 @@
 //! read" to the producer that overwrites them. `head` itself publishes nothing. The words are relaxed atomics, which
 //! on real machines are plain moves, and let this module be safe code.
 
+use croupier_protocol::planted::{self, Bug};
+
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Words of a unit.
@@ -103,6 +105,9 @@ impl Ring {
                 Ok(_) => break,
                 Err(now) => head = now,
             }
+        }
+        if planted::is(Bug::StampBeforeWords) {
+            self.ends[(head & self.mask) as usize].store(head + units, Ordering::Release);
         }
         let start = (head & self.mask) as usize * UNIT_WORDS;
         let first = batch.len().min(self.words.len() - start);

@@ -1,0 +1,118 @@
+//! Bugs planted on purpose, to see that the tests find them. None is in a build without the feature `planted`, and that
+//! feature does not build without debug assertions, so no release has it.
+//!
+//! `CROUPIER_PLANTED=name` chooses one; without it nothing is different. `.ci/planted` runs every layer against each.
+
+#[cfg(all(feature = "planted", not(debug_assertions)))]
+compile_error!("planted bugs are for test builds: no release may have them");
+
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $layer:ident;)+) => {
+        /// A bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        /// Every bug: its name, and the layer that must find it.
+        pub const BUGS: &[(Bug, &str, Layer)] = &[$((Bug::$name, $text, Layer::$layer),)+];
+    };
+}
+
+/// What finds a bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The simulator.
+    Sim,
+    /// The model checker.
+    Loom,
+    /// The tests of the engine's parts.
+    Engine,
+    /// The tests of the client against a peer that misbehaves.
+    Client,
+}
+
+bugs! {
+    /// A block counts as durable when it is taken from the ring.
+    AckBeforeSync = "ack-before-sync", Sim;
+    /// A block is written and not synced.
+    SkipBlockSync = "skip-block-sync", Sim;
+    /// A write that failed is tried again, and then believed (rule 8).
+    RetryFailedWrite = "retry-failed-write", Sim;
+    /// The block that ends a segment is not synced.
+    SkipLastSync = "skip-last-sync", Sim;
+    /// A new segment gets its name before its contents are synced.
+    SkipSegmentSync = "skip-segment-sync", Sim;
+    /// Names are never synced.
+    SkipDirectorySync = "skip-directory-sync", Sim;
+    /// A checkpoint's files get their names before their contents are synced.
+    SkipDraftSync = "skip-draft-sync", Sim;
+    /// A start trusts what it read from a cache.
+    TrustCacheAtStart = "trust-cache-at-start", Sim;
+    /// A start does not zero a torn tail.
+    KeepTornTail = "keep-torn-tail", Sim;
+    /// Segments go before the checkpoint that replaces them is in force.
+    RemoveBeforeSwitch = "remove-before-switch", Sim;
+    /// The log is cut at any checksum that does not match.
+    TruncateOnDamage = "truncate-on-damage", Sim;
+    /// A slot is given back before there is a record of it.
+    ReleaseBeforeRecord = "release-before-record", Sim;
+    /// A repeat is answered although the first answer's record is not durable.
+    RepeatBeforeDurable = "repeat-before-durable", Sim;
+    /// Another order under a known id gets the old order's cards.
+    IgnoreIdReuse = "ignore-id-reuse", Sim;
+    /// Credits that a turn did not need are not given back.
+    LoseCredits = "lose-credits", Sim;
+    /// Credits are given back twice.
+    GiveCreditsTwice = "give-credits-twice", Sim;
+    /// A turn counts on room in the ring that other cores may take first.
+    ForgetOtherWriters = "forget-other-writers", Sim;
+    /// A checkpoint forgets orders of many cards.
+    FoldForgets = "fold-forgets", Sim;
+    /// An import's cards are dropped when the start that follows recovers.
+    DropSealedImports = "drop-sealed-imports", Sim;
+    /// The answer tells one card fewer than the record.
+    ShortAnswer = "short-answer", Sim;
+    /// Order files that were joined go before the checkpoint that lists the joined one is in force.
+    RemoveJoinedEarly = "remove-joined-early", Sim;
+    /// A slot is claimed by a load and a store instead of one atomic step.
+    ClaimInTwoSteps = "claim-in-two-steps", Loom;
+    /// A batch is shown to the committer before its words are there.
+    StampBeforeWords = "stamp-before-words", Loom;
+    /// The sleeper does not look once more before it sleeps.
+    LostWakeUp = "lost-wake-up", Loom;
+    /// Two slots of a slab share a nonce.
+    NonceReuse = "nonce-reuse", Engine;
+    /// Claim bits of a slab's file are believed (rule 2).
+    TrustMappedBits = "trust-mapped-bits", Engine;
+    /// A block need not carry the hash of the one before it.
+    IgnoreChain = "ignore-chain", Engine;
+    /// A lost order is asked for again under another id.
+    RetryWithNewId = "retry-with-new-id", Client;
+}
+
+/// Whether a bug is planted in this process. Always false, and free, without the feature.
+#[inline(always)]
+pub fn is(bug: Bug) -> bool {
+    #[cfg(feature = "planted")]
+    return chosen() == Some(bug);
+    #[cfg(not(feature = "planted"))]
+    {
+        let _ = bug;
+        false
+    }
+}
+
+#[cfg(feature = "planted")]
+fn chosen() -> Option<Bug> {
+    static CHOSEN: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let name = std::env::var("CROUPIER_PLANTED").ok()?;
+        let found = BUGS.iter().find(|(_, text, _)| *text == name);
+        Some(
+            found
+                .unwrap_or_else(|| panic!("no planted bug is called {name:?}"))
+                .0,
+        )
+    })
+}
