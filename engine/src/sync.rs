@@ -25,8 +25,19 @@ pub use shuttle::{
 pub use loom::{
     hint,
     sync::{Condvar, Mutex, MutexGuard, atomic, mpsc},
-    thread,
 };
+
+#[cfg(all(croupier_loom, not(croupier_shuttle)))]
+pub mod thread {
+    //! Loom's threads, for which there is no time.
+
+    pub use loom::thread::*;
+
+    /// Lets others go first.
+    pub fn sleep(_: std::time::Duration) {
+        yield_now();
+    }
+}
 
 /// Runs a model and prints how many interleavings there were. `preemptions_max`: `None` for what the environment says.
 #[cfg(all(test, croupier_loom))]
