@@ -121,7 +121,7 @@ pub fn fold(
     let state = State::counting(Box::new(BitsOnly), seed);
     if let Some(checkpoint) = &previous {
         let restored = state.restore(checkpoint.snapshot.clone());
-        restored.map_err(|what| EngineError::damage(&paths.current(), 0, what))?;
+        restored.map_err(|unfit| unfit.at(&paths.current(), 0))?;
     }
     let mut reader = BlockReader::open_until(
         disk.clone(),
@@ -220,7 +220,8 @@ pub fn apply_block(
         let damaged = |what| EngineError::damage(path, offset, what);
         let (record, bytes) = record::decode(&block.body[at..]).map_err(damaged)?;
         let lsn = block.header.first_lsn + (at / record::RECORD_UNIT_BYTES) as u64;
-        state.apply(lsn, &record, None).map_err(damaged)?;
+        let applied = state.apply(lsn, &record, None);
+        applied.map_err(|unfit| unfit.at(path, offset))?;
         if let Fact::Issued(_) = record.fact {
             each_order(lsn, &block.body[at..at + bytes])?;
         }

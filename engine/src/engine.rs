@@ -254,8 +254,12 @@ impl Engine {
                 fact: *fact,
             };
             // Facts of the cold path keep no LSN in the state: only orders do.
-            let applied = self.state.apply(begun.last, &record, None);
-            applied.map_err(|what| Refused::because(Refusal::StoreFailed, what))?;
+            if let Err(unfit) = self.state.apply(begun.last, &record, None) {
+                // It is durable, so it stands; a server that cannot follow its log must not go on beside it.
+                self.log
+                    .fail(&format!("a durable record cannot be applied: {unfit}"));
+                return Err(Refused::because(Refusal::StoreFailed, unfit));
+            }
         }
         Ok(begun.last)
     }
@@ -428,6 +432,13 @@ impl Engine {
             self.store.store_id,
             stop,
         )
+    }
+
+    /// The oldest segment of the log that has not been folded away; the one in use if that cannot be told.
+    pub fn first_segment(&self) -> u64 {
+        let segments = crate::wal::reader::list_segments(&self.store.disk, &self.store.paths.wal());
+        let first = segments.ok().and_then(|all| all.first().copied());
+        first.unwrap_or_else(|| self.log.segment_in_use())
     }
 
     /// The digest of the live state. Only when no order is in flight.

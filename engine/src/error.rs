@@ -85,6 +85,8 @@ impl EngineError {
     pub fn exit_code(&self) -> u8 {
         match self {
             EngineError::Damage { .. } => 3,
+            // The system refused, which says nothing about what is on the disk.
+            EngineError::Slab(SlabError::Io(_)) => 1,
             EngineError::Slab(_) => 3,
             EngineError::Vault(VaultError::Damaged { .. }) => 3,
             _ => 1,

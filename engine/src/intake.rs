@@ -42,8 +42,10 @@ impl Drop for ImportTurn {
 }
 
 fn ingest_refusal(error: IngestError) -> Refused {
-    let refusal = match error {
+    tracing::error!(%error, "an import has failed and left nothing behind");
+    let refusal = match &error {
         IngestError::DiskFull { .. } => Refusal::DiskFull,
+        IngestError::Io(fault) if fault.is_disk_full() => Refusal::DiskFull,
         _ => Refusal::StoreFailed,
     };
     Refused::because(refusal, error)

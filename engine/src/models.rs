@@ -6,7 +6,7 @@
 //! claim), so that a table grows, a ring wraps and a region ends within a handful of orders.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg croupier_shuttle" cargo test -p croupier-engine --lib --release shuttle -- --nocapture
+//! CROUPIER_CHECKER=shuttle cargo test -p croupier-engine --lib shuttle -- --nocapture
 //! ```
 //!
 //! `CROUPIER_SHUTTLE_ITERATIONS` says how many schedules each scheduler tries. A schedule that fails is printed;

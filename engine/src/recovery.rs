@@ -109,7 +109,7 @@ fn restore(store: &Store, state: &State, checkpoint: &Checkpoint) -> Result<u64,
     }
     state
         .restore(checkpoint.snapshot.clone())
-        .map_err(damaged)?;
+        .map_err(|unfit| unfit.at(&current, 0))?;
     let mut read = StateSeed::default();
     for file in &checkpoint.files {
         let mut reader =
@@ -202,7 +202,8 @@ fn apply_part(
         if stop {
             break;
         }
-        state.apply(lsn, &record, None).map_err(damaged)?;
+        let applied = state.apply(lsn, &record, None);
+        applied.map_err(|unfit| unfit.at(path, block.offset))?;
         at += bytes;
         count += 1;
         lsn = block.header.first_lsn + (at / crate::state::record::RECORD_UNIT_BYTES) as u64;

@@ -172,7 +172,8 @@ fn spawn_checkpointer(
         if let Err(error) = rustix::process::setpriority_process(Some(me), 5) {
             tracing::debug!(%error, "the checkpointer keeps its priority");
         }
-        let mut folded_before = engine.log.segment_in_use();
+        // Segments that were sealed before this start count, too.
+        let mut folded_before = engine.first_segment();
         while !halted.wait(CHECKPOINT_EVERY) {
             let in_use = engine.log.segment_in_use();
             if in_use - folded_before < u64::from(engine.config.checkpoint_segments) {

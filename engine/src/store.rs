@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::clock::unix_ms;
 use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
-use crate::slab::{ExpectSlab, KeyFile, Slab, StoreFile, Vault, slab_file_name};
+use crate::slab::{ExpectSlab, KeyFile, Slab, SlabError, StoreFile, Vault, slab_file_name};
 use crate::state::{SlabBody, SlabFacts, SlabSource};
 use crate::wal::format::StoreId;
 use crate::wal::segments::make_segment;
@@ -153,7 +153,13 @@ impl SlabSource for MappedSlabs {
             id: facts.slab,
             header_hash: facts.header_hash,
         };
-        let slab = Slab::open(&path, &self.vault, Some(expect))?;
+        let slab = match Slab::open(&path, &self.vault, Some(expect)) {
+            Err(SlabError::Io(fault)) if fault.source.kind() == std::io::ErrorKind::NotFound => {
+                let what = "it is missing, though the log names it";
+                return Err(EngineError::damage(&path, 0, what));
+            }
+            opened => opened?,
+        };
         if slab.cards() != facts.cards || slab.sku() != facts.sku || slab.batch() != facts.batch {
             return Err(EngineError::damage(
                 &path,

@@ -1,15 +1,16 @@
 //! The state and the one function that changes it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-
-use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
 use croupier_protocol::planted::{self, Bug};
 
+use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
 use super::index::{Claim, OrderIndex, Place, Settled, Spread};
 use super::record::{Fact, Issued, Record};
+use crate::error::EngineError;
 use crate::slab::claim;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard};
@@ -61,6 +62,39 @@ pub struct State {
     orders: Orders,
     ledger: Mutex<Ledger>,
     source: Box<dyn SlabSource>,
+}
+
+/// Why a fact cannot become part of a state.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// It contradicts what is known: whoever wrote it did not write this.
+    #[error("{0}")]
+    Contradiction(String),
+    /// What it names could not be read just now.
+    #[error(transparent)]
+    NotRead(EngineError),
+}
+
+impl From<String> for Unfit {
+    fn from(what: String) -> Unfit {
+        Unfit::Contradiction(what)
+    }
+}
+
+impl From<&str> for Unfit {
+    fn from(what: &str) -> Unfit {
+        Unfit::Contradiction(what.into())
+    }
+}
+
+impl Unfit {
+    /// As an error of the file that says so: a contradiction is damage there, a file that cannot be read is not.
+    pub fn at(self, path: &Path, offset: u64) -> EngineError {
+        match self {
+            Unfit::Contradiction(what) => EngineError::damage(path, offset, what),
+            Unfit::NotRead(error) => error,
+        }
+    }
 }
 
 impl State {
@@ -115,17 +149,17 @@ impl State {
         lsn: u64,
         record: &Record<'_>,
         promise: Option<Promise>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unfit> {
         match &record.fact {
             Fact::Issued(issued) => match &self.orders {
-                Orders::Indexed => self.apply_issued(lsn, issued, promise).map(|_| ()),
-                Orders::Counted(seed) => self.count_issued(lsn, issued, seed),
+                Orders::Indexed => Ok(self.apply_issued(lsn, issued, promise).map(|_| ())?),
+                Orders::Counted(seed) => Ok(self.count_issued(lsn, issued, seed)?),
             },
             Fact::Started { epoch, .. } => {
                 self.ledger().epoch = *epoch;
                 Ok(())
             }
-            Fact::SkuCreated { sku, name } => self.apply_sku(*sku, name),
+            Fact::SkuCreated { sku, name } => Ok(self.apply_sku(*sku, name)?),
             Fact::SlabAdded {
                 slab,
                 sku,
@@ -344,7 +378,7 @@ impl State {
         Ok(made)
     }
 
-    fn apply_batch(&self, batch: Batch, slabs: u32, pool_name: &str) -> Result<(), String> {
+    fn apply_batch(&self, batch: Batch, slabs: u32, pool_name: &str) -> Result<(), Unfit> {
         let mut ledger = self.ledger();
         let (ours, others): (Vec<_>, Vec<_>) = ledger
             .unsealed
@@ -358,7 +392,8 @@ impl State {
                 batch.batch,
                 batch.cards,
                 ours.len()
-            ));
+            )
+            .into());
         }
         self.seal_slabs(&mut ledger, &batch, ours, pool_name, |_| None)?;
         ledger.batches.insert(batch.batch, batch);
@@ -373,7 +408,7 @@ impl State {
         slabs: Vec<SlabFacts>,
         pool_name: &str,
         words_of: impl Fn(u32) -> Option<Vec<u64>>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unfit> {
         let mut catalog = Catalog::clone(&self.catalog.load());
         let sku = catalog
             .sku(batch.sku)
@@ -387,12 +422,10 @@ impl State {
                 return Err(format!(
                     "slab {} is of another SKU or pool than its batch",
                     facts.slab
-                ));
+                )
+                .into());
             }
-            let body = self
-                .source
-                .body(&facts)
-                .map_err(|error| error.to_string())?;
+            let body = self.source.body(&facts).map_err(Unfit::NotRead)?;
             let slab = Arc::new(SlabState::new(facts, body, pool.clone()));
             if let Some(words) = words_of(facts.slab) {
                 for (word, value) in slab.words().iter().zip(words) {
@@ -404,7 +437,7 @@ impl State {
                 catalog.slabs.resize(at + 1, None);
             }
             if catalog.slabs[at].replace(slab.clone()).is_some() {
-                return Err(format!("slab {at} is added twice"));
+                return Err(format!("slab {at} is added twice").into());
             }
             sku.class_bytes_max
                 .fetch_max(facts.class_bytes, Ordering::Relaxed);
@@ -422,7 +455,7 @@ impl State {
     }
 
     /// Puts back what a checkpoint holds. Only on an empty state.
-    pub fn restore(&self, snapshot: Snapshot) -> Result<(), String> {
+    pub fn restore(&self, snapshot: Snapshot) -> Result<(), Unfit> {
         for sku in &snapshot.skus {
             self.apply_sku(sku.sku, &sku.name)?;
             let mut ledger = self.ledger();
@@ -465,7 +498,7 @@ impl State {
             ledger.batches.insert(batch.batch, batch);
         }
         if let Some((batch, _)) = by_batch.into_iter().next() {
-            return Err(format!("slabs of batch {batch}, which is not there"));
+            return Err(format!("slabs of batch {batch}, which is not there").into());
         }
         ledger.unsealed = snapshot.unsealed;
         ledger.slab_max = ledger
