@@ -12,7 +12,7 @@ use crate::node::{PRIORITIES, QUANTITY_MAX};
 use crate::plan::{Feature, Plan};
 
 /// Calls that a caller has open at once.
-const CALLS_MAX: usize = 6;
+const CALLS_MAX: usize = 10;
 /// Orders that others may ask for at the same time.
 const SHARED_MAX: usize = 24;
 /// Retries of a call, and its time.
@@ -125,6 +125,10 @@ impl Callers {
             }
         }
         if !may_begin || skus.is_empty() || self.callers[index].calls.len() >= CALLS_MAX {
+            return false;
+        }
+        // Few begin anything while there is no server, or nothing would be left to happen while there is one.
+        if !server_is_up && self.dice.u32(0..50) != 0 {
             return false;
         }
         self.begin(index, now_us, skus, oracle);

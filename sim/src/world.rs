@@ -584,7 +584,7 @@ impl World {
         };
         self.tally.imports += 1;
         let cards: Vec<u32> = (0..self.dice.usize(1..=3))
-            .map(|_| self.dice.u32(1..90))
+            .map(|_| self.dice.u32(1..200))
             .collect();
         let pool = *self
             .dice

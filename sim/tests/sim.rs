@@ -20,9 +20,8 @@ fn a_seed_does_the_same_again() {
 fn seeds_find_nothing_and_everything_happens() {
     let (mut issued, mut crashes, mut power_cuts, mut repeats) = (0, 0, 0, 0);
     for seed in 100..130 {
-        let done = run(&Plan::new(seed, 1500)).unwrap_or_else(|found| {
-            panic!("seed {seed}, step {}: {}", found.step, found.what)
-        });
+        let done = run(&Plan::new(seed, 1500))
+            .unwrap_or_else(|found| panic!("seed {seed}, step {}: {}", found.step, found.what));
         issued += done.answers[0];
         repeats += done.answers[1];
         crashes += done.crashes.tried;
@@ -34,7 +33,10 @@ fn seeds_find_nothing_and_everything_happens() {
 #[test]
 fn without_any_trouble_orders_are_dealt() {
     let troubles = FEATURES.into_iter().filter(|feature| {
-        !matches!(feature, Feature::Imports | Feature::Cores | Feature::Quantities)
+        !matches!(
+            feature,
+            Feature::Imports | Feature::Cores | Feature::Quantities
+        )
     });
     let plan = troubles.fold(Plan::new(5, 3000), |plan, feature| plan.without(feature));
     let done = run(&plan).unwrap_or_else(|found| panic!("{}", found.what));

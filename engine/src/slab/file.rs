@@ -135,9 +135,7 @@ impl Slab {
         };
         // Claims begin as the file has them: a bit set there would be taken for a card that somebody has.
         let claims = slab.header.layout.section(Section::Claims);
-        if !planted::is(Bug::TrustMappedBits) {
-            slab.verify_zero("file's", Section::Claims, claims)?;
-        }
+        slab.verify_zero("file's", Section::Claims, claims)?;
         Ok(slab)
     }
 
@@ -318,8 +316,10 @@ impl Slab {
         range: Range<u64>,
     ) -> Result<(), SlabError> {
         let bytes = &self.mapped.bytes()[in_memory(range.clone())];
+        let is_trusted = planted::is(Bug::TrustMappedBits) && section == Section::Claims;
         match bytes.iter().position(|&byte| byte != 0) {
             None => Ok(()),
+            Some(_) if is_trusted => Ok(()),
             Some(at) => {
                 let (path, offset) = (self.path.clone(), range.start + at as u64);
                 Err(SlabError::NotZero {
