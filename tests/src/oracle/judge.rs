@@ -33,8 +33,15 @@ impl Oracle {
                 (Some(answer), Some((lsn, cards))) => {
                     let same = answer.lsn == *lsn
                         && answer.cards.len() == cards.len()
-                        && answer.cards.iter().zip(cards).all(|(told, card)| told.0 == *card);
-                    assert!(same, "{id} was answered {answer:?}, and is now {lsn:?} {cards:?}");
+                        && answer
+                            .cards
+                            .iter()
+                            .zip(cards)
+                            .all(|(told, card)| told.0 == *card);
+                    assert!(
+                        same,
+                        "{id} was answered {answer:?}, and is now {lsn:?} {cards:?}"
+                    );
                 }
                 (Some(_), None) => panic!("{id} was acknowledged and is gone"),
                 (None, Some((_, cards))) => {
