@@ -101,12 +101,11 @@ impl Callers {
         due.min()
     }
 
-    /// One thing a caller does: begins a call, or tries one again.
+    /// One thing a caller does: begins a call for one of `skus` (none: begins nothing), or tries one again.
     pub fn step(
         &mut self,
         index: usize,
         now_us: u64,
-        may_begin: bool,
         skus: &[u32],
         server_is_up: bool,
         oracle: &Oracle,
@@ -124,7 +123,7 @@ impl Callers {
                 return true;
             }
         }
-        if !may_begin || skus.is_empty() || self.callers[index].calls.len() >= CALLS_MAX {
+        if skus.is_empty() || self.callers[index].calls.len() >= CALLS_MAX {
             return false;
         }
         // Few begin anything while there is no server, or nothing would be left to happen while there is one.

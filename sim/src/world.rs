@@ -213,12 +213,12 @@ impl World {
                     && self.dice.u32(0..8) == 0
             }
             _ if actor < 6 + callers => {
-                let skus: Vec<u32> = self.skus.iter().map(|(sku, _)| *sku).collect();
+                let known = self.skus.iter().filter(|_| may_begin);
+                let skus: Vec<u32> = known.map(|(sku, _)| *sku).collect();
                 let is_up = self.node.is_some();
                 self.callers.step(
                     actor - 6,
                     self.now_us,
-                    may_begin,
                     &skus,
                     is_up,
                     &self.oracle,
