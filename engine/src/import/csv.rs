@@ -170,19 +170,20 @@ impl Columns {
         expiry: &mut ExpiryMemo,
         joined: &'a mut Zeroizing<Vec<u8>>,
     ) -> Result<ImportRow<'a>, RejectReason> {
-        // One check for the whole record; the fields are cut at ASCII and so are text as well.
+        // One check for the whole record. The fields lie side by side without what was between them, so the end of one and
+        // the begin of the next may look like a character that neither has: then no field can be cut out there.
         let text =
             std::str::from_utf8(records.text(record)).map_err(|_| RejectReason::InvalidUtf8)?;
-        let field = |at: usize| &text[records.range(at)];
+        let field = |at: usize| text.get(records.range(at)).ok_or(RejectReason::InvalidUtf8);
         let secret = match self.secret.as_slice() {
-            [one] => field(*one).as_bytes(),
+            [one] => field(*one)?.as_bytes(),
             many => {
                 joined.clear();
-                for part in many
-                    .iter()
-                    .map(|at| field(*at))
-                    .filter(|part| !part.trim_ascii().is_empty())
-                {
+                for at in many {
+                    let part = field(*at)?;
+                    if part.trim_ascii().is_empty() {
+                        continue;
+                    }
                     if !joined.is_empty() {
                         joined.push(b' ');
                     }
@@ -194,9 +195,9 @@ impl Columns {
         check_secret(secret)?;
         let expires_at_s = match self.expiry {
             None => 0,
-            Some(at) => expiry.parse_s(field(at)).ok_or(RejectReason::BadExpiry)?,
+            Some(at) => expiry.parse_s(field(at)?).ok_or(RejectReason::BadExpiry)?,
         };
-        let label = self.label.map_or("", field).as_bytes();
+        let label = self.label.map_or(Ok(""), field)?.as_bytes();
         check_label(label)?;
         Ok(ImportRow {
             line: record.line,

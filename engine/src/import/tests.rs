@@ -405,6 +405,13 @@ fn physical_lines(input: &[u8]) -> usize {
     input.split_inclusive(|byte| *byte == b'\n').count()
 }
 
+#[test]
+fn halves_of_a_character_on_both_sides_of_a_comma_are_no_text() {
+    let input = b"secret,label\nAB\xc2,\x80C\n\xc2,\x80\nGOOD,label\n";
+    let seen = read_dripping(input, &options(Format::Csv, &[]), usize::MAX).expect("readable");
+    assert_eq!((seen.rows, seen.rejects), (1, 2), "{:?}", seen.shown);
+}
+
 proptest! {
     #[test]
     fn every_line_is_a_row_a_reject_or_blank(input in file_bytes(), bytes in 1_usize..9) {
