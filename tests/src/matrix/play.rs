@@ -162,7 +162,12 @@ pub async fn play(
     } else {
         tokio::time::sleep(SETTLED_AFTER).await;
         // A kill that is due may still come, and a server that can write no more takes a moment to say so.
-        let (begun, due_within) = (Instant::now(), due_within(orders, &played.saw));
+        let due_within = if server.stderr().contains("the log's writer has failed") {
+            ENDED_WITHIN
+        } else {
+            due_within(orders, &played.saw)
+        };
+        let begun = Instant::now();
         while server.is_alive() && begun.elapsed() < due_within {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
