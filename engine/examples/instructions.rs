@@ -16,7 +16,7 @@ use croupier_engine::dealer::{Append, Dealer, OrderLimits, TURN_ORDERS_MAX};
 use croupier_engine::error::EngineError;
 use croupier_engine::lanes::{Lanes, Picked};
 use croupier_engine::limits::SLAB_CARDS_MAX;
-use croupier_engine::order::{Order, Outcome, SINGLE, Ticket, Verdict, check_item};
+use croupier_engine::order::{Order, Outcome, Ticket, Verdict, check_item};
 use croupier_engine::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use croupier_engine::server::translate;
 use croupier_engine::slab::{Ingest, IngestLimits, IngestPlan, KeyFile, Slab, Vault};
@@ -111,14 +111,7 @@ fn requests(numbers: std::ops::Range<u64>) -> BytesMut {
     for number in numbers {
         let mut frame = FrameWriter::begin(&mut out, Kind::Issue, number);
         let id = u128::from(number + 1) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-        let item = IssueItem {
-            order_id: OrderId::from_u128(id),
-            sku: SkuId(1),
-            quantity: 1,
-            priority: Priority::Standard as u8,
-            flags: 0,
-            deadline_ms: 0,
-        };
+        let item = IssueItem::one(OrderId::from_u128(id), SkuId(1));
         item.encode_into(frame.body());
         frame.set_count(1);
         frame.finish();
@@ -241,14 +234,7 @@ impl Core {
                     quantity: item.quantity,
                     priority: check_item(&item).expect("orders are right"),
                     deadline_unix_ms: u64::MAX,
-                    ticket: Ticket {
-                        core: 0,
-                        index: 0,
-                        connection: 0,
-                        use_of_slot: 0,
-                        request_slot: SINGLE,
-                        request_id: header.request_id,
-                    },
+                    ticket: Ticket::single(0, header.request_id),
                 };
                 let lane = self.dealer.lane_of(&order).expect("the SKU has a lane");
                 self.lanes.push(lane, order).expect("the lane has room");

@@ -332,18 +332,7 @@ impl Engine {
             .skus
             .iter()
             .filter(|sku| only.is_none_or(|only| sku.sku == only))
-            .map(|sku| {
-                let counts = sku.stock();
-                StockRow {
-                    sku: sku.sku,
-                    name: sku.name.clone(),
-                    free: counts.free,
-                    held: 0,
-                    issued: counts.issued,
-                    void: 0,
-                    imported: counts.imported,
-                }
-            });
+            .map(|sku| sku.row());
         Ok(rows.collect())
     }
 

@@ -83,18 +83,11 @@ pub enum Picked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::order::{SINGLE, Ticket};
+    use crate::order::Ticket;
     use croupier_protocol::Priority;
 
     fn order(id: u128) -> Order {
-        let ticket = Ticket {
-            core: 0,
-            index: 0,
-            connection: 0,
-            use_of_slot: 0,
-            request_slot: SINGLE,
-            request_id: 0,
-        };
+        let ticket = Ticket::single(0, 0);
         Order {
             id,
             sku: 1,

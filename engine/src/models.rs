@@ -26,7 +26,7 @@ use crate::checkpoint::apply_block;
 use crate::dealer::{Dealer, OrderLimits};
 use crate::disk::SyncMethod;
 use crate::disk::memory::MemoryDisk;
-use crate::order::{Order, Outcome, SINGLE, Ticket, Verdict};
+use crate::order::{Order, Outcome, Ticket, Verdict};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use crate::state::State;
 use crate::state::index::Spread;
@@ -78,14 +78,7 @@ const ASKED: [&[(u128, u32, u16)]; 2] = [
 const TURN: usize = 2;
 
 fn order(&(id, sku, quantity): &(u128, u32, u16)) -> (u8, Order) {
-    let ticket = Ticket {
-        core: 0,
-        index: 0,
-        connection: 0,
-        use_of_slot: 0,
-        request_slot: SINGLE,
-        request_id: 0,
-    };
+    let ticket = Ticket::single(0, 0);
     let order = Order {
         id,
         sku,

@@ -22,6 +22,20 @@ pub struct Ticket {
 /// The `request_slot` of a request with one order.
 pub const SINGLE: u32 = u32::MAX;
 
+impl Ticket {
+    /// That of a request with one order, on a connection that does not matter: for those who deal without a server.
+    pub fn single(core: u16, request_id: u64) -> Ticket {
+        Ticket {
+            core,
+            index: 0,
+            connection: 0,
+            use_of_slot: 0,
+            request_slot: SINGLE,
+            request_id,
+        }
+    }
+}
+
 /// An order waiting in a lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {

@@ -23,14 +23,7 @@ fn order_id(number: u16) -> OrderId {
 fn put_request(out: &mut BytesMut) {
     let mut frame = FrameWriter::begin(out, Kind::Issue, 1);
     for number in 0..ORDERS {
-        let item = IssueItem {
-            order_id: order_id(number),
-            sku: SkuId(1),
-            quantity: 1,
-            priority: Priority::Standard as u8,
-            flags: 0,
-            deadline_ms: 0,
-        };
+        let item = IssueItem::one(order_id(number), SkuId(1));
         item.encode_into(frame.body());
     }
     frame.set_count(ORDERS);

@@ -24,14 +24,7 @@
 //! use bytes::BytesMut;
 //! use croupier_protocol::*;
 //!
-//! let item = IssueItem {
-//!     order_id: OrderId::new_v7(),
-//!     sku: SkuId(1),
-//!     quantity: 1,
-//!     priority: Priority::Standard as u8,
-//!     flags: 0,
-//!     deadline_ms: 0,
-//! };
+//! let item = IssueItem::one(OrderId::new_v7(), SkuId(1));
 //! let mut wire = BytesMut::new();
 //! let mut frame = FrameWriter::begin(&mut wire, Kind::Issue, 7);
 //! item.encode_into(frame.body());

@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute_ref};
 
 use crate::body::BodyError;
-use crate::words::{OrderId, SkuId};
+use crate::words::{OrderId, Priority, SkuId};
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -56,6 +56,18 @@ pub struct IssueItem {
 impl IssueItem {
     /// Bytes of one item.
     pub const BYTES: usize = 32;
+
+    /// One card, of standard priority, without a deadline.
+    pub const fn one(order_id: OrderId, sku: SkuId) -> IssueItem {
+        IssueItem {
+            order_id,
+            sku,
+            quantity: 1,
+            priority: Priority::Standard as u8,
+            flags: 0,
+            deadline_ms: 0,
+        }
+    }
 
     /// Appends the item.
     #[inline]

@@ -23,7 +23,7 @@ numbered! {
         UnsupportedFlag = 13, "UnsupportedFlag", "a flag bit is set that this version does not know: send 0";
         DiskFull = 14, "DiskFull", "there is no room for the log or for slabs and nothing was taken: free some disk, then try again";
         ShuttingDown = 15, "ShuttingDown", "the server is shutting down: try again after the given time";
-        StoreFailed = 16, "StoreFailed", "a write failed and the server stops: restart it, then ask again with the same ids";
+        StoreFailed = 16, "StoreFailed", "the disk failed a write: a server whose log it was stops; restart it, then ask again with the same ids";
         TooManyOrders = 17, "TooManyOrders", "more orders in one frame than the server takes: send several frames";
         NoImport = 18, "NoImport", "this connection has no open import of that id: begin one first";
         ImportOpen = 19, "ImportOpen", "this connection already has an open import: end it first";

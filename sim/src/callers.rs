@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use croupier_client::testing::{Resend, Tries, leaves_doubt};
-use croupier_client::{Order, OrderId, OrderOutcome, Refusal, SkuId};
+use croupier_client::{Order, OrderId, OrderOutcome, Priority, Refusal, SkuId};
 use croupier_tests::{Ask, Oracle};
 use fastrand::Rng;
 
 use crate::network::{Letter, Link, Network};
-use crate::node::{PRIORITIES, QUANTITY_MAX};
+use crate::node::QUANTITY_MAX;
 use crate::plan::{Feature, Plan};
 
 /// Calls that a caller has open at once.
@@ -187,7 +187,7 @@ impl Callers {
                 };
                 let mut order = Order::new(id, SkuId(sku))
                     .quantity(quantity)
-                    .priority(*self.dice.choice(PRIORITIES.as_slice()).expect("some"));
+                    .priority(*self.dice.choice(Priority::ALL.as_slice()).expect("some"));
                 if self.dice.u32(0..16) == 0 {
                     order = order.deadline(std::time::Duration::from_millis(self.dice.u64(1..40)));
                 }

@@ -9,8 +9,11 @@ use croupier_engine::recovery::{self, Recovered};
 use croupier_tests::Oracle;
 use fastrand::Rng;
 
-use crate::node::{Node, View, is_of_the_store, slabs_on, spread, store_on};
+use crate::node::{Node, View, slabs_on, spread, store_on};
 use crate::plan::{Feature, Plan};
+
+/// Crashes tried before each change of the disk.
+const CRASHES_PER_CHANGE: u32 = 2;
 
 /// What crashing has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -73,7 +76,7 @@ impl Crasher {
     /// If a recovered state is not what the oracle accepts.
     pub fn crash_at(&mut self, images: &[Image], oracle: &Oracle) {
         for image in images {
-            for _ in 0..self.plan.crashes_per_change {
+            for _ in 0..CRASHES_PER_CHANGE {
                 let disk = image.crash(landing(&mut self.dice));
                 self.recover(&disk, oracle, 1);
             }
@@ -158,11 +161,7 @@ impl Crasher {
     /// Flips a bit of a copy: it is told as damage, or nothing is different.
     fn flip(&mut self, disk: &MemoryDisk, oracle: &Oracle) {
         let copy = disk.copy();
-        let files: Vec<_> = copy
-            .files()
-            .into_iter()
-            .filter(|path| is_of_the_store(path))
-            .collect();
+        let files = copy.files();
         let Some(path) = self.dice.choice(&files) else {
             return;
         };

@@ -1,11 +1,11 @@
 //! One running server: the real engine, its log driven in steps, and cores whose turns are taken by the world.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use croupier_client::{
-    Card, CardRef, IssuedOrder, Lsn, Order as AskedOrder, OrderId, OrderOutcome, Priority, Refusal,
-    SkuId, StockRow,
+    Card, CardRef, IssuedOrder, Lsn, Order as AskedOrder, OrderId, OrderOutcome, Refusal, SkuId,
+    StockRow,
 };
 use croupier_engine::config::{Config, Sync};
 use croupier_engine::dealer::{Dealer, OrderLimits};
@@ -299,19 +299,7 @@ pub fn look_up(state: &State, id: OrderId) -> Option<IssuedOrder> {
 /// The stock of a state.
 pub fn stock(state: &State) -> Vec<StockRow> {
     let catalog = state.catalog.load();
-    let row = |sku: &Arc<croupier_engine::state::SkuState>| {
-        let counts = sku.stock();
-        StockRow {
-            sku: sku.sku,
-            name: sku.name.clone(),
-            free: counts.free,
-            held: 0,
-            issued: counts.issued,
-            void: 0,
-            imported: counts.imported,
-        }
-    };
-    catalog.skus.iter().map(row).collect()
+    catalog.skus.iter().map(|sku| sku.row()).collect()
 }
 
 /// A state as the oracle reads it.
@@ -337,11 +325,3 @@ impl StateView for View<'_> {
         stock(self.0)
     }
 }
-
-/// Files of the store that a flipped bit may hit.
-pub fn is_of_the_store(path: &Path) -> bool {
-    path.starts_with(root())
-}
-
-/// All priorities.
-pub const PRIORITIES: [Priority; 4] = Priority::ALL;

@@ -81,8 +81,6 @@ pub struct Plan {
     pub index_shards: usize,
     /// Blocks are written through, instead of synced.
     pub sync_direct: bool,
-    /// How many crashes are tried per change of the disk.
-    pub crashes_per_change: u32,
 }
 
 impl Plan {
@@ -114,7 +112,6 @@ impl Plan {
             lane_orders_max: *dice.choice([2, 8, 64].as_slice()).expect("some"),
             index_shards: *dice.choice([1, 2, 4].as_slice()).expect("some"),
             sync_direct: dice.bool(),
-            crashes_per_change: 2,
         }
     }
 

@@ -6,8 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use bytes::BytesMut;
 use croupier_protocol::{
     ControlBody, FRAME_BYTES_MAX_LIMIT, FaultBody, FrameHeader, FrameWriter, Hello, HelloReply,
-    IssueItem, Kind, OrderId, OrderOutcome, Priority, RefusedBody, SkuId, decode_control,
-    order_items, peek,
+    IssueItem, Kind, OrderId, OrderOutcome, RefusedBody, SkuId, decode_control, order_items, peek,
 };
 
 use crate::PATIENCE;
@@ -36,14 +35,7 @@ pub fn frame_with_flags(
 
 /// An order for one card, to be changed at will.
 pub fn item(sku: SkuId) -> IssueItem {
-    IssueItem {
-        order_id: OrderId::new_v7(),
-        sku,
-        quantity: 1,
-        priority: Priority::Standard as u8,
-        flags: 0,
-        deadline_ms: 0,
-    }
+    IssueItem::one(OrderId::new_v7(), sku)
 }
 
 /// An Issue of these items.

@@ -288,10 +288,8 @@ impl Tree {
 pub struct Image {
     tree: Tree,
     unix_ms: u64,
-    /// The change that came next.
-    pub before: u64,
-    /// What it was.
-    pub op: Op,
+    /// The number of the change that came next.
+    before: u64,
 }
 
 impl Image {
@@ -338,7 +336,6 @@ impl Inner {
                 tree: self.tree.clone(),
                 unix_ms: self.unix_ms,
                 before: self.changes,
-                op,
             });
         }
         let verdict = self.judge(op, path);
@@ -469,11 +466,6 @@ impl MemoryDisk {
     /// Asks `judge` about every change from now on.
     pub fn set_judge(&self, judge: impl FnMut(&Change<'_>) -> Verdict + Send + 'static) {
         self.lock().judge = Some(Box::new(judge));
-    }
-
-    /// Asks nobody any more.
-    pub fn drop_judge(&self) {
-        self.lock().judge = None;
     }
 
     /// Keeps the newest changes for [`journal`](Self::journal).

@@ -230,7 +230,7 @@ impl LogFile {
     /// Writes `block` (length, offset and address multiples of 4096) and makes it durable. After an error the caller
     /// must not write again (rule 8).
     pub fn write_durable(&mut self, offset: u64, block: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, block)?;
+        self.write(offset, block)?;
         if planted::is(Bug::SkipBlockSync) {
             return Ok(());
         }
@@ -239,21 +239,10 @@ impl LogFile {
             SyncMethod::Direct | SyncMethod::UnsafeNone => Ok(()),
         }
     }
-}
 
-#[cfg(feature = "planted")]
-impl LogFile {
-    /// As a planted bug writes.
-    pub fn write_unsynced(&mut self, offset: u64, block: &[u8]) -> io::Result<()> {
+    /// Writes `block`; whether it is durable then is another question.
+    pub(crate) fn write(&mut self, offset: u64, block: &[u8]) -> io::Result<()> {
         self.file.write_at(offset, block)
-    }
-}
-
-#[cfg(not(feature = "planted"))]
-impl LogFile {
-    /// As no build without planted bugs writes.
-    pub(crate) fn write_unsynced(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
-        unreachable!("only planted bugs do")
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use croupier_protocol::StockRow;
 
 use crate::slab::{Slab, claim};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -183,6 +184,20 @@ impl SkuState {
     pub fn class_bytes_max(&self) -> u32 {
         // Relaxed: set before the cards can be dealt.
         self.class_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// The counts as they are told to callers.
+    pub fn row(&self) -> StockRow {
+        let counts = self.stock();
+        StockRow {
+            sku: self.sku,
+            name: self.name.clone(),
+            free: counts.free,
+            held: 0,
+            issued: counts.issued,
+            void: 0,
+            imported: counts.imported,
+        }
     }
 
     /// Free, issued, imported; `issued` is what is imported and not free, so it includes orders in flight.

@@ -194,7 +194,7 @@ impl Committer {
             .encode(page.slice_mut(BLOCK_ALIGN_BYTES));
         let page_bytes = page.slice(BLOCK_ALIGN_BYTES);
         if planted::is(Bug::SkipLastSync) {
-            self.file.write_unsynced(self.at.offset, page_bytes)?;
+            self.file.write(self.at.offset, page_bytes)?;
         } else {
             self.file.write_durable(self.at.offset, page_bytes)?;
         }

@@ -144,12 +144,9 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         Kind::Issue => {
             for quantity in [1, 3] {
                 let item = IssueItem {
-                    order_id: id,
-                    sku: SkuId(1),
                     quantity,
-                    priority: 1,
-                    flags: 0,
                     deadline_ms: 50,
+                    ..IssueItem::one(id, SkuId(1))
                 };
                 item.encode_into(out);
             }

@@ -20,50 +20,14 @@ struct Args {
     /// The binary under test
     #[arg(long, value_name = "PATH")]
     binary: PathBuf,
-    /// The disk that the store lies on; all on it is lost
-    #[arg(long, value_name = "DEVICE")]
-    disk: PathBuf,
-    /// The disk that the log of writes goes to; all on it is lost
-    #[arg(long, value_name = "DEVICE")]
-    log: PathBuf,
-    /// A disk as large as the first; all on it is lost
-    #[arg(long, value_name = "DEVICE")]
-    scratch: PathBuf,
-    /// Where file systems may be mounted
-    #[arg(long, value_name = "DIR")]
-    mounts: PathBuf,
-    /// How many cuts
-    #[arg(long, default_value_t = 50)]
-    cuts: usize,
-    /// Of all that is random
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Serve with --unsafe-no-sync: then orders must get lost, or these cuts would show nothing
-    #[arg(long)]
-    unsafe_no_sync: bool,
+    #[command(flatten)]
+    plan: Plan,
 }
 
 fn main() -> ExitCode {
-    let Args {
-        binary,
-        disk,
-        log,
-        scratch,
-        mounts,
-        cuts,
-        seed,
-        unsafe_no_sync,
-    } = Args::parse();
+    let Args { binary, plan } = Args::parse();
     use_binary(binary);
-    match run(&Plan {
-        disk,
-        log,
-        scratch,
-        mounts,
-        cuts,
-        seed,
-        unsafe_no_sync,
-    }) {
+    match run(&plan) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(problem) => {

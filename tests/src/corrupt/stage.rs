@@ -12,7 +12,7 @@ use croupier_engine::disk::Disk;
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::engine::{Engine, Ground};
 use croupier_engine::intake::Intake;
-use croupier_engine::order::{Order, SINGLE, Ticket};
+use croupier_engine::order::{Order, Ticket};
 use croupier_engine::recovery;
 use croupier_engine::slab::Vault;
 use croupier_engine::state::apply::Snapshot;
@@ -265,14 +265,7 @@ impl Till {
                 quantity: if number.is_multiple_of(5) { 3 } else { 1 },
                 priority: Priority::Standard,
                 deadline_unix_ms: u64::MAX,
-                ticket: Ticket {
-                    core: 0,
-                    index: 0,
-                    connection: 0,
-                    use_of_slot: 0,
-                    request_slot: SINGLE,
-                    request_id: number as u64,
-                },
+                ticket: Ticket::single(0, number as u64),
             };
             (0, order)
         };

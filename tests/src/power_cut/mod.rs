@@ -30,22 +30,29 @@ const CARDS_AT_FIRST: usize = 30_000;
 /// Cards of each import while orders are dealt.
 const CARDS_MORE: usize = 200;
 
-/// Disks and numbers of a run.
-#[derive(Debug, Clone)]
+/// Disks and numbers of a run, as they are given on the command line.
+#[derive(Debug, Clone, clap::Args)]
 pub struct Plan {
-    /// The disk that the store lies on.
+    /// The disk that the store lies on; all on it is lost
+    #[arg(long, value_name = "DEVICE")]
     pub disk: PathBuf,
-    /// The disk that the log of writes goes to.
+    /// The disk that the log of writes goes to; all on it is lost
+    #[arg(long, value_name = "DEVICE")]
     pub log: PathBuf,
-    /// A disk of the size of the first, for what a cut leaves.
+    /// A disk as large as the first, for what a cut leaves; all on it is lost
+    #[arg(long, value_name = "DEVICE")]
     pub scratch: PathBuf,
-    /// Where file systems are mounted.
+    /// Where file systems may be mounted
+    #[arg(long, value_name = "DIR")]
     pub mounts: PathBuf,
-    /// How many cuts.
+    /// How many cuts
+    #[arg(long, default_value_t = 50)]
     pub cuts: usize,
-    /// Of all that is random.
+    /// Of all that is random
+    #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Serve with `--unsafe-no-sync`: then orders must get lost, or these cuts would show nothing.
+    /// Serve with --unsafe-no-sync: then orders must get lost, or these cuts would show nothing
+    #[arg(long)]
     pub unsafe_no_sync: bool,
 }
 
