@@ -26,7 +26,7 @@ use croupier_engine::state::{SlabBody, SlabFacts, SlabSource, State};
 use croupier_engine::wal::ring::{Ring, UNIT_BYTES};
 use croupier_protocol::{
     FRAME_BYTES_MAX_DEFAULT, FRAME_HEADER_BYTES, FrameWriter, ImportRow, IssueItem, Kind, OrderId,
-    Priority, SkuId, issue_items, peek,
+    SkuId, issue_items, peek,
 };
 
 /// Orders that nobody counts: buffers have found their size, and lines their cache.

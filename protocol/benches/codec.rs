@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use croupier_protocol::{
     CardRef, FRAME_BYTES_MAX_DEFAULT, FrameWriter, IssueItem, IssuedWriter, Kind, Lsn, OrderId,
-    Priority, SkuId, issue_items, peek,
+    SkuId, issue_items, peek,
 };
 
 /// Orders of a frame.
