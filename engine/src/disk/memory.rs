@@ -6,7 +6,9 @@
 //! torn and reordered; a sector itself is written whole or not at all. After a sync that failed, the changes it was to
 //! make durable are never more than possible, whatever later syncs say (rule 8).
 
-use std::collections::{BTreeMap, VecDeque};
+mod tree;
+
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,9 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::{Disk, FileSystem, Open, OpenFile};
-use crate::wal::format::SECTOR_BYTES;
-
-const PAGE_BYTES: usize = 4096;
+use tree::{Bytes, Naming, Node, Tree, Unsynced, land, parent};
 
 /// Which sectors of the write that was under way have reached the disk, by their number in that write.
 pub type Landed = Box<dyn Fn(usize) -> bool + Send>;
@@ -61,227 +61,9 @@ pub enum Verdict {
 /// Decides over every change.
 pub type Judge = Box<dyn FnMut(&Change<'_>) -> Verdict + Send>;
 
-/// Pages; `None` is a page of zeros.
-#[derive(Clone, Default)]
-struct Bytes {
-    pages: Vec<Option<Arc<[u8; PAGE_BYTES]>>>,
-    bytes: usize,
-}
-
-impl Bytes {
-    fn set_len(&mut self, bytes: usize) {
-        if bytes < self.bytes {
-            // What is cut off must not show again when the file grows.
-            self.bytes = bytes;
-            self.pages.truncate(bytes.div_ceil(PAGE_BYTES));
-            let kept = bytes % PAGE_BYTES;
-            if kept != 0
-                && let Some(Some(page)) = self.pages.last_mut()
-            {
-                Arc::make_mut(page)[kept..].fill(0);
-            }
-        }
-        self.bytes = bytes;
-        self.pages.resize(bytes.div_ceil(PAGE_BYTES), None);
-    }
-
-    fn put(&mut self, offset: usize, bytes: &[u8]) {
-        self.set_len(self.bytes.max(offset + bytes.len()));
-        let (mut at, mut rest) = (offset, bytes);
-        while !rest.is_empty() {
-            let within = at % PAGE_BYTES;
-            let (some, more) = rest.split_at((PAGE_BYTES - within).min(rest.len()));
-            let page = &mut self.pages[at / PAGE_BYTES];
-            if page.is_some() || some.iter().any(|byte| *byte != 0) {
-                let page = page.get_or_insert_with(|| Arc::new([0; PAGE_BYTES]));
-                Arc::make_mut(page)[within..within + some.len()].copy_from_slice(some);
-            }
-            at += some.len();
-            rest = more;
-        }
-    }
-
-    fn get(&self, offset: usize, buffer: &mut [u8]) -> usize {
-        let from = offset.min(self.bytes);
-        let got = (self.bytes - from).min(buffer.len());
-        let mut at = 0;
-        while at < got {
-            let within = (from + at) % PAGE_BYTES;
-            let some = (PAGE_BYTES - within).min(got - at);
-            let to = &mut buffer[at..at + some];
-            match &self.pages[(from + at) / PAGE_BYTES] {
-                Some(page) => to.copy_from_slice(&page[within..within + some]),
-                None => to.fill(0),
-            }
-            at += some;
-        }
-        got
-    }
-
-    fn all(&self) -> Vec<u8> {
-        let mut all = vec![0; self.bytes];
-        self.get(0, &mut all);
-        all
-    }
-}
-
-#[derive(Clone)]
-enum Unsynced {
-    Write(usize, Arc<[u8]>),
-    Length(usize),
-}
-
-/// A file without a name: whoever has it open keeps it.
-#[derive(Clone, Default)]
-struct Node {
-    /// As readers see it.
-    seen: Bytes,
-    /// As it is on the disk for sure.
-    durable: Bytes,
-    /// What makes one of the other, in order.
-    unsynced: Vec<Unsynced>,
-    /// What a failed sync was to make durable: possible for ever, certain never.
-    limbo: Vec<Unsynced>,
-}
-
-impl Node {
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        self.seen.put(offset as usize, bytes);
-        self.unsynced
-            .push(Unsynced::Write(offset as usize, bytes.into()));
-    }
-
-    fn set_len(&mut self, bytes: u64) {
-        self.seen.set_len(bytes as usize);
-        self.unsynced.push(Unsynced::Length(bytes as usize));
-    }
-
-    fn sync(&mut self) {
-        if self.limbo.is_empty() {
-            self.durable = self.seen.clone();
-            self.unsynced.clear();
-            return;
-        }
-        for change in std::mem::take(&mut self.unsynced) {
-            land(&mut self.durable, &change, &mut |_| true);
-        }
-    }
-
-    fn sync_failed(&mut self) {
-        let changes = std::mem::take(&mut self.unsynced);
-        self.limbo.extend(changes);
-    }
-}
-
-/// Brings a change to the disk, as far as its sectors land.
-fn land(durable: &mut Bytes, change: &Unsynced, landed: &mut dyn FnMut(usize) -> bool) {
-    match change {
-        Unsynced::Length(bytes) => {
-            if landed(0) {
-                durable.set_len(*bytes);
-            }
-        }
-        Unsynced::Write(offset, bytes) => {
-            for (number, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
-                if landed(number) {
-                    durable.put(offset + number * SECTOR_BYTES, sector);
-                }
-            }
-        }
-    }
-}
-
-/// A change of names in one directory.
-#[derive(Clone)]
-enum Naming {
-    Add(PathBuf, usize),
-    Remove(PathBuf),
-    Rename(PathBuf, PathBuf, usize),
-}
-
-impl Naming {
-    fn dir(&self) -> &Path {
-        let (Naming::Add(path, _) | Naming::Remove(path) | Naming::Rename(path, _, _)) = self;
-        parent(path)
-    }
-
-    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
-        match self {
-            Naming::Add(path, node) => {
-                names.insert(path.clone(), *node);
-            }
-            Naming::Remove(path) => {
-                names.remove(path);
-            }
-            Naming::Rename(from, to, node) => {
-                names.remove(from);
-                names.insert(to.clone(), *node);
-            }
-        }
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("."))
-}
-
 enum Fault {
     Errno { changes: Range<u64>, errno: Errno },
     PowerCut { change: u64, landed: Landed },
-}
-
-/// Files and names, certain and not. Cheap to clone: what two clones have in common is shared.
-#[derive(Clone, Default)]
-struct Tree {
-    nodes: Vec<Arc<Node>>,
-    names: BTreeMap<PathBuf, usize>,
-    durable_names: BTreeMap<PathBuf, usize>,
-    namings: Vec<Naming>,
-}
-
-impl Tree {
-    fn node(&mut self, node: usize) -> &mut Node {
-        Arc::make_mut(&mut self.nodes[node])
-    }
-
-    fn add(&mut self, node: Node) -> usize {
-        self.nodes.push(Arc::new(node));
-        self.nodes.len() - 1
-    }
-
-    fn crash(&self, landed: &mut dyn FnMut() -> bool) -> Tree {
-        let mut names = self.durable_names.clone();
-        for naming in &self.namings {
-            if landed() {
-                naming.apply(&mut names);
-            }
-        }
-        // Files without a name are gone; the rest move together.
-        let mut nodes = Vec::with_capacity(names.len());
-        for number in names.values_mut() {
-            let before = &self.nodes[*number];
-            *number = nodes.len();
-            if before.limbo.is_empty() && before.unsynced.is_empty() {
-                nodes.push(before.clone());
-                continue;
-            }
-            let mut durable = before.durable.clone();
-            for change in before.limbo.iter().chain(&before.unsynced) {
-                land(&mut durable, change, &mut |_| landed());
-            }
-            nodes.push(Arc::new(Node {
-                seen: durable.clone(),
-                durable,
-                ..Node::default()
-            }));
-        }
-        Tree {
-            nodes,
-            durable_names: names.clone(),
-            names,
-            namings: Vec::new(),
-        }
-    }
 }
 
 /// A disk as it was just before a change: what a power cut at that moment would have left can be made from it.
