@@ -482,3 +482,6 @@ fn ring_bytes(config: &Config, options: &LogOptions) -> Result<u64, EngineError>
     }
     Ok(bytes)
 }
+
+#[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
+mod tests;

@@ -1,0 +1,122 @@
+//! An engine whose slabs cannot be read just when it needs them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::disk::memory::MemoryDisk;
+use crate::slab::{KeyFile, Vault};
+use crate::state::{SlabBody, SlabFacts};
+use crate::store::BitsOnly;
+use crate::wal::segments::make_segment;
+
+const STORE: [u8; 16] = [7; 16];
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// Slabs that can be read while the switch is on.
+struct Switched(Arc<AtomicBool>);
+
+impl SlabSource for Switched {
+    fn body(&self, facts: &SlabFacts) -> Result<SlabBody, EngineError> {
+        if self.0.load(Ordering::SeqCst) {
+            return BitsOnly.body(facts);
+        }
+        Err(EngineError::Io {
+            path: "/store/slabs/slab-00000001.slab".into(),
+            op: "map",
+            source: std::io::ErrorKind::OutOfMemory.into(),
+        })
+    }
+}
+
+fn start(disk: &MemoryDisk, readable: &Arc<AtomicBool>) -> Result<Engine, EngineError> {
+    let root = std::path::Path::new("/store");
+    let vault = Arc::new(Vault::new(&KeyFile::unsaved(STORE)));
+    let config = Config {
+        sync: Sync::Fdatasync,
+        ..Config::new(root)
+    };
+    let ground = Ground {
+        slabs: Box::new(Switched(readable.clone())),
+        spread: Spread {
+            seed: [1, 2],
+            shards: 4,
+        },
+        drive: Drive::Steps,
+        append_units_max: APPEND_UNITS_MAX,
+        subscribers: Vec::new(),
+    };
+    let store = Store::on(disk.disk(), root, vault);
+    Engine::start(config, store, 1, ground).map(|(engine, _)| engine)
+}
+
+fn import(engine: &Engine) -> Result<u64, Refused> {
+    let added = Fact::SlabAdded {
+        slab: 1,
+        sku: 1,
+        batch: 1,
+        pool: 0,
+        cards: 5,
+        class_bytes: 32,
+        header_hash: [1; 32],
+    };
+    let sealed = Fact::BatchSealed {
+        batch: 1,
+        sku: 1,
+        pool: 0,
+        cards: 5,
+        slabs: 1,
+        label: "a",
+        pool_name: "main",
+    };
+    engine.record(&[added, sealed])
+}
+
+#[test]
+fn an_import_that_is_durable_and_cannot_be_followed_ends_the_writer_and_stands_after_a_restart() {
+    let disk = MemoryDisk::new();
+    let wal = std::path::Path::new("/store/wal");
+    make_segment(&disk.disk(), wal, STORE, 1, SEGMENT_BYTES).unwrap();
+    let readable = Arc::new(AtomicBool::new(true));
+    let engine = start(&disk, &readable).unwrap();
+    engine.sku_create("steam-50").unwrap();
+    readable.store(false, Ordering::SeqCst);
+    let refused = import(&engine).unwrap_err();
+    assert_eq!(refused.refusal, Refusal::StoreFailed);
+    let why = engine
+        .log
+        .failure()
+        .expect("a server beside its log must not go on");
+    assert!(why.contains("slab-00000001"), "{why}");
+    assert_eq!(engine.cannot_record(), Some(Refusal::StoreFailed));
+    drop(engine);
+
+    // A slab that cannot be read just now is no damage of the log that names it.
+    match start(&disk, &readable).map(|_| ()) {
+        Err(error @ EngineError::Io { .. }) => assert_eq!(error.exit_code(), 1),
+        other => panic!("{other:?}"),
+    }
+    readable.store(true, Ordering::SeqCst);
+    let engine = start(&disk, &readable).unwrap();
+    assert_eq!(engine.stock(None).unwrap()[0].free, 5);
+}
+
+#[test]
+fn segments_sealed_before_a_start_count_towards_the_next_checkpoint() {
+    let disk = MemoryDisk::new();
+    let wal = std::path::Path::new("/store/wal");
+    make_segment(&disk.disk(), wal, STORE, 1, SEGMENT_BYTES).unwrap();
+    let readable = Arc::new(AtomicBool::new(true));
+    let engine = start(&disk, &readable).unwrap();
+    let table = "# a comment that fills segments\n".repeat(500) + DEFAULT_ROUTES;
+    while engine.log.segment_in_use() < 3 {
+        engine.routes_load(&table).unwrap();
+    }
+    drop(engine);
+    let engine = start(&disk, &readable).unwrap();
+    assert_eq!(
+        (engine.first_segment(), engine.log.segment_in_use()),
+        (1, 3)
+    );
+    engine.fold(false).unwrap().expect("two sealed segments");
+    assert_eq!(engine.first_segment(), 3);
+}
