@@ -521,4 +521,8 @@ impl FileSystem for MemoryDisk {
     fn unix_ms(&self) -> u64 {
         self.lock().unix_ms
     }
+
+    fn has_threads(&self) -> bool {
+        false
+    }
 }

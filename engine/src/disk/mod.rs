@@ -68,6 +68,8 @@ pub trait FileSystem: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// The time that is put into headers, in Unix milliseconds.
     fn unix_ms(&self) -> u64;
+    /// Whether several threads may use it at once in an order of their own; a simulated one has one thread for all.
+    fn has_threads(&self) -> bool;
 }
 
 /// An open file.
@@ -94,7 +96,11 @@ pub struct Disk {
 /// Zeros written to a new segment before they are synced.
 const SYNCED_ZEROS_BYTES: u64 = 512 << 10;
 
-static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+/// At an address that `O_DIRECT` takes.
+#[repr(align(4096))]
+struct Zeros([u8; 1 << 20]);
+
+static ZEROS: Zeros = Zeros([0; 1 << 20]);
 
 impl Disk {
     /// The operating system's.
@@ -115,21 +121,49 @@ impl Disk {
         self.fs.unix_ms()
     }
 
-    /// Makes `path` with `bytes` of zeros behind `head`, durable together with its name, visible only when complete.
-    pub fn create_zeroed(&self, path: &Path, head: &[u8], bytes: u64) -> io::Result<()> {
+    /// Whether threads may be started to use it.
+    pub fn has_threads(&self) -> bool {
+        self.fs.has_threads()
+    }
+
+    /// Makes `path` with `bytes` of zeros behind `head` (whole pages both), durable together with its name, visible only
+    /// when complete. `method` is how it will be written: what is then written past the page cache is zeroed past it,
+    /// too, so that it neither fills it nor has to be thrown out of it block by block.
+    pub fn create_zeroed(
+        &self,
+        path: &Path,
+        head: &[u8],
+        bytes: u64,
+        method: SyncMethod,
+    ) -> io::Result<()> {
         let tmp = tmp_name(path);
+        let sync = |file: &dyn OpenFile| {
+            if planted::is(Bug::SkipSegmentSync) {
+                return Ok(());
+            }
+            file.sync()
+        };
         let made = (|| {
             let file = self.fs.open(&tmp, Open::Create)?;
             // Room first: a full disk is told before gigabytes of zeros are written.
             file.allocate(bytes)?;
             file.write_at(0, head)?;
+            sync(&*file)?;
+            let direct = if method == SyncMethod::Direct && !planted::is(Bug::SkipSegmentSync) {
+                Some(self.fs.open(&tmp, Open::WriteDurable)?)
+            } else {
+                None
+            };
             let mut offset = head.len() as u64;
             while offset < bytes {
-                let end = (offset + SYNCED_ZEROS_BYTES).min(bytes);
-                write_zeros(&*file, offset, end)?;
                 // Little by little: a block of the log must never queue behind a whole segment of zeros.
-                if !planted::is(Bug::SkipSegmentSync) {
-                    file.sync()?;
+                let end = (offset + SYNCED_ZEROS_BYTES).min(bytes);
+                match &direct {
+                    Some(direct) => write_zeros(&**direct, offset, end)?,
+                    None => {
+                        write_zeros(&*file, offset, end)?;
+                        sync(&*file)?;
+                    }
                 }
                 offset = end;
             }
@@ -327,8 +361,8 @@ impl Drop for Draft {
 
 fn write_zeros(file: &dyn OpenFile, mut offset: u64, end: u64) -> io::Result<()> {
     while offset < end {
-        let some = (end - offset).min(ZEROS.len() as u64);
-        file.write_at(offset, &ZEROS[..some as usize])?;
+        let some = (end - offset).min(ZEROS.0.len() as u64);
+        file.write_at(offset, &ZEROS.0[..some as usize])?;
         offset += some;
     }
     Ok(())

@@ -87,4 +87,8 @@ impl FileSystem for RealFs {
     fn unix_ms(&self) -> u64 {
         crate::clock::unix_ms()
     }
+
+    fn has_threads(&self) -> bool {
+        true
+    }
 }

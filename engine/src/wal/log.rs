@@ -11,7 +11,7 @@ use super::committer::{Committer, Wrote};
 use super::format::{BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, StoreId};
 use super::reader::Position;
 use super::ring::{Ring, UNIT_BYTES};
-use super::segments::{Segments, segment_path};
+use super::segments::{Mould, Segments, segment_path};
 use crate::disk::{AlignedBuffer, Disk, SyncMethod};
 use crate::error::{EngineError, IoContext as _};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -167,15 +167,14 @@ impl Log {
         let file = disk.open_log(&path, sync).at("open for writing", &path)?;
         let ring_units = (options.ring_bytes as usize / UNIT_BYTES).next_power_of_two();
         let margin = options.ring_bytes * 2 + (options.writers + 4) * BLOCK_ALIGN_BYTES as u64;
-        let segments = Segments::new(
-            disk.clone(),
-            &options.dir,
-            options.store_id,
-            options.segment_bytes,
-            margin,
-            at.seq,
-            last_segment,
-        );
+        let mould = Mould {
+            disk: disk.clone(),
+            dir: options.dir.clone(),
+            store_id: options.store_id,
+            segment_bytes: options.segment_bytes,
+            method: sync,
+        };
+        let segments = Segments::new(mould, margin, at.seq, last_segment);
         let shared = Arc::new(Shared {
             ring: Ring::new(ring_units, at.lsn),
             segments: segments.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::format::{SegmentHeader, StoreId};
-use crate::disk::Disk;
+use crate::disk::{Disk, SyncMethod};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -31,7 +31,34 @@ pub fn segment_seq(name: &str) -> Option<u64> {
     (segment_name(seq) == name).then_some(seq)
 }
 
-/// Makes one segment, durable, full of zeros.
+/// What all segments of a log have in common.
+pub struct Mould {
+    pub disk: Disk,
+    /// Directory of the segments.
+    pub dir: PathBuf,
+    pub store_id: StoreId,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// How they will be written.
+    pub method: SyncMethod,
+}
+
+impl Mould {
+    /// Makes one segment, durable, full of zeros.
+    fn make(&self, seq: u64) -> std::io::Result<()> {
+        let header = SegmentHeader {
+            store_id: self.store_id,
+            seq,
+            segment_bytes: self.segment_bytes,
+            created_unix_ms: self.disk.unix_ms(),
+        };
+        let path = segment_path(&self.dir, seq);
+        self.disk
+            .create_zeroed(&path, &header.encode(), self.segment_bytes, self.method)
+    }
+}
+
+/// Makes a segment of a log that nobody writes yet.
 pub fn make_segment(
     disk: &Disk,
     dir: &Path,
@@ -39,13 +66,14 @@ pub fn make_segment(
     seq: u64,
     bytes: u64,
 ) -> std::io::Result<()> {
-    let header = SegmentHeader {
+    let mould = Mould {
+        disk: disk.clone(),
+        dir: dir.into(),
         store_id,
-        seq,
         segment_bytes: bytes,
-        created_unix_ms: disk.unix_ms(),
+        method: SyncMethod::Fdatasync,
     };
-    disk.create_zeroed(&segment_path(dir, seq), &header.encode(), bytes)
+    mould.make(seq)
 }
 
 struct Made {
@@ -67,10 +95,7 @@ const NO_PANIC: &str = "no one panics with this lock";
 
 /// The stock of spare segments, shared by the thread that makes them, the committer and the dealers.
 pub struct Segments {
-    disk: Disk,
-    dir: PathBuf,
-    store_id: StoreId,
-    segment_bytes: u64,
+    mould: Mould,
     /// Bytes that must be left for what the ring may still hold when orders stop being taken.
     margin_bytes: u64,
     left_in_use_bytes: AtomicU64,
@@ -82,20 +107,9 @@ pub struct Segments {
 
 impl Segments {
     /// Starts with segment `in_use` in use and `last` the highest that exists.
-    pub fn new(
-        disk: Disk,
-        dir: &Path,
-        store_id: StoreId,
-        segment_bytes: u64,
-        margin_bytes: u64,
-        in_use: u64,
-        last: u64,
-    ) -> Arc<Segments> {
+    pub fn new(mould: Mould, margin_bytes: u64, in_use: u64, last: u64) -> Arc<Segments> {
         Arc::new(Segments {
-            disk,
-            dir: dir.into(),
-            store_id,
-            segment_bytes,
+            mould,
             margin_bytes,
             left_in_use_bytes: AtomicU64::new(u64::MAX),
             full: AtomicBool::new(false),
@@ -143,13 +157,7 @@ impl Segments {
             }
             made.last + 1
         };
-        let result = make_segment(
-            &self.disk,
-            &self.dir,
-            self.store_id,
-            seq,
-            self.segment_bytes,
-        );
+        let result = self.mould.make(seq);
         let mut made = self.lock();
         match &result {
             Ok(()) => {
