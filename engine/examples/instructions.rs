@@ -169,8 +169,8 @@ fn state(slab: &Arc<Slab>) -> Result<State> {
             pool_name: "main",
         },
     ];
-    for (lsn, fact) in (1..).zip(facts) {
-        state.apply(lsn, &Record { stamp, fact }, None)?;
+    for fact in facts {
+        state.apply(&Record { stamp, fact })?;
     }
     Ok(state)
 }

@@ -19,10 +19,10 @@ use crate::error::{EngineError, IoContext as _};
 use crate::state::apply::Snapshot;
 use crate::state::digest::digest_of;
 use crate::state::record::{self, Fact};
-use crate::state::{Digest, State, StateSeed};
+use crate::state::{Digest, Replay, State, StateSeed};
 use crate::store::{BitsOnly, Paths, Store};
-use crate::wal::format::StoreId;
-use crate::wal::reader::list_segments;
+use crate::wal::format::{BLOCK_HEADER_BYTES, StoreId};
+use crate::wal::reader::{Block, list_segments};
 use crate::wal::segments::segment_path;
 use crate::wal::{BlockReader, Position};
 
@@ -131,10 +131,11 @@ pub fn fold(
         stop_before_segment,
     )?;
     let mut writer = OrderFileWriter::begin(disk, &paths.orders(), store_id)?;
-    let mut records = 0;
+    let (mut records, mut replay) = (0, Replay::new(&state));
     while let Some(block) = reader.next()? {
         let at = segment_path(&paths.wal(), block.seq);
-        records += apply_block(&state, &at, &block, |lsn, bytes| writer.put(lsn, bytes))?;
+        let each_order = |lsn, bytes: &[u8]| writer.put(lsn, bytes);
+        records += apply_block(&mut replay, &at, &block, each_order)?;
     }
     let end = reader.position();
     if end == from {
@@ -207,28 +208,52 @@ pub fn install(
     put_in_force(&store.disk, &store.paths, store.store_id, &checkpoint).map(|_| ())
 }
 
+/// Records that are put in together.
+pub const BATCH: usize = 256;
+
 /// Applies every record of a block; `each_order` gets LSN and bytes of the Issued ones. Returns how many records.
 pub fn apply_block(
-    state: &State,
+    replay: &mut Replay<'_>,
     path: &Path,
-    block: &crate::wal::reader::Block<'_>,
+    block: &Block<'_>,
+    each_order: impl FnMut(u64, &[u8]) -> Result<(), EngineError>,
+) -> Result<u64, EngineError> {
+    let records = record::records(block.body, block.header.first_lsn);
+    apply_records(replay, path, block.offset, records, each_order)
+}
+
+/// Applies records of the block at `block_offset`, as [`apply_block`] does.
+pub fn apply_records<'b>(
+    replay: &mut Replay<'_>,
+    path: &Path,
+    block_offset: u64,
+    mut records: impl Iterator<Item = Result<record::Placed<'b>, (usize, String)>>,
     mut each_order: impl FnMut(u64, &[u8]) -> Result<(), EngineError>,
 ) -> Result<u64, EngineError> {
-    let (mut at, mut count) = (0, 0);
-    while at < block.body.len() {
-        let offset = block.offset + (crate::wal::format::BLOCK_HEADER_BYTES + at) as u64;
-        let damaged = |what| EngineError::damage(path, offset, what);
-        let (record, bytes) = record::decode(&block.body[at..]).map_err(damaged)?;
-        let lsn = block.header.first_lsn + (at / record::RECORD_UNIT_BYTES) as u64;
-        let applied = state.apply(lsn, &record, None);
-        applied.map_err(|unfit| unfit.at(path, offset))?;
-        if let Fact::Issued(_) = record.fact {
-            each_order(lsn, &block.body[at..at + bytes])?;
+    let offset = |at: usize| block_offset + (BLOCK_HEADER_BYTES + at) as u64;
+    let (mut places, mut batch) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+    let mut count = 0;
+    loop {
+        places.clear();
+        batch.clear();
+        for placed in records.by_ref().take(BATCH) {
+            let placed =
+                placed.map_err(|(at, what)| EngineError::damage(path, offset(at), what))?;
+            batch.push((placed.lsn, placed.record));
+            places.push((placed.at, placed.bytes));
         }
-        at += bytes;
-        count += 1;
+        if batch.is_empty() {
+            return Ok(count);
+        }
+        let applied = replay.logged(&batch);
+        applied.map_err(|(nth, unfit)| unfit.at(path, offset(places[nth].0)))?;
+        for ((lsn, record), (_, bytes)) in batch.iter().zip(&places) {
+            if let Fact::Issued(_) = record.fact {
+                each_order(*lsn, bytes)?;
+            }
+        }
+        count += batch.len() as u64;
     }
-    Ok(count)
 }
 
 /// Removes what the checkpoint `name` has made superfluous. What cannot be removed now is tried again by the next fold.

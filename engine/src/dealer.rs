@@ -1,8 +1,9 @@
 //! The dealer: orders in, cards promised, records written, verdicts out.
 //!
 //! Plain synchronous code without I/O and without a clock, so that a simulator can run it. One dealer per core; all share
-//! the state. A *turn* deals a batch: it looks every order up, takes credits for all new ones of a SKU at once, claims
-//! their ids, claims their slots in one go, appends all records as one batch, and applies them with the LSNs they got.
+//! the state. A *turn* deals a batch: it brings the orders of a SKU and priority together (the higher priority first),
+//! looks every order up, takes credits for all new ones of a group at once, claims their ids, claims their slots in one
+//! go, appends all records as one batch, and applies them with the LSNs they got.
 //!
 //! Order of deeds for one order, and why:
 //! 1. look-up first, so that a repeat takes nothing;
@@ -37,6 +38,7 @@ impl Append for crate::wal::Log {
 
 /// Most orders of a turn.
 pub const TURN_ORDERS_MAX: usize = 1024;
+const _: () = assert!(TURN_ORDERS_MAX <= 1 << 16, "a group counts them in 16 bits");
 
 /// Units that an order may need at most.
 pub fn units_at_most(order: &Order) -> usize {
@@ -49,6 +51,25 @@ struct Item {
     lane: u8,
     order: Order,
     hashed: Hashed,
+}
+
+/// An order of a turn by its group, SKU and priority, and within it by when it came; in one word, because turns sort them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Grouped(u64);
+
+impl Grouped {
+    fn of(item: &Item, nth: u16) -> Grouped {
+        let Order { sku, priority, .. } = item.order;
+        Grouped(u64::from(sku) << 32 | (priority as u64) << 16 | u64::from(nth))
+    }
+
+    fn group(self) -> u64 {
+        self.0 >> 16
+    }
+
+    fn nth(self) -> usize {
+        usize::from(self.0 as u16)
+    }
 }
 
 /// An order that has its id and its cards and waits for its record.
@@ -103,6 +124,7 @@ pub struct Dealer {
     cursors: Vec<Cursor>,
     // Kept between turns so that a turn allocates nothing.
     items: Vec<Item>,
+    groups: Vec<Grouped>,
     /// New orders, each with the place in the index that the look has found.
     fresh: Vec<(Item, Option<Place>)>,
     accepted: Vec<(Item, Place)>,
@@ -124,6 +146,7 @@ impl Dealer {
             state,
             cursors: Vec::new(),
             items: Vec::new(),
+            groups: Vec::new(),
             fresh: Vec::new(),
             accepted: Vec::new(),
             slots: Vec::new(),
@@ -179,22 +202,22 @@ impl Dealer {
             hashed: index.hash(order.id),
         }));
         // All first lines are asked for before any is needed.
-        let view = &mut self.index;
-        std::hint::black_box(
+        self.index.touch(items.iter().map(|item| &item.hashed));
+        let mut groups = std::mem::take(&mut self.groups);
+        groups.extend(
             items
                 .iter()
-                .fold(0, |any, item| any ^ view.touch(item.hashed)),
+                .zip(0..)
+                .map(|(item, nth)| Grouped::of(item, nth)),
         );
-        let mut rest = &items[..];
-        while let Some(first) = rest.first() {
-            let key = (first.order.sku, first.order.priority);
-            let same = rest
-                .iter()
-                .take_while(|item| (item.order.sku, item.order.priority) == key)
-                .count();
-            self.deal_same(now_unix_ms, cannot_record, &rest[..same], out);
-            rest = &rest[same..];
+        // Most turns have one group and are sorted already.
+        groups.sort_unstable();
+        for same in groups.chunk_by(|a, b| a.group() == b.group()) {
+            let same = same.iter().map(|grouped| &items[grouped.nth()]);
+            self.deal_same(now_unix_ms, cannot_record, same, out);
         }
+        groups.clear();
+        self.groups = groups;
         items.clear();
         self.items = items;
         self.record(
@@ -208,18 +231,21 @@ impl Dealer {
     }
 
     /// Deals orders of one SKU and priority.
-    fn deal_same(
+    fn deal_same<'i>(
         &mut self,
         now: u64,
         cannot_record: Option<Refusal>,
-        items: &[Item],
+        items: impl Iterator<Item = &'i Item> + Clone,
         out: &mut Vec<Outcome>,
     ) {
         let mut need = 0u64;
+        let Some(like) = items.clone().next().map(|first| first.order) else {
+            return;
+        };
         let class_bytes = self
             .resolver
             .catalog()
-            .sku(items[0].order.sku)
+            .sku(like.sku)
             .map_or(0, |sku| sku.class_bytes_max());
         for item in items {
             let seen = match self.index.look(item.hashed) {
@@ -258,7 +284,7 @@ impl Dealer {
         if self.fresh.is_empty() {
             return;
         }
-        if let Err(refusal) = self.take_credits(&items[0].order, need) {
+        if let Err(refusal) = self.take_credits(&like, need) {
             out.extend(
                 self.fresh
                     .drain(..)
@@ -385,13 +411,18 @@ impl Dealer {
             .append(&self.words)
             .expect("room was checked before the turn");
         let mut at = 0;
-        for placed in self.placed.drain(..) {
+        let rows = self.state.index.take_rows(self.placed.len() as u64);
+        for (row, placed) in (rows..).zip(self.placed.drain(..)) {
             let runs = runs_of(&self.slots[placed.slots.clone()], &self.runs[at..]);
             at += runs;
             let issued = issued(&placed.item, Runs::Given(&self.runs[at - runs..at]));
+            let promise = Promise {
+                place: placed.place,
+                row,
+            };
             let applied =
                 self.state
-                    .apply_issued(base + offsets, &issued, Some(Promise(placed.place)));
+                    .apply_issued(base + offsets, &issued, promise, &mut self.index);
             let settled = applied.expect("a dealer's own promise holds");
             offsets += issued_units(runs) as u64;
             let Order {

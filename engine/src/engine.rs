@@ -253,8 +253,7 @@ impl Engine {
                 stamp: begun.stamp,
                 fact: *fact,
             };
-            // Facts of the cold path keep no LSN in the state: only orders do.
-            if let Err(unfit) = self.state.apply(begun.last, &record, None) {
+            if let Err(unfit) = self.state.apply(&record) {
                 // It is durable, so it stands; a server that cannot follow its log must not go on beside it.
                 self.log
                     .fail(&format!("a durable record cannot be applied: {unfit}"));

@@ -26,6 +26,7 @@ pub mod state;
 pub mod turns;
 pub mod wal;
 
+mod ahead;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;

@@ -28,9 +28,9 @@ use crate::disk::SyncMethod;
 use crate::disk::memory::MemoryDisk;
 use crate::order::{Order, Outcome, Ticket, Verdict};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
-use crate::state::State;
 use crate::state::index::Spread;
 use crate::state::record::{Fact, Record, Stamp};
+use crate::state::{Replay, State};
 use crate::store::BitsOnly;
 use crate::wal::log::{Drive, Subscriber};
 use crate::wal::segments::{make_segment, segment_path};
@@ -136,7 +136,7 @@ impl Shop {
             record.put(&mut words);
             let lsn = self.with_room(|| self.log.append(&words));
             self.log.wait_durable(lsn).unwrap();
-            self.state.apply(lsn, &record, None).unwrap();
+            self.state.apply(&record).unwrap();
         }
     }
 
@@ -209,9 +209,10 @@ fn replayed(shop: &Shop) -> (BTreeMap<u128, u64>, State) {
     let disk = shop.disk.after_power_cut().disk();
     let mut reader = BlockReader::open(disk, &shop.dir, STORE, Position::START).unwrap();
     let mut orders = BTreeMap::new();
+    let mut replay = Replay::new(&state);
     while let Some(block) = reader.next().unwrap() {
         let path = segment_path(Path::new("/wal"), block.seq);
-        apply_block(&state, &path, &block, |lsn, bytes| {
+        apply_block(&mut replay, &path, &block, |lsn, bytes| {
             let (record, _) = crate::state::record::decode(bytes).unwrap();
             let Fact::Issued(issued) = record.fact else {
                 unreachable!("only orders are handed over")
@@ -222,6 +223,7 @@ fn replayed(shop: &Shop) -> (BTreeMap<u128, u64>, State) {
         })
         .unwrap();
     }
+    drop(replay);
     (orders, state)
 }
 

@@ -3,19 +3,24 @@
 //! Claim bits in memory begin at zero and are set from checkpoint and log alone (DESIGN, rule 2). Verification and replay
 //! are the same walk without a live store around it.
 
+use std::ops::ControlFlow::{Break, Continue};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use croupier_protocol::planted::{self, Bug};
 
-use crate::checkpoint::{self, Checkpoint, OrderFileReader, OrderFileWriter, apply_block};
+use crate::ahead::read_ahead;
+use crate::checkpoint::{
+    self, BATCH, Checkpoint, OrderFileReader, OrderFileWriter, apply_block, apply_records,
+};
 use crate::error::{EngineError, IoContext as _};
 use crate::slab::{Slab, remove_leftovers, slab_file_name};
 use crate::state::digest::digest_of;
 use crate::state::index::Spread;
-use crate::state::record::Fact;
-use crate::state::{Digest, SlabSource, State, StateSeed};
+use crate::state::record::{self, Fact};
+use crate::state::{Digest, Replay, SlabSource, State, StateSeed};
 use crate::store::{BitsOnly, Store, init_copy};
+use crate::wal::reader::{Block, OwnedBlock};
 use crate::wal::segments::segment_path;
 use crate::wal::{BlockReader, Position, Tail};
 
@@ -111,18 +116,44 @@ fn restore(store: &Store, state: &State, checkpoint: &Checkpoint) -> Result<u64,
         .restore(checkpoint.snapshot.clone())
         .map_err(|unfit| unfit.at(&current, 0))?;
     let mut read = StateSeed::default();
-    for file in &checkpoint.files {
-        let mut reader =
-            OrderFileReader::open(&store.disk, &store.paths.orders(), store.store_id, file)?;
-        reader.for_each(|lsn, bytes| {
-            let (record, _) = crate::state::record::decode(bytes)?;
-            let Fact::Issued(issued) = &record.fact else {
-                return Err("a record that is not an order".into());
-            };
-            read.add(issued.order_id, lsn, issued.cards());
-            state.restore_order(lsn, issued)
-        })?;
-    }
+    let mut replay = Replay::new(state);
+    let mut files = checkpoint.files.iter();
+    let mut reader: Option<OrderFileReader> = None;
+    let chunks = || loop {
+        if let Some(chunk) = reader
+            .as_mut()
+            .map_or(Ok(None), OrderFileReader::take_chunk)?
+        {
+            return Ok(Some(chunk));
+        }
+        let Some(file) = files.next() else {
+            return Ok(None);
+        };
+        let orders = store.paths.orders();
+        reader = Some(OrderFileReader::open(
+            &store.disk,
+            &orders,
+            store.store_id,
+            file,
+        )?);
+    };
+    read_ahead(store.disk.has_threads(), chunks, |chunk| {
+        let mut orders = chunk.orders();
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            batch.clear();
+            for order in orders.by_ref().take(BATCH) {
+                let (lsn, _, issued) = order?;
+                read.add(issued.order_id, lsn, issued.cards());
+                batch.push((lsn, issued));
+            }
+            if batch.is_empty() {
+                return Ok(Continue(()));
+            }
+            let restored = replay.restored(&batch);
+            restored.map_err(|what| chunk.damaged(what))?;
+        }
+    })?;
     if read.orders != checkpoint.orders.orders {
         return Err(damaged(format!(
             "its order files hold {} orders, it says {}",
@@ -148,24 +179,35 @@ fn apply_log(
 ) -> Result<Tail, EngineError> {
     let wal = store.paths.wal();
     let mut reader = BlockReader::open(store.disk.clone(), &wal, store.store_id, from)?;
-    loop {
+    let mut replay = Replay::new(state);
+    // Where a limit was met: the state before that block, and the LSN behind the last record that it let through.
+    let mut stopped: Option<(Position, u64)> = None;
+    let blocks = || {
         let before = reader.position();
-        let Some(block) = reader.next()? else { break };
-        let path = segment_path(&wal, block.seq);
+        let block = reader.next()?;
+        Ok(block.map(|block| (before, OwnedBlock::of(&block))))
+    };
+    read_ahead(store.disk.has_threads(), blocks, |(before, owned)| {
+        let (block, path) = (owned.block(), segment_path(&wal, owned.seq));
         if past(until, &block) {
-            let (records, reached) = apply_part(state, &path, &block, until)?;
+            let (records, reached) = apply_part(&mut replay, &path, &block, until)?;
             report.records += records;
-            return Ok(Tail {
-                end: Position {
-                    lsn: reached,
-                    ..before
-                },
-                last_segment: before.seq,
-                torn: None,
-                last_block: None,
-            });
+            stopped = Some((before, reached));
+            return Ok(Break(()));
         }
-        report.records += apply_block(state, &path, &block, |_, _| Ok(()))?;
+        report.records += apply_block(&mut replay, &path, &block, |_, _| Ok(()))?;
+        Ok(Continue(()))
+    })?;
+    if let Some((before, reached)) = stopped {
+        return Ok(Tail {
+            end: Position {
+                lsn: reached,
+                ..before
+            },
+            last_segment: before.seq,
+            torn: None,
+            last_block: None,
+        });
     }
     Ok(reader
         .tail()
@@ -173,7 +215,7 @@ fn apply_log(
         .clone())
 }
 
-fn past(until: Until, block: &crate::wal::reader::Block<'_>) -> bool {
+fn past(until: Until, block: &Block<'_>) -> bool {
     match until {
         Until::End => false,
         Until::Lsn(lsn) => block.header.end_lsn > lsn + 1,
@@ -184,31 +226,26 @@ fn past(until: Until, block: &crate::wal::reader::Block<'_>) -> bool {
 
 /// Applies the records of a block up to the limit; returns their number and the LSN after them.
 fn apply_part(
-    state: &State,
+    replay: &mut Replay<'_>,
     path: &Path,
-    block: &crate::wal::reader::Block<'_>,
+    block: &Block<'_>,
     until: Until,
 ) -> Result<(u64, u64), EngineError> {
-    let (mut at, mut count) = (0, 0);
-    let mut lsn = block.header.first_lsn;
-    while at < block.body.len() {
-        let damaged = |what| EngineError::damage(path, block.offset, what);
-        let (record, bytes) = crate::state::record::decode(&block.body[at..]).map_err(damaged)?;
-        let stop = match until {
-            Until::End => false,
-            Until::Lsn(limit) => lsn > limit,
-            Until::UnixMs(limit) => record.stamp.unix_ms > limit,
+    let mut reached = block.header.first_lsn;
+    let within = record::records(block.body, block.header.first_lsn).take_while(|placed| {
+        let Ok(placed) = placed else { return true };
+        let within = match until {
+            Until::End => true,
+            Until::Lsn(limit) => placed.lsn <= limit,
+            Until::UnixMs(limit) => placed.record.stamp.unix_ms <= limit,
         };
-        if stop {
-            break;
+        if within {
+            reached = placed.end_lsn();
         }
-        let applied = state.apply(lsn, &record, None);
-        applied.map_err(|unfit| unfit.at(path, block.offset))?;
-        at += bytes;
-        count += 1;
-        lsn = block.header.first_lsn + (at / crate::state::record::RECORD_UNIT_BYTES) as u64;
-    }
-    Ok((count, lsn))
+        within
+    });
+    let records = apply_records(replay, path, block.offset, within, |_, _| Ok(()))?;
+    Ok((records, reached))
 }
 
 /// Makes certain that what recovery has read stays: nothing may be built on what only the cache of the operating system
@@ -460,21 +497,16 @@ fn copy_orders(
     let mut reader =
         BlockReader::open(store.disk.clone(), &store.paths.wal(), store.store_id, from)?;
     'log: while let Some(block) = reader.next()? {
-        let mut at = 0;
-        while at < block.body.len() {
-            let lsn =
-                block.header.first_lsn + (at / crate::state::record::RECORD_UNIT_BYTES) as u64;
-            if lsn >= end_lsn {
+        let path = segment_path(&store.paths.wal(), block.seq);
+        for placed in record::records(block.body, block.header.first_lsn) {
+            let damaged = |what| EngineError::damage(&path, block.offset, what);
+            let placed = placed.map_err(|(_, what)| damaged(what))?;
+            if placed.lsn >= end_lsn {
                 break 'log;
             }
-            let path = segment_path(&store.paths.wal(), block.seq);
-            let damaged = |what| EngineError::damage(&path, block.offset, what);
-            let (record, bytes) =
-                crate::state::record::decode(&block.body[at..]).map_err(damaged)?;
-            if let Fact::Issued(_) = record.fact {
-                put(lsn, &block.body[at..at + bytes]).map_err(damaged)?;
+            if let Fact::Issued(_) = placed.record.fact {
+                put(placed.lsn, placed.bytes).map_err(damaged)?;
             }
-            at += bytes;
         }
     }
     if let Some(error) = failed {

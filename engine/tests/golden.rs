@@ -12,7 +12,7 @@ use croupier_engine::checkpoint::{OrderFileReader, OrderFileWriter, apply_block}
 use croupier_engine::disk::Disk;
 use croupier_engine::state::index::Spread;
 use croupier_engine::state::record::{Fact, Issued, Record, Run, Runs, Stamp};
-use croupier_engine::state::{Digest, State};
+use croupier_engine::state::{Digest, Replay, State};
 use croupier_engine::store::BitsOnly;
 use croupier_engine::wal::format::{
     BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHeader, SegmentHeader, StoreId, block_bytes, block_hash,
@@ -182,9 +182,12 @@ fn log() -> ([Vec<u8>; 2], Position) {
 fn replay(dir: &Path) -> (State, Position) {
     let state = State::new(Box::new(BitsOnly), 0, Spread::seeded([1, 1]));
     let mut reader = BlockReader::open(disk(), dir, STORE, Position::START).unwrap();
+    let mut replay = Replay::new(&state);
     while let Some(block) = reader.next().unwrap() {
-        apply_block(&state, &segment_path(dir, block.seq), &block, |_, _| Ok(())).unwrap();
+        let path = segment_path(dir, block.seq);
+        apply_block(&mut replay, &path, &block, |_, _| Ok(())).unwrap();
     }
+    drop(replay);
     (state, reader.position())
 }
 

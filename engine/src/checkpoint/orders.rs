@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::format::OrderFile;
 use crate::disk::{Disk, Draft, Reader};
 use crate::error::{EngineError, IoContext as _};
+use crate::state::record::{self, Fact, Issued};
 use crate::wal::format::{StoreId, crc32c};
 
 const MAGIC: [u8; 8] = *b"CRPRORDS";
@@ -211,30 +212,85 @@ impl OrderFileReader {
         Ok(Some((begin, rows, &self.chunk)))
     }
 
+    /// The next chunk, to be kept.
+    pub fn take_chunk(&mut self) -> Result<Option<OwnedChunk>, EngineError> {
+        let Some((offset, rows, _)) = self.next_chunk()? else {
+            return Ok(None);
+        };
+        Ok(Some(OwnedChunk {
+            path: self.path.clone(),
+            offset,
+            rows,
+            bytes: std::mem::take(&mut self.chunk),
+        }))
+    }
+
     /// Every order: LSN and record bytes.
     pub fn for_each(
         &mut self,
         mut visit: impl FnMut(u64, &[u8]) -> Result<(), String>,
     ) -> Result<(), EngineError> {
-        let path = self.path.clone();
-        while let Some((offset, rows, chunk)) = self.next_chunk()? {
-            let damaged = |what: String| EngineError::damage(&path, offset, what);
-            let (mut at, mut seen) = (0, 0);
-            while at < chunk.len() {
-                let row = chunk
-                    .get(at..at + 8)
-                    .ok_or_else(|| damaged("a row is cut short".into()))?;
-                let lsn = u64::from_le_bytes(row.try_into().expect("8 bytes"));
-                let (_, bytes) = crate::state::record::decode(&chunk[at + 8..]).map_err(damaged)?;
-                visit(lsn, &chunk[at + 8..at + 8 + bytes]).map_err(damaged)?;
-                at += 8 + bytes;
-                seen += 1;
+        while let Some(chunk) = self.take_chunk()? {
+            for order in chunk.orders() {
+                let (lsn, bytes, _) = order?;
+                visit(lsn, bytes).map_err(|what| chunk.damaged(what))?;
             }
-            if seen != rows {
-                return Err(damaged(format!("a chunk of {rows} orders has {seen}")));
-            }
+            // Its memory serves the next one.
+            self.chunk = chunk.bytes;
         }
         Ok(())
+    }
+}
+
+/// A checked chunk of an order file.
+pub struct OwnedChunk {
+    path: PathBuf,
+    offset: u64,
+    rows: u32,
+    bytes: Vec<u8>,
+}
+
+/// LSN, record bytes and order.
+type Row<'a> = (u64, &'a [u8], Issued<'a>);
+
+impl OwnedChunk {
+    /// Its orders; the first error is the last.
+    pub fn orders(&self) -> impl Iterator<Item = Result<Row<'_>, EngineError>> {
+        let (mut at, mut seen, mut failed) = (0, 0, false);
+        std::iter::from_fn(move || {
+            if failed {
+                return None;
+            }
+            if at >= self.bytes.len() {
+                failed = true;
+                let short = seen != self.rows;
+                let what = format!("a chunk of {} orders has {seen}", self.rows);
+                return short.then(|| Err(self.damaged(what)));
+            }
+            let row = self.row(&self.bytes[at..]);
+            match &row {
+                Ok((_, bytes, _)) => {
+                    at += 8 + bytes.len();
+                    seen += 1;
+                }
+                Err(_) => failed = true,
+            }
+            Some(row.map_err(|what| self.damaged(what)))
+        })
+    }
+
+    fn row<'a>(&self, bytes: &'a [u8]) -> Result<Row<'a>, String> {
+        let (lsn, rest) = bytes.split_first_chunk().ok_or("a row is cut short")?;
+        let (record, length) = record::decode(rest)?;
+        let Fact::Issued(issued) = record.fact else {
+            return Err("a record that is not an order".into());
+        };
+        Ok((u64::from_le_bytes(*lsn), &rest[..length], issued))
+    }
+
+    /// Damage of this chunk.
+    pub fn damaged(&self, what: impl Into<String>) -> EngineError {
+        EngineError::damage(&self.path, self.offset, what)
     }
 }
 

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use croupier_protocol::planted::{self, Bug};
 
 use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
-use super::index::{Claim, OrderIndex, Place, Settled, Spread};
+use super::index::{IndexView, OrderIndex, Place, Settled, Spread};
 use super::record::{Fact, Issued, Record};
 use crate::error::EngineError;
 use crate::slab::claim;
@@ -17,7 +17,11 @@ use crate::sync::{Mutex, MutexGuard};
 
 /// What a dealer has taken in memory before the record was written (DESIGN, rule 2): the order's place in the index, and
 /// with it the credits and claim bits of the cards that the record names.
-pub struct Promise(pub Place);
+pub struct Promise {
+    pub place: Place,
+    /// The row of the index that the order gets.
+    pub row: u64,
+}
 
 /// The order of the route table as the log tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +52,7 @@ pub struct StateSeed {
 }
 
 /// How a state keeps orders.
-enum Orders {
+pub(super) enum Orders {
     /// Each by its id: a store that serves, or is verified.
     Indexed,
     /// Only their number and sum: a checkpoint, whose older orders are not read.
@@ -59,7 +63,7 @@ enum Orders {
 pub struct State {
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub index: Arc<OrderIndex>,
-    orders: Orders,
+    pub(super) orders: Orders,
     ledger: Mutex<Ledger>,
     source: Box<dyn SlabSource>,
 }
@@ -139,22 +143,11 @@ impl State {
         self.ledger().names.get(name).copied()
     }
 
-    /// The fact at `lsn` becomes part of the state. The only way to change it, live, in recovery and in checkpoints.
-    ///
-    /// `promise` is there when the cards and the order's place have been taken before, by the dealer that wrote the
-    /// record; without it this takes them, and finds a card that goes to two orders or an order that is dealt twice.
-    /// The error says what in the record cannot be.
-    pub fn apply(
-        &self,
-        lsn: u64,
-        record: &Record<'_>,
-        promise: Option<Promise>,
-    ) -> Result<(), Unfit> {
+    /// A fact that is no order becomes part of the state: live, in recovery and in checkpoints. The error says what in
+    /// it cannot be.
+    pub fn apply(&self, record: &Record<'_>) -> Result<(), Unfit> {
         match &record.fact {
-            Fact::Issued(issued) => match &self.orders {
-                Orders::Indexed => Ok(self.apply_issued(lsn, issued, promise).map(|_| ())?),
-                Orders::Counted(seed) => Ok(self.count_issued(lsn, issued, seed)?),
-            },
+            Fact::Issued(_) => Err("an order comes from a dealer or from a replay".into()),
             Fact::Started { epoch, .. } => {
                 self.ledger().epoch = *epoch;
                 Ok(())
@@ -213,50 +206,30 @@ impl State {
         }
     }
 
-    /// The part of [`apply`](Self::apply) for orders; tells what the index now says of the order.
+    /// The order at `lsn`, whose cards and place have been taken, becomes known; tells what the index now says of it.
     #[inline]
     pub fn apply_issued(
         &self,
         lsn: u64,
         issued: &Issued<'_>,
-        promise: Option<Promise>,
+        promise: Promise,
+        view: &mut IndexView,
     ) -> Result<Settled, String> {
-        let place = match promise {
-            Some(Promise(place)) => place,
-            None => self.keep_promise(issued)?,
-        };
+        let Promise { place, row } = promise;
         let id = issued.order_id;
-        if issued.quantity == 1 {
+        let settled = if issued.quantity == 1 {
             let run = issued.runs.iter().next().ok_or("an order without cards")?;
-            Ok(self.index.settle_one(place, id, lsn, run.slab, run.slot))
+            self.index.put_one(row, id, lsn, (run.slab, run.slot))
         } else {
             let mut cards = Vec::with_capacity(issued.quantity.into());
-            for run in issued.runs.iter() {
-                cards.extend((run.slot..run.slot + run.count).map(|slot| (run.slab, slot)));
-            }
+            cards.extend(issued.cards());
             if planted::is(Bug::ShortAnswer) {
                 cards.pop();
             }
-            Ok(self.index.settle_many(place, id, lsn, cards.into_iter()))
-        }
-    }
-
-    fn count_issued(
-        &self,
-        lsn: u64,
-        issued: &Issued<'_>,
-        seed: &Mutex<StateSeed>,
-    ) -> Result<(), String> {
-        self.take_cards(issued)?;
-        if planted::is(Bug::FoldForgets) && issued.quantity > 2 {
-            return Ok(());
-        }
-        seed.lock().expect("no one panics with this lock").add(
-            issued.order_id,
-            lsn,
-            issued.cards(),
-        );
-        Ok(())
+            self.index.put_many(row, id, lsn, cards.into_iter())
+        };
+        view.publish(place, row);
+        Ok(settled)
     }
 
     /// Number and sum of all orders. Only when none is in flight.
@@ -270,52 +243,6 @@ impl State {
                 all
             }
         }
-    }
-
-    /// Takes what a dealer would have taken: when the record comes from the disk.
-    fn keep_promise(&self, issued: &Issued<'_>) -> Result<Place, String> {
-        self.take_cards(issued)?;
-        match self.index.claim(self.index.hash(issued.order_id)) {
-            Claim::Ours(place) => Ok(place),
-            _ => Err("an order is dealt twice".into()),
-        }
-    }
-
-    /// Sets the bits and takes the credits of an order's cards.
-    fn take_cards(&self, issued: &Issued<'_>) -> Result<(), String> {
-        let catalog = self.catalog.load();
-        let mut cards = 0u64;
-        for run in issued.runs.iter() {
-            let slab = catalog.slab(run.slab).ok_or_else(|| {
-                format!(
-                    "an order has cards of slab {}, which is not there",
-                    run.slab
-                )
-            })?;
-            let end = u64::from(run.slot) + u64::from(run.count);
-            if end > slab.facts.cards.into() || slab.facts.sku != issued.sku {
-                return Err(format!(
-                    "an order of SKU {} has cards that slab {} does not have",
-                    issued.sku, run.slab
-                ));
-            }
-            for slot in run.slot..run.slot + run.count {
-                if !claim::set(slab.words(), slot) {
-                    return Err(format!("card {}:{slot} goes to two orders", run.slab));
-                }
-            }
-            if slab.pool.take_credits(run.count.into()) != u64::from(run.count) {
-                return Err(format!(
-                    "the count of free cards of SKU {} falls below zero",
-                    issued.sku
-                ));
-            }
-            cards += u64::from(run.count);
-        }
-        if cards != u64::from(issued.quantity) || cards == 0 {
-            return Err(format!("an order of {} cards has {cards}", issued.quantity));
-        }
-        Ok(())
     }
 
     fn apply_sku(&self, sku: u32, name: &str) -> Result<(), String> {
@@ -552,16 +479,6 @@ impl State {
             unsealed: ledger.unsealed.clone(),
             routes: ledger.routes.clone(),
             epoch: ledger.epoch,
-        }
-    }
-
-    /// Puts back an order that a checkpoint holds; its cards are among the restored bits.
-    pub fn restore_order(&self, lsn: u64, issued: &Issued<'_>) -> Result<(), String> {
-        match self.index.claim(self.index.hash(issued.order_id)) {
-            Claim::Ours(place) => self
-                .apply_issued(lsn, issued, Some(Promise(place)))
-                .map(|_| ()),
-            _ => Err("an order stands twice in the order files".into()),
         }
     }
 

@@ -56,6 +56,12 @@ impl StateSeed {
         self.orders += 1;
         self.orders_sum = self.orders_sum.wrapping_add(order_digest(id, lsn, cards));
     }
+
+    /// Adds what others have added.
+    pub(crate) fn join(&mut self, more: StateSeed) {
+        self.orders += more.orders;
+        self.orders_sum = self.orders_sum.wrapping_add(more.orders_sum);
+    }
 }
 
 impl State {

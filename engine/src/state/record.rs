@@ -300,6 +300,52 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
     Ok((Record { stamp, fact }, len))
 }
 
+/// A record in its place in a block's body.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'a> {
+    pub lsn: u64,
+    /// Offset in the body.
+    pub at: usize,
+    pub bytes: &'a [u8],
+    pub record: Record<'a>,
+}
+
+impl Placed<'_> {
+    /// LSN of the record behind this one.
+    pub fn end_lsn(&self) -> u64 {
+        self.lsn + (self.bytes.len() / RECORD_UNIT_BYTES) as u64
+    }
+}
+
+/// The records of a block's body, whose first has `first_lsn`. An error says at which offset and what, and is the last.
+pub fn records(
+    body: &[u8],
+    first_lsn: u64,
+) -> impl Iterator<Item = Result<Placed<'_>, (usize, String)>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at >= body.len() {
+            return None;
+        }
+        let here = at;
+        Some(match decode(&body[here..]) {
+            Ok((record, bytes)) => {
+                at += bytes;
+                Ok(Placed {
+                    lsn: first_lsn + (here / RECORD_UNIT_BYTES) as u64,
+                    at: here,
+                    bytes: &body[here..at],
+                    record,
+                })
+            }
+            Err(what) => {
+                at = body.len();
+                Err((here, what))
+            }
+        })
+    })
+}
+
 fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
     let at_least_two_units = || {
         (whole.len() >= 2 * RECORD_UNIT_BYTES)

@@ -71,6 +71,36 @@ pub struct Block<'a> {
     pub offset: u64,
 }
 
+/// A block that outlives the reader's next step.
+pub struct OwnedBlock {
+    header: BlockHeader,
+    body: Vec<u8>,
+    pub seq: u64,
+    offset: u64,
+}
+
+impl OwnedBlock {
+    /// A copy.
+    pub fn of(block: &Block<'_>) -> OwnedBlock {
+        OwnedBlock {
+            header: block.header,
+            body: block.body.to_vec(),
+            seq: block.seq,
+            offset: block.offset,
+        }
+    }
+
+    /// The block.
+    pub fn block(&self) -> Block<'_> {
+        Block {
+            header: self.header,
+            body: &self.body,
+            seq: self.seq,
+            offset: self.offset,
+        }
+    }
+}
+
 /// Segment numbers in `dir`, ascending.
 pub fn list_segments(disk: &Disk, dir: &Path) -> Result<Vec<u64>, EngineError> {
     let mut seqs: Vec<u64> = disk

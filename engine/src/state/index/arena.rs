@@ -1,4 +1,4 @@
-//! Where the index keeps the cards of orders that have several.
+//! Where the index keeps its rows, and the cards of orders that have several.
 
 use std::sync::OnceLock;
 
@@ -6,8 +6,9 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 type Chunk = OnceLock<Box<[AtomicU64]>>;
 
-/// Where the cards of orders with several cards lie: append-only chunks that never move. The first are small, so that a
-/// small store costs little; the rest are of one size, and their places are made by the thousand when they are needed.
+/// Words in append-only chunks that never move. The first are small, so that a small store costs little; the rest are of
+/// one size, and their places are made by the thousand when they are needed. Every chunk begins at a multiple of
+/// [`ARENA_SMALLEST_WORDS`].
 pub(super) struct Arena {
     small: [Chunk; ARENA_SMALL],
     large: Box<[OnceLock<Box<[Chunk]>>]>,
@@ -21,9 +22,9 @@ const ARENA_CHUNK_WORDS: usize = 1 << 6;
 /// Chunks of 1, 1, 2, 4 … 32 Ki words, which together are as large as one of the others.
 const ARENA_SMALL: usize = 7;
 const ARENA_SMALLEST_WORDS: usize = ARENA_CHUNK_WORDS >> (ARENA_SMALL - 1);
-const ARENA_LARGE_SPAN: usize = 1 << 10;
-/// 2^32 cards of orders with several cards: 32 GiB of memory, beyond any machine this runs on.
-const ARENA_LARGE_SPANS: usize = 1 << 6;
+const ARENA_LARGE_SPAN: usize = 1 << 11;
+/// 2^36 words, half a terabyte.
+const ARENA_LARGE_SPANS: usize = 1 << 9;
 
 impl Default for Arena {
     fn default() -> Arena {
@@ -36,23 +37,31 @@ impl Default for Arena {
 }
 
 impl Arena {
-    pub(super) fn put(&self, words: impl ExactSizeIterator<Item = u64>) -> u64 {
-        // Relaxed: the range is ours alone; the entry's Release publishes it.
-        let begin = self.next.fetch_add(words.len() as u64, Ordering::Relaxed);
+    /// Takes `count` words for the caller alone; returns the first.
+    pub(super) fn take(&self, count: u64) -> u64 {
+        // Relaxed: what is put there is published by whoever names it.
+        self.next.fetch_add(count, Ordering::Relaxed)
+    }
+
+    /// Fills words that were taken.
+    pub(super) fn put(&self, begin: u64, words: impl Iterator<Item = u64>) {
         for (at, word) in (begin..).zip(words) {
             let (chunk, words, within) = self.place(at);
             chunk.get_or_init(|| (0..words).map(|_| AtomicU64::new(0)).collect())[within]
                 .store(word, Ordering::Relaxed);
         }
-        begin
     }
 
-    pub(super) fn get(&self, at: u64) -> u64 {
+    /// Words that were put, at a multiple of their number, a power of two. Zeros where nothing was put yet.
+    pub(super) fn get<const WORDS: usize>(&self, at: u64) -> [u64; WORDS] {
         let (chunk, _, within) = self.place(at);
-        let chunk = chunk
-            .get()
-            .expect("an order's cards are put before it is settled");
-        chunk[within].load(Ordering::Relaxed)
+        let words = chunk.get().map(|chunk| &chunk[within..within + WORDS]);
+        std::array::from_fn(|nth| words.map_or(0, |words| words[nth].load(Ordering::Relaxed)))
+    }
+
+    /// Words taken so far.
+    pub(super) fn words(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
     }
 
     /// The chunk of a word, how many words it has, and which of them it is.
@@ -73,7 +82,7 @@ impl Arena {
         let span = self
             .large
             .get(chunk / ARENA_LARGE_SPAN)
-            .expect("the arena of many-card orders is full")
+            .expect("the arena is full")
             .get_or_init(|| (0..ARENA_LARGE_SPAN).map(|_| OnceLock::new()).collect());
         (
             &span[chunk % ARENA_LARGE_SPAN],
@@ -83,10 +92,7 @@ impl Arena {
     }
 
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.next
-            .load(Ordering::Relaxed)
-            .next_multiple_of(ARENA_SMALLEST_WORDS as u64)
-            * 8
+        self.words().next_multiple_of(ARENA_SMALLEST_WORDS as u64) * 8
     }
 }
 
@@ -100,8 +106,12 @@ mod tests {
         let count = 3 * ARENA_CHUNK_WORDS as u64 + 5;
         for begin in (0..count).step_by(5) {
             let words = [0, 1, 2, 3, 4].map(|word| (begin + word) * 3);
-            assert_eq!(arena.put(words.into_iter()), begin);
+            assert_eq!(arena.take(5), begin);
+            arena.put(begin, words.into_iter());
         }
-        assert!((0..count).all(|at| arena.get(at) == at * 3));
+        assert!((0..count).all(|at| arena.get(at) == [at * 3]));
+        assert!(
+            (0..count / 4).all(|at| arena.get(at * 4) == [0, 3, 6, 9].map(|word| at * 12 + word))
+        );
     }
 }

@@ -18,7 +18,9 @@ fn one_of_two_claims_wins_and_whoever_sees_it_sees_its_cards() {
                 let index = index.clone();
                 thread::spawn(move || match index.claim(index.hash(7)) {
                     Claim::Ours(place) => {
-                        index.settle_many(place, 7, 40, CARDS.into_iter());
+                        let row = index.take_rows(1);
+                        index.put_many(row, 7, 40, CARDS.into_iter());
+                        index.publish(place, row);
                         1
                     }
                     Claim::InFlight => 0,

@@ -4,11 +4,18 @@ fn claim(index: &OrderIndex, id: u128) -> Claim {
     index.claim(index.hash(id))
 }
 
+fn settle(index: &OrderIndex, place: Place, id: u128, lsn: u64, card: (u32, u32)) {
+    let row = index.take_rows(1);
+    index.put_one(row, id, lsn, card);
+    index.publish(place, row);
+}
+
 fn put(index: &OrderIndex, id: u128, lsn: u64) {
     let Claim::Ours(place) = claim(index, id) else {
         panic!("{id} is new")
     };
-    index.settle_one(place, id, lsn, (id >> 3) as u32, id as u32);
+    let card = ((id >> 3) as u32, id as u32);
+    settle(index, place, id, lsn, card);
 }
 
 #[test]
@@ -22,7 +29,7 @@ fn an_id_is_claimed_once_and_then_known_for_ever() {
     let mut view = IndexView::new(&index);
     assert!(matches!(view.look(index.hash(7)), Look::InFlight));
     assert!(matches!(view.look(index.hash(8)), Look::Absent(Some(_))));
-    index.settle_one(place, 7, 40, 3, 9);
+    settle(&index, place, 7, 40, (3, 9));
     let Claim::Known(settled) = claim(&index, 7) else {
         panic!()
     };
@@ -38,7 +45,9 @@ fn many_cards_keep_their_order() {
         let Claim::Ours(place) = claim(&index, id) else {
             panic!()
         };
-        index.settle_many(place, id, id as u64, cards.iter().copied());
+        let row = index.take_rows(1);
+        index.put_many(row, id, id as u64, cards.iter().copied());
+        index.publish(place, row);
         assert_eq!(
             index
                 .cards(index.get(index.hash(id)).unwrap())
@@ -86,7 +95,7 @@ fn claims_that_stay_open_over_a_growth_are_never_lost_or_given_twice() {
     }
     let settled: Vec<u128> = open.iter().map(|&(_, id)| id).collect();
     for (place, id) in open {
-        index.settle_one(place, id, 1, 0, 0);
+        settle(&index, place, id, 1, (0, 0));
     }
     for id in settled {
         assert!(matches!(claim(&index, id), Claim::Known(_)));
@@ -112,13 +121,10 @@ fn racing_threads_agree_on_one_winner_for_every_id() {
                             };
                             match view.claim(hashed, seen) {
                                 Claim::Ours(place) => {
-                                    index.settle_one(
-                                        place,
-                                        id,
-                                        id as u64 + 1,
-                                        thread as u32,
-                                        id as u32,
-                                    );
+                                    let row = index.take_rows(1);
+                                    let card = (thread as u32, id as u32);
+                                    index.put_one(row, id, id as u64 + 1, card);
+                                    index.publish(place, row);
                                     won += 1;
                                     break;
                                 }

@@ -1,0 +1,146 @@
+//! Records from the disk on their way into a state: the one path of recovery, verification and folds.
+//!
+//! What a dealer does for an order before its record is written ([`Promise`]) is done here after it was read, and finds a
+//! card that went to two orders, or an order that was dealt twice. Orders go in by batches: the lines of the index that
+//! they need are all asked for before the first is needed.
+
+use std::sync::Arc;
+
+use croupier_protocol::planted::{self, Bug};
+
+use super::apply::{Orders, Promise, State, StateSeed, Unfit};
+use super::catalog::Catalog;
+use super::index::{Claim, Hashed, IndexView};
+use super::record::{Fact, Issued, Record};
+use crate::slab::claim;
+
+/// One thread's way of putting records into a state that nobody else changes meanwhile.
+pub struct Replay<'s> {
+    state: &'s State,
+    view: IndexView,
+    catalog: Arc<Catalog>,
+    // Kept between batches so that a batch allocates nothing.
+    hashes: Vec<Hashed>,
+}
+
+impl<'s> Replay<'s> {
+    pub fn new(state: &'s State) -> Replay<'s> {
+        Replay {
+            state,
+            view: IndexView::new(&state.index),
+            catalog: state.catalog.load_full(),
+            hashes: Vec::new(),
+        }
+    }
+
+    /// Puts in records of the log, in their order. The error comes with the number of the record that cannot be.
+    pub fn logged(&mut self, records: &[(u64, Record<'_>)]) -> Result<(), (usize, Unfit)> {
+        let mut orders = Vec::with_capacity(records.len());
+        let mut first = 0;
+        for (nth, (lsn, record)) in records.iter().enumerate() {
+            if let Fact::Issued(issued) = record.fact {
+                orders.push((*lsn, issued));
+                continue;
+            }
+            self.orders_from(first, &orders)?;
+            orders.clear();
+            first = nth + 1;
+            let applied = self.state.apply(record);
+            applied.map_err(|unfit| (nth, unfit))?;
+            self.catalog = self.state.catalog.load_full();
+        }
+        self.orders_from(first, &orders)
+    }
+
+    fn orders_from(
+        &mut self,
+        first: usize,
+        orders: &[(u64, Issued<'_>)],
+    ) -> Result<(), (usize, Unfit)> {
+        self.orders(orders)
+            .map_err(|(nth, what)| (first + nth, what.into()))
+    }
+
+    fn orders(&mut self, orders: &[(u64, Issued<'_>)]) -> Result<(), (usize, String)> {
+        for (nth, (_, issued)) in orders.iter().enumerate() {
+            take_cards(&self.catalog, issued).map_err(|what| (nth, what))?;
+        }
+        match &self.state.orders {
+            Orders::Indexed => self.index(orders, "an order is dealt twice"),
+            Orders::Counted(seed) => {
+                let mut more = StateSeed::default();
+                for (lsn, issued) in orders {
+                    if !planted::is(Bug::FoldForgets) || issued.quantity <= 2 {
+                        more.add(issued.order_id, *lsn, issued.cards());
+                    }
+                }
+                seed.lock()
+                    .expect("no one panics with this lock")
+                    .join(more);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts back orders that a checkpoint holds; their cards are among the bits that it holds.
+    pub fn restored(&mut self, orders: &[(u64, Issued<'_>)]) -> Result<(), String> {
+        self.index(orders, "an order stands twice in the order files")
+            .map_err(|(_, what)| what)
+    }
+
+    fn index(&mut self, orders: &[(u64, Issued<'_>)], twice: &str) -> Result<(), (usize, String)> {
+        let (state, view) = (self.state, &mut self.view);
+        self.hashes.clear();
+        let hashes = orders
+            .iter()
+            .map(|(_, issued)| state.index.hash(issued.order_id));
+        self.hashes.extend(hashes);
+        view.touch(&self.hashes);
+        let rows = state.index.take_rows(orders.len() as u64);
+        for (nth, (lsn, issued)) in orders.iter().enumerate() {
+            let Claim::Ours(place) = view.claim(self.hashes[nth], None) else {
+                return Err((nth, twice.into()));
+            };
+            let row = rows + nth as u64;
+            let applied = state.apply_issued(*lsn, issued, Promise { place, row }, view);
+            applied.map_err(|what| (nth, what))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sets the bits and takes the credits of an order's cards.
+fn take_cards(catalog: &Catalog, issued: &Issued<'_>) -> Result<(), String> {
+    let mut cards = 0u64;
+    for run in issued.runs.iter() {
+        let slab = catalog.slab(run.slab).ok_or_else(|| {
+            format!(
+                "an order has cards of slab {}, which is not there",
+                run.slab
+            )
+        })?;
+        let end = u64::from(run.slot) + u64::from(run.count);
+        if end > slab.facts.cards.into() || slab.facts.sku != issued.sku {
+            return Err(format!(
+                "an order of SKU {} has cards that slab {} does not have",
+                issued.sku, run.slab
+            ));
+        }
+        for slot in run.slot..run.slot + run.count {
+            if !claim::set(slab.words(), slot) {
+                return Err(format!("card {}:{slot} goes to two orders", run.slab));
+            }
+        }
+        if slab.pool.take_credits(run.count.into()) != u64::from(run.count) {
+            return Err(format!(
+                "the count of free cards of SKU {} falls below zero",
+                issued.sku
+            ));
+        }
+        cards += u64::from(run.count);
+    }
+    if cards != u64::from(issued.quantity) || cards == 0 {
+        return Err(format!("an order of {} cards has {cards}", issued.quantity));
+    }
+    Ok(())
+}
