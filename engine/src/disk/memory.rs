@@ -196,7 +196,7 @@ impl Inner {
         let node = self.tree.node(node);
         let write = node.unsynced.pop().expect("it was just written");
         match &went {
-            Ok(()) => land(&mut node.durable, &write, &mut |_| true),
+            Ok(()) => node.certain(&write),
             Err(_) if is_on => node.limbo.push(write),
             Err(_) => node.unsynced.push(write),
         }

@@ -87,7 +87,7 @@ pub(super) struct Node {
     pub(super) durable: Bytes,
     /// What makes one of the other, in order.
     pub(super) unsynced: Vec<Unsynced>,
-    /// What a failed sync was to make durable: possible for ever, certain never.
+    /// What a failed sync was to make durable: possible for as long as nothing else is certain there, certain never.
     pub(super) limbo: Vec<Unsynced>,
 }
 
@@ -110,7 +110,34 @@ impl Node {
             return;
         }
         for change in std::mem::take(&mut self.unsynced) {
-            land(&mut self.durable, &change, &mut |_| true);
+            self.certain(&change);
+        }
+    }
+
+    /// A change is on the disk. What a sync before has left undecided in the same place cannot come any more.
+    pub(super) fn certain(&mut self, change: &Unsynced) {
+        land(&mut self.durable, change, &mut |_| true);
+        let certain = match change {
+            Unsynced::Write(offset, bytes) => *offset..offset + bytes.len(),
+            Unsynced::Length(bytes) => *bytes..usize::MAX,
+        };
+        let replaces_length = matches!(change, Unsynced::Length(_));
+        for undecided in std::mem::take(&mut self.limbo) {
+            match undecided {
+                Unsynced::Length(_) if replaces_length => {}
+                Unsynced::Length(_) => self.limbo.push(undecided),
+                Unsynced::Write(offset, bytes) => {
+                    let end = offset + bytes.len();
+                    let mut keep = |from: usize, to: usize| {
+                        if from < to {
+                            let part = bytes[from - offset..to - offset].into();
+                            self.limbo.push(Unsynced::Write(from, part));
+                        }
+                    };
+                    keep(offset, end.min(certain.start));
+                    keep(offset.max(certain.end), end);
+                }
+            }
         }
     }
 
@@ -223,5 +250,37 @@ impl Tree {
             names,
             namings: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_sync_left_undecided_stays_so_only_where_nothing_newer_is_certain() {
+        let mut node = Node::default();
+        node.write(0, &[1; 3 * SECTOR_BYTES]);
+        node.sync_failed();
+        assert_eq!(node.durable.bytes, 0);
+        node.write(SECTOR_BYTES as u64, &[2; SECTOR_BYTES]);
+        node.sync();
+        let mut tree = Tree::default();
+        let path = PathBuf::from("/file");
+        let number = tree.add(node);
+        tree.names.insert(path.clone(), number);
+        tree.durable_names.insert(path, number);
+        for (lands, first, bytes) in [(false, 0, 2), (true, 1, 3)] {
+            let crashed = tree.crash(&mut || lands);
+            let seen = crashed.nodes[0].seen.all();
+            assert_eq!(seen.len(), bytes * SECTOR_BYTES);
+            let sectors: Vec<u8> = seen.chunks(SECTOR_BYTES).map(|sector| sector[0]).collect();
+            assert_eq!(sectors, [first, 2, 1][..bytes]);
+        }
+        // Whatever comes behind the end is gone with it.
+        let node = tree.node(number);
+        node.set_len(0);
+        node.sync();
+        assert!(tree.crash(&mut || true).nodes[0].seen.all().is_empty());
     }
 }
