@@ -14,7 +14,7 @@ use croupier_protocol::planted::{self, Bug};
 pub use format::{Checkpoint, OrderFile};
 pub use orders::{OrderFileReader, OrderFileWriter};
 
-use crate::disk::{Disk, Reader};
+use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
 use crate::state::apply::Snapshot;
 use crate::state::digest::digest_of;
@@ -66,9 +66,9 @@ pub fn load_current(
     format::read(disk, &paths.checkpoints().join(name), store_id).map(Some)
 }
 
-/// Opens a file that the checkpoint in force is made of.
-fn open_needed(disk: &Disk, path: &Path) -> Result<Reader, EngineError> {
-    match disk.open_read(path) {
+/// A file that the checkpoint in force is made of, as it was opened.
+fn needed<T>(path: &Path, opened: std::io::Result<T>) -> Result<T, EngineError> {
+    match opened {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(EngineError::damage(
             path,
             0,

@@ -405,7 +405,7 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
 
 /// Reads and checks a checkpoint file.
 pub fn read(disk: &Disk, path: &Path, store_id: StoreId) -> Result<Checkpoint, EngineError> {
-    let reader = super::open_needed(disk, path)?;
+    let reader = super::needed(path, disk.open_read(path))?;
     let mut bytes = vec![0; reader.bytes() as usize];
     let got = reader.read_at(0, &mut bytes).at("read", path)?;
     bytes.truncate(got);

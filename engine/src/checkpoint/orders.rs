@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::format::OrderFile;
-use crate::disk::{Disk, Draft, Reader};
+use crate::disk::{Disk, Draft, Window};
 use crate::error::{EngineError, IoContext as _};
 use crate::state::record::{self, Fact, Issued};
 use crate::wal::format::{StoreId, crc32c};
@@ -118,7 +118,7 @@ type Chunk<'a> = (u64, u32, &'a [u8]);
 
 /// Reads an order file chunk by chunk.
 pub struct OrderFileReader {
-    file: Reader,
+    file: Window,
     path: PathBuf,
     at: u64,
     rows_left: u64,
@@ -134,10 +134,9 @@ impl OrderFileReader {
         listed: &OrderFile,
     ) -> Result<OrderFileReader, EngineError> {
         let path = dir.join(&listed.name);
-        let file = super::open_needed(disk, &path)?;
-        let mut head = [0; HEADER_BYTES];
-        let got = file.read_at(0, &mut head).at("read", &path)?;
-        if got < HEADER_BYTES || head != header(store_id) {
+        let mut file = super::needed(&path, disk.open_window(&path))?;
+        let head = file.get(0, HEADER_BYTES).at("read", &path)?;
+        if head != header(store_id) {
             return Err(EngineError::damage(
                 &path,
                 0,
@@ -179,14 +178,19 @@ impl OrderFileReader {
             return Ok(None);
         }
         let begin = self.at;
-        let mut head = [0; CHUNK_HEADER_BYTES];
-        let got = self.file.read_at(begin, &mut head).at("read", &self.path)?;
-        let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("4 bytes"));
-        let (bytes, crc, rows) = (word(0) as usize, word(4), word(8));
-        if got < CHUNK_HEADER_BYTES
-            || bytes > CHUNK_BYTES_MAX
+        let head = self.file.get(begin, CHUNK_HEADER_BYTES);
+        let head = head.at("read", &self.path)?;
+        let word = |at: usize| {
+            let bytes = head.get(at..at + 4)?;
+            Some(u32::from_le_bytes(bytes.try_into().expect("4 bytes")))
+        };
+        let (bytes, crc, rows) = match (word(0), word(4), word(8), word(12)) {
+            (Some(bytes), Some(crc), Some(rows), Some(0)) => (bytes as usize, crc, rows),
+            // Cut short, or no chunk's head.
+            _ => (usize::MAX, 0, 0),
+        };
+        if bytes > CHUNK_BYTES_MAX
             || bytes as u64 > self.file.bytes() - begin
-            || word(12) != 0
             || u64::from(rows) > self.rows_left
         {
             return Err(EngineError::damage(
@@ -195,18 +199,17 @@ impl OrderFileReader {
                 "no chunk of orders begins here",
             ));
         }
-        self.chunk.resize(bytes, 0);
-        let got = self
-            .file
-            .read_at(begin + CHUNK_HEADER_BYTES as u64, &mut self.chunk)
-            .at("read", &self.path)?;
-        if got < bytes || crc32c(&self.chunk) != crc {
+        let chunk = self.file.get(begin + CHUNK_HEADER_BYTES as u64, bytes);
+        let chunk = chunk.at("read", &self.path)?;
+        if chunk.len() < bytes || crc32c(chunk) != crc {
             return Err(EngineError::damage(
                 &self.path,
                 begin,
                 "a chunk of orders does not match its checksum",
             ));
         }
+        self.chunk.clear();
+        self.chunk.extend_from_slice(chunk);
         self.at += (CHUNK_HEADER_BYTES + bytes) as u64;
         self.rows_left -= u64::from(rows);
         Ok(Some((begin, rows, &self.chunk)))

@@ -8,6 +8,7 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod real;
+mod window;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use croupier_protocol::planted::{self, Bug};
 
 pub use real::RealFs;
+pub use window::{PAGE_BYTES, Window};
 
 /// How a block is made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +47,13 @@ impl SyncMethod {
 pub enum Open {
     /// To be read.
     Read,
+    /// As `Read`, past the page cache: whole pages at aligned offsets and addresses only.
+    ReadPages,
     /// To be written in place; it must exist.
     Write,
-    /// As `Write`; each write is durable when it returns. Whole blocks at aligned offsets and addresses only.
+    /// As `Write`, past the page cache: whole pages at aligned offsets and addresses only.
+    WritePages,
+    /// As `WritePages`; each write is durable when it returns.
     WriteDurable,
     /// To be written from nothing, in place of what has the name.
     Create,
@@ -196,9 +202,13 @@ impl Disk {
         let tmp = dir.join(format!("draft-{number}.tmp"));
         let file = self.fs.open(&tmp, Open::Create)?;
         Ok(Draft {
-            file: io::BufWriter::with_capacity(DRAFT_BUFFER_BYTES, Appending { file, at: 0 }),
             disk: self.clone(),
             tmp: Some(tmp),
+            file,
+            pages: None,
+            buffer: AlignedBuffer::new(DRAFT_BUFFER_BYTES),
+            filled: 0,
+            at: 0,
         })
     }
 
@@ -230,6 +240,11 @@ impl Disk {
         let file = self.fs.open(path, Open::Read)?;
         let bytes = file.bytes()?;
         Ok(Reader { file, bytes })
+    }
+
+    /// A window on a file that is read through.
+    pub fn open_window(&self, path: &Path) -> io::Result<Window> {
+        Window::new(self.fs.open(path, Open::ReadPages)?)
     }
 
     /// Names in a directory, sorted.
@@ -298,50 +313,64 @@ impl Reader {
     }
 }
 
-const DRAFT_BUFFER_BYTES: usize = 256 << 10;
+/// What a draft gathers before it writes.
+const DRAFT_BUFFER_BYTES: usize = 512 << 10;
 
-struct Appending {
+/// A file that is being written under a temporary name. Dropped unpublished, it is removed. Long ones are written past the
+/// page cache: nobody reads them soon.
+pub struct Draft {
+    disk: Disk,
+    /// There until published.
+    tmp: Option<PathBuf>,
     file: Box<dyn OpenFile>,
+    /// The same file, opened when the first buffer is full.
+    pages: Option<Box<dyn OpenFile>>,
+    buffer: AlignedBuffer,
+    filled: usize,
     at: u64,
 }
 
-impl io::Write for Appending {
+impl io::Write for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_at(self.at, bytes)?;
-        self.at += bytes.len() as u64;
-        Ok(bytes.len())
+        if self.filled == DRAFT_BUFFER_BYTES {
+            self.write_pages()?;
+        }
+        let some = bytes.len().min(DRAFT_BUFFER_BYTES - self.filled);
+        let room = &mut self.buffer.slice_mut(DRAFT_BUFFER_BYTES)[self.filled..];
+        room[..some].copy_from_slice(&bytes[..some]);
+        self.filled += some;
+        Ok(some)
     }
 
+    /// Nothing is to be had of a draft before it is published.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// A file that is being written under a temporary name. Dropped unpublished, it is removed.
-pub struct Draft {
-    file: io::BufWriter<Appending>,
-    disk: Disk,
-    /// There until published.
-    tmp: Option<PathBuf>,
-}
-
-impl io::Write for Draft {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
 impl Draft {
+    /// Writes the buffer, which is full.
+    fn write_pages(&mut self) -> io::Result<()> {
+        if self.pages.is_none() {
+            let tmp = self.tmp.as_ref().expect("written before it is published");
+            self.pages = Some(self.disk.fs.open(tmp, Open::WritePages)?);
+        }
+        let pages = self.pages.as_ref().expect("opened above");
+        pages.write_at(self.at, self.buffer.slice(self.filled))?;
+        self.at += self.filled as u64;
+        self.filled = 0;
+        Ok(())
+    }
+
     /// Syncs the file, gives it the name `path` (in the same directory, replacing what was there) and syncs the
     /// directory: readers see the old or the new file, never a part.
     pub fn publish(mut self, path: &Path) -> io::Result<()> {
-        self.file.flush()?;
+        if self.filled > 0 {
+            self.file
+                .write_at(self.at, self.buffer.slice(self.filled))?;
+        }
         if !planted::is(Bug::SkipDraftSync) {
-            self.file.get_ref().file.sync()?;
+            self.file.sync()?;
         }
         let tmp = self.tmp.as_ref().expect("published once");
         self.disk.fs.rename(tmp, path)?;

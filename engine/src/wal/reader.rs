@@ -10,7 +10,7 @@ use super::format::{
 use super::segments::{segment_path, segment_seq};
 use croupier_protocol::planted::{self, Bug};
 
-use crate::disk::{Disk, Reader};
+use crate::disk::{Disk, Window};
 use crate::error::{EngineError, IoContext as _};
 
 /// A place between two blocks: where reading or writing goes on.
@@ -118,58 +118,34 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().fold(0, |any, byte| any | byte) == 0
 }
 
-/// Bytes read at a time.
-const WINDOW_BYTES: usize = 4 << 20;
-
-/// The bytes of one segment around where the reader stands.
-struct Window {
+/// A segment that is being read.
+struct Segment {
     path: PathBuf,
-    file: Reader,
-    bytes: Vec<u8>,
-    from: u64,
+    window: Window,
 }
 
-impl Window {
-    fn open(disk: &Disk, path: PathBuf) -> Result<Window, EngineError> {
-        let file = disk.open_read(&path).at("open", &path)?;
-        Ok(Window {
-            path,
-            file,
-            bytes: Vec::new(),
-            from: 0,
-        })
+impl Segment {
+    fn open(disk: &Disk, path: PathBuf) -> Result<Segment, EngineError> {
+        let window = disk.open_window(&path).at("open", &path)?;
+        Ok(Segment { path, window })
     }
 
-    /// Makes `[offset, offset + want)` (or what the file has of it) available and returns it.
+    /// `want` bytes from `offset` on, or what the file has of them.
     fn get(&mut self, offset: u64, want: usize) -> Result<&[u8], EngineError> {
-        let end = self.from + self.bytes.len() as u64;
-        if offset < self.from || offset + want as u64 > end {
-            let left = self.file.bytes().saturating_sub(offset);
-            let some = (want.max(WINDOW_BYTES) as u64).min(left) as usize;
-            self.bytes.resize(some, 0);
-            let got = self
-                .file
-                .read_at(offset, &mut self.bytes)
-                .at("read", &self.path)?;
-            self.bytes.truncate(got);
-            self.from = offset;
-        }
-        let start = ((offset - self.from) as usize).min(self.bytes.len());
-        let have = (self.bytes.len() - start).min(want);
-        Ok(&self.bytes[start..start + have])
+        self.window.get(offset, want).at("read", &self.path)
     }
 }
 
 /// Checks that the file is segment `seq` of this store, and as long as it should be.
 fn check_segment(
-    window: &mut Window,
+    segment: &mut Segment,
     store_id: StoreId,
     seq: u64,
 ) -> Result<SegmentHeader, EngineError> {
-    let file_bytes = window.file.bytes();
-    let page = window.get(0, SEGMENT_HEADER_BYTES)?;
+    let file_bytes = segment.window.bytes();
+    let page = segment.get(0, SEGMENT_HEADER_BYTES)?;
     let header =
-        SegmentHeader::decode(page).map_err(|what| EngineError::damage(&window.path, 0, what))?;
+        SegmentHeader::decode(page).map_err(|what| EngineError::damage(&segment.path, 0, what))?;
     let what = if header.store_id != store_id {
         "the segment belongs to another store"
     } else if header.seq != seq {
@@ -179,7 +155,7 @@ fn check_segment(
     } else {
         return Ok(header);
     };
-    Err(EngineError::damage(&window.path, 0, what))
+    Err(EngineError::damage(&segment.path, 0, what))
 }
 
 /// Reads blocks in order from a position on.
@@ -189,7 +165,7 @@ pub struct BlockReader {
     store_id: StoreId,
     segments: Vec<u64>,
     at: Position,
-    window: Window,
+    segment: Segment,
     segment_bytes: u64,
     /// The fold of a running store reads only up to here: this segment is still being written.
     stop_before_segment: u64,
@@ -241,14 +217,14 @@ impl BlockReader {
                 "this segment of the log is missing; what follows it cannot be trusted",
             ));
         }
-        let window = Window::open(&disk, segment_path(dir, at.seq))?;
+        let segment = Segment::open(&disk, segment_path(dir, at.seq))?;
         let mut reader = BlockReader {
             disk,
             dir: dir.into(),
             store_id,
             segments,
             at,
-            window,
+            segment,
             segment_bytes: 0,
             stop_before_segment,
             tail: None,
@@ -292,7 +268,7 @@ impl BlockReader {
             };
             let (seq, offset) = (self.at.seq, self.at.offset);
             let used = BLOCK_HEADER_BYTES + header.body_bytes as usize;
-            self.at.prev_hash = block_hash(self.window.get(offset, used)?);
+            self.at.prev_hash = block_hash(self.segment.get(offset, used)?);
             self.at.block += 1;
             self.at.lsn = header.end_lsn;
             self.at.epoch = header.epoch;
@@ -303,7 +279,7 @@ impl BlockReader {
                 self.next_segment()?;
                 continue;
             }
-            let body = &self.window.get(offset, used)?[BLOCK_HEADER_BYTES..];
+            let body = &self.segment.get(offset, used)?[BLOCK_HEADER_BYTES..];
             return Ok(Some(Block {
                 header,
                 body,
@@ -316,7 +292,7 @@ impl BlockReader {
     /// Checks the block at the position; `None` (and the tail set) when the log ends there.
     fn read_block(&mut self) -> Result<Option<BlockHeader>, EngineError> {
         let offset = self.at.offset;
-        let head = self.window.get(offset, BLOCK_HEADER_BYTES)?;
+        let head = self.segment.get(offset, BLOCK_HEADER_BYTES)?;
         if offset + BLOCK_ALIGN_BYTES as u64 > self.segment_bytes {
             return Err(
                 self.damage("the segment ends without the block that says where the log goes on")
@@ -325,7 +301,7 @@ impl BlockReader {
         let header = match BlockHeader::decode(head) {
             Ok(header) => header,
             Err(what) => {
-                let first_sector = self.window.get(offset, SECTOR_BYTES)?;
+                let first_sector = self.segment.get(offset, SECTOR_BYTES)?;
                 if !is_zero(first_sector) {
                     return Err(self.damage(what));
                 }
@@ -339,7 +315,8 @@ impl BlockReader {
         if offset + padded as u64 > self.segment_bytes {
             return Err(self.damage("the block is longer than its segment"));
         }
-        let Some((block, padding)) = self.window.get(offset, padded)?.split_at_checked(used) else {
+        let Some((block, padding)) = self.segment.get(offset, padded)?.split_at_checked(used)
+        else {
             return Err(self.damage("the segment has become shorter while it was read"));
         };
         if crc32c(&block[BLOCK_HEADER_BYTES..]) != header.body_crc {
@@ -387,18 +364,16 @@ impl BlockReader {
             .collect();
         for seq in ahead {
             let path = segment_path(&self.dir, seq);
-            let (mut window, mut offset) = (
-                Window::open(&self.disk, path.clone())?,
-                SEGMENT_HEADER_BYTES as u64,
-            );
+            let mut segment = Segment::open(&self.disk, path.clone())?;
+            let mut offset = SEGMENT_HEADER_BYTES as u64;
             if seq == here.seq {
                 offset = here.offset;
             } else {
                 // A spare that could not be read later must be told before anything is written to it.
-                check_segment(&mut window, self.store_id, seq)?;
+                check_segment(&mut segment, self.store_id, seq)?;
             }
             loop {
-                let page = window.get(offset, BLOCK_ALIGN_BYTES)?;
+                let page = segment.get(offset, BLOCK_ALIGN_BYTES)?;
                 if page.is_empty() {
                     break;
                 }
@@ -465,17 +440,17 @@ impl BlockReader {
                 "the log goes on in this segment, but it is missing",
             ));
         }
-        self.window = Window::open(&self.disk, path)?;
+        self.segment = Segment::open(&self.disk, path)?;
         self.check_segment_header()
     }
 
     fn check_segment_header(&mut self) -> Result<(), EngineError> {
         self.segment_bytes =
-            check_segment(&mut self.window, self.store_id, self.at.seq)?.segment_bytes;
+            check_segment(&mut self.segment, self.store_id, self.at.seq)?.segment_bytes;
         Ok(())
     }
 
     fn damage(&self, what: impl Into<String>) -> EngineError {
-        EngineError::damage(&self.window.path, self.at.offset, what)
+        EngineError::damage(&self.segment.path, self.at.offset, what)
     }
 }
