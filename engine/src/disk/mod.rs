@@ -133,43 +133,22 @@ impl Disk {
     }
 
     /// Makes `path` with `bytes` of zeros behind `head` (whole pages both), durable together with its name, visible only
-    /// when complete. `method` is how it will be written: what is then written past the page cache is zeroed past it,
-    /// too, so that it neither fills it nor has to be thrown out of it block by block.
-    pub fn create_zeroed(
-        &self,
-        path: &Path,
-        head: &[u8],
-        bytes: u64,
-        method: SyncMethod,
-    ) -> io::Result<()> {
+    /// when complete. The zeros go past the page cache: there they would be in the way of what is written over them.
+    pub fn create_zeroed(&self, path: &Path, head: &[u8], bytes: u64) -> io::Result<()> {
         let tmp = tmp_name(path);
-        let sync = |file: &dyn OpenFile| {
-            if planted::is(Bug::SkipSegmentSync) {
-                return Ok(());
-            }
-            file.sync()
-        };
         let made = (|| {
             let file = self.fs.open(&tmp, Open::Create)?;
             // Room first: a full disk is told before gigabytes of zeros are written.
             file.allocate(bytes)?;
             file.write_at(0, head)?;
-            sync(&*file)?;
-            let direct = if method == SyncMethod::Direct && !planted::is(Bug::SkipSegmentSync) {
-                Some(self.fs.open(&tmp, Open::WriteDurable)?)
-            } else {
-                None
-            };
+            let pages = self.fs.open(&tmp, Open::WritePages)?;
             let mut offset = head.len() as u64;
             while offset < bytes {
-                // Little by little: a block of the log must never queue behind a whole segment of zeros.
                 let end = (offset + SYNCED_ZEROS_BYTES).min(bytes);
-                match &direct {
-                    Some(direct) => write_zeros(&**direct, offset, end)?,
-                    None => {
-                        write_zeros(&*file, offset, end)?;
-                        sync(&*file)?;
-                    }
+                write_zeros(&*pages, offset, end)?;
+                // Little by little: a block of the log must never queue behind a whole segment of zeros.
+                if !planted::is(Bug::SkipSegmentSync) {
+                    file.sync()?;
                 }
                 offset = end;
             }

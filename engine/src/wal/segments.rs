@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::format::{SegmentHeader, StoreId};
-use crate::disk::{Disk, SyncMethod};
+use crate::disk::Disk;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -39,8 +39,6 @@ pub struct Mould {
     pub store_id: StoreId,
     /// Bytes of a segment.
     pub segment_bytes: u64,
-    /// How they will be written.
-    pub method: SyncMethod,
 }
 
 impl Mould {
@@ -54,7 +52,7 @@ impl Mould {
         };
         let path = segment_path(&self.dir, seq);
         self.disk
-            .create_zeroed(&path, &header.encode(), self.segment_bytes, self.method)
+            .create_zeroed(&path, &header.encode(), self.segment_bytes)
     }
 }
 
@@ -71,7 +69,6 @@ pub fn make_segment(
         dir: dir.into(),
         store_id,
         segment_bytes: bytes,
-        method: SyncMethod::Fdatasync,
     };
     mould.make(seq)
 }
