@@ -12,6 +12,7 @@
 //! 4. a slot certainly exists for every credit;
 //! 5. the record gets its LSN, and only then the index tells what the order got.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use croupier_protocol::Refusal;
@@ -45,39 +46,38 @@ pub fn units_at_most(order: &Order) -> usize {
     issued_units(order.quantity.into())
 }
 
-/// An order with the lane it came from and its hash.
-#[derive(Clone, Copy)]
-struct Item {
-    lane: u8,
-    order: Order,
-    hashed: Hashed,
-}
-
 /// An order of a turn by its group, SKU and priority, and within it by when it came; in one word, because turns sort them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Grouped(u64);
 
 impl Grouped {
-    fn of(item: &Item, nth: u16) -> Grouped {
-        let Order { sku, priority, .. } = item.order;
-        Grouped(u64::from(sku) << 32 | (priority as u64) << 16 | u64::from(nth))
+    fn of(order: &Order, nth: u16) -> Grouped {
+        let group = u64::from(order.sku) << 16 | order.priority as u64;
+        Grouped(group << 16 | u64::from(nth))
     }
 
     fn group(self) -> u64 {
         self.0 >> 16
     }
 
-    fn nth(self) -> usize {
-        usize::from(self.0 as u16)
+    fn nth(self) -> u16 {
+        self.0 as u16
     }
 }
 
 /// An order that has its id and its cards and waits for its record.
 struct Placed {
-    item: Item,
+    /// Which of the turn's orders.
+    nth: u16,
     place: Place,
     /// Its cards, as a range of `slots`.
-    slots: std::ops::Range<usize>,
+    slots: Range<u32>,
+}
+
+impl Placed {
+    fn slots<'s>(&self, slots: &'s [(u32, u32)]) -> &'s [(u32, u32)] {
+        &slots[self.slots.start as usize..self.slots.end as usize]
+    }
 }
 
 /// Where a dealer goes on looking for free slots of a pool.
@@ -122,12 +122,13 @@ pub struct Dealer {
     index: IndexView,
     resolver: Resolver,
     cursors: Vec<Cursor>,
-    // Kept between turns so that a turn allocates nothing.
-    items: Vec<Item>,
+    // Kept between turns so that a turn allocates nothing. Orders are named by their number in the turn: they are large, and
+    // stay where they are.
+    hashes: Vec<Hashed>,
     groups: Vec<Grouped>,
     /// New orders, each with the place in the index that the look has found.
-    fresh: Vec<(Item, Option<Place>)>,
-    accepted: Vec<(Item, Place)>,
+    fresh: Vec<(u16, Option<Place>)>,
+    accepted: Vec<(u16, Place)>,
     slots: Vec<(u32, u32)>,
     placed: Vec<Placed>,
     runs: Vec<Run>,
@@ -145,7 +146,7 @@ impl Dealer {
             resolver: Resolver::new(routes, &state.catalog),
             state,
             cursors: Vec::new(),
-            items: Vec::new(),
+            hashes: Vec::new(),
             groups: Vec::new(),
             fresh: Vec::new(),
             accepted: Vec::new(),
@@ -194,74 +195,61 @@ impl Dealer {
         out: &mut Vec<Outcome>,
     ) {
         let route_table = self.resolver.refresh();
-        let mut items = std::mem::take(&mut self.items);
         let index = &self.state.index;
-        items.extend(orders.iter().map(|&(lane, order)| Item {
-            lane,
-            order,
-            hashed: index.hash(order.id),
-        }));
+        self.hashes.clear();
+        let hashes = orders.iter().map(|(_, order)| index.hash(order.id));
+        self.hashes.extend(hashes);
         // All first lines are asked for before any is needed.
-        self.index.touch(items.iter().map(|item| &item.hashed));
+        self.index.touch(&self.hashes);
         let mut groups = std::mem::take(&mut self.groups);
-        groups.extend(
-            items
-                .iter()
-                .zip(0..)
-                .map(|(item, nth)| Grouped::of(item, nth)),
-        );
+        let numbered = orders.iter().zip(0..);
+        groups.extend(numbered.map(|((_, order), nth)| Grouped::of(order, nth)));
         // Most turns have one group and are sorted already.
         groups.sort_unstable();
-        for same in groups.chunk_by(|a, b| a.group() == b.group()) {
-            let same = same.iter().map(|grouped| &items[grouped.nth()]);
-            self.deal_same(now_unix_ms, cannot_record, same, out);
+        for group in groups.chunk_by(|a, b| a.group() == b.group()) {
+            self.deal_group(now_unix_ms, cannot_record, orders, group, out);
         }
         groups.clear();
         self.groups = groups;
-        items.clear();
-        self.items = items;
-        self.record(
-            Stamp {
-                unix_ms: now_unix_ms,
-                route_table,
-            },
-            log,
-            out,
-        );
+        let stamp = Stamp {
+            unix_ms: now_unix_ms,
+            route_table,
+        };
+        self.record(stamp, log, orders, out);
     }
 
     /// Deals orders of one SKU and priority.
-    fn deal_same<'i>(
+    fn deal_group(
         &mut self,
         now: u64,
         cannot_record: Option<Refusal>,
-        items: impl Iterator<Item = &'i Item> + Clone,
+        orders: &[(u8, Order)],
+        group: &[Grouped],
         out: &mut Vec<Outcome>,
     ) {
         let mut need = 0u64;
-        let Some(like) = items.clone().next().map(|first| first.order) else {
-            return;
-        };
+        let (_, like) = &orders[usize::from(group[0].nth())];
         let class_bytes = self
             .resolver
             .catalog()
             .sku(like.sku)
             .map_or(0, |sku| sku.class_bytes_max());
-        for item in items {
-            let seen = match self.index.look(item.hashed) {
+        for nth in group.iter().map(|grouped| grouped.nth()) {
+            let (lane, order) = &orders[usize::from(nth)];
+            let seen = match self.index.look(self.hashes[usize::from(nth)]) {
                 Look::Known(settled) => {
-                    out.push(self.answer_known(&item.order, settled));
+                    out.push(self.answer_known(order, settled));
                     continue;
                 }
                 Look::InFlight => {
-                    self.deferred.push((item.lane, item.order));
+                    self.deferred.push((*lane, *order));
                     continue;
                 }
                 Look::Absent(seen) => seen,
             };
-            let refusal = if item.order.deadline_unix_ms < now {
+            let refusal = if order.deadline_unix_ms < now {
                 Some(Refusal::DeadlineExceeded)
-            } else if !self.limits.allow(item.order.quantity, class_bytes) {
+            } else if !self.limits.allow(order.quantity, class_bytes) {
                 Some(Refusal::QuantityTooLarge)
             } else {
                 cannot_record
@@ -273,28 +261,28 @@ impl Dealer {
                     } else {
                         0
                     };
-                    out.push(refused(&item.order, refusal, retry_after_ms));
+                    out.push(refused(order, refusal, retry_after_ms));
                 }
                 None => {
-                    need += u64::from(item.order.quantity);
-                    self.fresh.push((*item, seen));
+                    need += u64::from(order.quantity);
+                    self.fresh.push((nth, seen));
                 }
             }
         }
         if self.fresh.is_empty() {
             return;
         }
-        if let Err(refusal) = self.take_credits(&like, need) {
+        if let Err(refusal) = self.take_credits(like, need) {
             out.extend(
                 self.fresh
                     .drain(..)
-                    .map(|(item, _)| refused(&item.order, refusal, 0)),
+                    .map(|(nth, _)| refused(&orders[usize::from(nth)].1, refusal, 0)),
             );
             return;
         }
-        let accepted_cards = self.claim_ids(out);
+        let accepted_cards = self.claim_ids(orders, out);
         self.claim_slots(accepted_cards);
-        self.hand_out();
+        self.hand_out(orders);
     }
 
     /// Takes up to `need` credits from the pools that the route names, in their order.
@@ -323,23 +311,24 @@ impl Dealer {
     }
 
     /// Claims the ids of fresh orders as far as the credits reach; returns how many cards they are.
-    fn claim_ids(&mut self, out: &mut Vec<Outcome>) -> u64 {
+    fn claim_ids(&mut self, orders: &[(u8, Order)], out: &mut Vec<Outcome>) -> u64 {
         let mut left: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
         let all = left;
         let mut fresh = std::mem::take(&mut self.fresh);
-        for (item, seen) in fresh.drain(..) {
-            let quantity = u64::from(item.order.quantity);
+        for (nth, seen) in fresh.drain(..) {
+            let (lane, order) = &orders[usize::from(nth)];
+            let quantity = u64::from(order.quantity);
             if quantity > left {
-                out.push(refused(&item.order, Refusal::OutOfStock, 0));
+                out.push(refused(order, Refusal::OutOfStock, 0));
                 continue;
             }
-            match self.index.claim(item.hashed, seen) {
+            match self.index.claim(self.hashes[usize::from(nth)], seen) {
                 Claim::Ours(place) => {
                     left -= quantity;
-                    self.accepted.push((item, place));
+                    self.accepted.push((nth, place));
                 }
-                Claim::InFlight => self.deferred.push((item.lane, item.order)),
-                Claim::Known(settled) => out.push(self.answer_known(&item.order, settled)),
+                Claim::InFlight => self.deferred.push((*lane, *order)),
+                Claim::Known(settled) => out.push(self.answer_known(order, settled)),
             }
         }
         self.fresh = fresh;
@@ -378,28 +367,39 @@ impl Dealer {
     }
 
     /// Gives the claimed slots to the accepted orders, in their order.
-    fn hand_out(&mut self) {
+    fn hand_out(&mut self, orders: &[(u8, Order)]) {
         let mut next = self.placed.last().map_or(0, |placed| placed.slots.end);
-        for (item, place) in self.accepted.drain(..) {
-            let slots = next..next + usize::from(item.order.quantity);
+        for (nth, place) in self.accepted.drain(..) {
+            let slots = next..next + u32::from(orders[usize::from(nth)].1.quantity);
             next = slots.end;
-            self.placed.push(Placed { item, place, slots });
+            self.placed.push(Placed { nth, place, slots });
         }
-        assert_eq!(next, self.slots.len(), "every claimed slot has its order");
+        assert_eq!(
+            next as usize,
+            self.slots.len(),
+            "every claimed slot has its order"
+        );
     }
 
     /// Writes the records of this turn as one batch and applies them.
-    fn record(&mut self, stamp: Stamp, log: &impl Append, out: &mut Vec<Outcome>) {
+    fn record(
+        &mut self,
+        stamp: Stamp,
+        log: &impl Append,
+        orders: &[(u8, Order)],
+        out: &mut Vec<Outcome>,
+    ) {
         if self.placed.is_empty() {
             return;
         }
         let mut offsets = 0u64;
         let mut run_ends = 0;
         for placed in &self.placed {
-            push_runs(&self.slots[placed.slots.clone()], &mut self.runs);
+            push_runs(placed.slots(&self.slots), &mut self.runs);
             let runs = Runs::Given(&self.runs[run_ends..]);
             run_ends = self.runs.len();
-            put_issued(&mut self.words, stamp, &issued(&placed.item, runs));
+            let order = &orders[usize::from(placed.nth)];
+            put_issued(&mut self.words, stamp, &issued(order, runs));
         }
         if planted::is(Bug::ReleaseBeforeRecord)
             && let Some(&(slab, slot)) = self.slots.last()
@@ -413,9 +413,10 @@ impl Dealer {
         let mut at = 0;
         let rows = self.state.index.take_rows(self.placed.len() as u64);
         for (row, placed) in (rows..).zip(self.placed.drain(..)) {
-            let runs = runs_of(&self.slots[placed.slots.clone()], &self.runs[at..]);
+            let order = &orders[usize::from(placed.nth)];
+            let runs = runs_of(placed.slots(&self.slots), &self.runs[at..]);
             at += runs;
-            let issued = issued(&placed.item, Runs::Given(&self.runs[at - runs..at]));
+            let issued = issued(order, Runs::Given(&self.runs[at - runs..at]));
             let promise = Promise {
                 place: placed.place,
                 row,
@@ -427,7 +428,7 @@ impl Dealer {
             offsets += issued_units(runs) as u64;
             let Order {
                 ticket, id, sku, ..
-            } = placed.item.order;
+            } = order.1;
             out.push(Outcome {
                 ticket,
                 id,
@@ -486,14 +487,14 @@ pub fn refused(order: &Order, refusal: Refusal, retry_after_ms: u32) -> Outcome 
     }
 }
 
-fn issued<'r>(item: &Item, runs: Runs<'r>) -> Issued<'r> {
+fn issued<'r>((lane, order): &(u8, Order), runs: Runs<'r>) -> Issued<'r> {
     Issued {
-        order_id: item.order.id,
-        sku: item.order.sku,
+        order_id: order.id,
+        sku: order.sku,
         principal: 0,
-        quantity: item.order.quantity,
-        priority: item.order.priority as u8,
-        lane: item.lane,
+        quantity: order.quantity,
+        priority: order.priority as u8,
+        lane: *lane,
         runs,
     }
 }

@@ -71,6 +71,20 @@ impl OrderFileWriter {
         }
     }
 
+    /// Adds the rows of a checked chunk as they are.
+    fn put_chunk(&mut self, rows: u32, bytes: &[u8]) -> Result<(), EngineError> {
+        if self.chunk.len() + bytes.len() > CHUNK_BYTES_MAX {
+            self.close_chunk()?;
+        }
+        self.chunk.extend_from_slice(bytes);
+        self.chunk_rows += rows;
+        if self.chunk.len() >= CHUNK_BYTES {
+            self.close_chunk()
+        } else {
+            Ok(())
+        }
+    }
+
     fn close_chunk(&mut self) -> Result<(), EngineError> {
         if self.chunk_rows == 0 {
             return Ok(());
@@ -122,6 +136,7 @@ pub struct OrderFileReader {
     path: PathBuf,
     at: u64,
     rows_left: u64,
+    /// Memory for the next chunk that is to be kept.
     chunk: Vec<u8>,
 }
 
@@ -208,23 +223,24 @@ impl OrderFileReader {
                 "a chunk of orders does not match its checksum",
             ));
         }
-        self.chunk.clear();
-        self.chunk.extend_from_slice(chunk);
         self.at += (CHUNK_HEADER_BYTES + bytes) as u64;
         self.rows_left -= u64::from(rows);
-        Ok(Some((begin, rows, &self.chunk)))
+        Ok(Some((begin, rows, chunk)))
     }
 
     /// The next chunk, to be kept.
     pub fn take_chunk(&mut self) -> Result<Option<OwnedChunk>, EngineError> {
-        let Some((offset, rows, _)) = self.next_chunk()? else {
+        let mut bytes = std::mem::take(&mut self.chunk);
+        let Some((offset, rows, chunk)) = self.next_chunk()? else {
             return Ok(None);
         };
+        bytes.clear();
+        bytes.extend_from_slice(chunk);
         Ok(Some(OwnedChunk {
             path: self.path.clone(),
             offset,
             rows,
-            bytes: std::mem::take(&mut self.chunk),
+            bytes,
         }))
     }
 
@@ -319,15 +335,9 @@ pub fn join_small(
     let mut writer = OrderFileWriter::begin(disk, dir, store_id)?;
     for part in &parts {
         let mut reader = OrderFileReader::open(disk, dir, store_id, part)?;
-        let mut failed = None;
-        reader
-            .for_each(|lsn, record| {
-                writer.put(lsn, record).map_err(|error| {
-                    failed = Some(error);
-                    "not written".into()
-                })
-            })
-            .map_err(|error| failed.take().unwrap_or(error))?;
+        while let Some((_, rows, bytes)) = reader.next_chunk()? {
+            writer.put_chunk(rows, bytes)?;
+        }
     }
     let (first, end) = (parts[0].first_lsn, parts[parts.len() - 1].end_lsn);
     files.extend(writer.publish(first, end)?);

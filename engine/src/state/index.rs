@@ -91,7 +91,7 @@ pub enum Claim {
 pub struct Place {
     shard: u32,
     generation: u32,
-    index: usize,
+    index: u32,
 }
 
 /// An id's hash, split into what each level uses.
@@ -132,7 +132,7 @@ impl Spread {
 
 /// Shards of the index: each grows by itself, so no growth is long and not all grow at once.
 #[cfg(not(any(croupier_loom, croupier_shuttle)))]
-pub const SHARDS: usize = 4096;
+pub const SHARDS: usize = 1024;
 #[cfg(any(croupier_loom, croupier_shuttle))]
 pub const SHARDS: usize = 1;
 /// Slots a shard begins with; each a few more than the one before, so that they do not all grow at once.
@@ -229,7 +229,7 @@ impl OrderIndex {
                 return Some(Claim::Ours(Place {
                     shard: hashed.shard as u32,
                     generation: table.generation,
-                    index,
+                    index: index as u32,
                 }));
             }
             table.give_back();
@@ -411,13 +411,13 @@ impl IndexView {
 
 fn publish_in(table: &Table, place: Place, row: u64) {
     if table.generation == place.generation {
-        return table.settle(place.index, row);
+        return table.settle(place.index as usize, row);
     }
     let older = table
         .older()
         .filter(|older| older.generation == place.generation)
         .expect("a table with a claimed slot stays linked");
-    older.settle(place.index, row);
+    older.settle(place.index as usize, row);
 }
 
 /// Takes the slot that ended an earlier search for the id, if it is still empty. Whoever had claimed the id since would
@@ -426,7 +426,7 @@ fn claim_seen(table: &Table, hashed: Hashed, place: Place) -> bool {
     if table.generation != place.generation || !table.reserve(false) {
         return false;
     }
-    let ours = table.claim(place.index, hashed.tag);
+    let ours = table.claim(place.index as usize, hashed.tag);
     if !ours {
         table.give_back();
     }
@@ -445,7 +445,7 @@ fn find(rows: &Rows, table: &Table, hashed: Hashed) -> Look {
             place = Some(Place {
                 shard: hashed.shard as u32,
                 generation: table.generation,
-                index,
+                index: index as u32,
             });
         }
         Probe::Vacant(_) | Probe::Frozen => {}

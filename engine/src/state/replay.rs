@@ -35,34 +35,33 @@ impl<'s> Replay<'s> {
 
     /// Puts in records of the log, in their order. The error comes with the number of the record that cannot be.
     pub fn logged(&mut self, records: &[(u64, Record<'_>)]) -> Result<(), (usize, Unfit)> {
-        let mut orders = Vec::with_capacity(records.len());
-        let mut first = 0;
-        for (nth, (lsn, record)) in records.iter().enumerate() {
-            if let Fact::Issued(issued) = record.fact {
-                orders.push((*lsn, issued));
-                continue;
+        let is_order = |record: &Record<'_>| matches!(record.fact, Fact::Issued(_));
+        let mut at = 0;
+        for same in records.chunk_by(|(_, a), (_, b)| is_order(a) == is_order(b)) {
+            if is_order(&same[0].1) {
+                let orders = same.iter().filter_map(|(lsn, record)| match &record.fact {
+                    Fact::Issued(issued) => Some((*lsn, issued)),
+                    _ => None,
+                });
+                let put = self.orders(orders);
+                put.map_err(|(nth, what)| (at + nth, what.into()))?;
+            } else {
+                for (nth, (_, record)) in same.iter().enumerate() {
+                    let applied = self.state.apply(record);
+                    applied.map_err(|unfit| (at + nth, unfit))?;
+                }
+                self.catalog = self.state.catalog.load_full();
             }
-            self.orders_from(first, &orders)?;
-            orders.clear();
-            first = nth + 1;
-            let applied = self.state.apply(record);
-            applied.map_err(|unfit| (nth, unfit))?;
-            self.catalog = self.state.catalog.load_full();
+            at += same.len();
         }
-        self.orders_from(first, &orders)
+        Ok(())
     }
 
-    fn orders_from(
+    fn orders<'a>(
         &mut self,
-        first: usize,
-        orders: &[(u64, Issued<'_>)],
-    ) -> Result<(), (usize, Unfit)> {
-        self.orders(orders)
-            .map_err(|(nth, what)| (first + nth, what.into()))
-    }
-
-    fn orders(&mut self, orders: &[(u64, Issued<'_>)]) -> Result<(), (usize, String)> {
-        for (nth, (_, issued)) in orders.iter().enumerate() {
+        orders: impl Iterator<Item = (u64, &'a Issued<'a>)> + Clone,
+    ) -> Result<(), (usize, String)> {
+        for (nth, (_, issued)) in orders.clone().enumerate() {
             take_cards(&self.catalog, issued).map_err(|what| (nth, what))?;
         }
         match &self.state.orders {
@@ -71,7 +70,7 @@ impl<'s> Replay<'s> {
                 let mut more = StateSeed::default();
                 for (lsn, issued) in orders {
                     if !planted::is(Bug::FoldForgets) || issued.quantity <= 2 {
-                        more.add(issued.order_id, *lsn, issued.cards());
+                        more.add(issued.order_id, lsn, issued.cards());
                     }
                 }
                 seed.lock()
@@ -84,25 +83,29 @@ impl<'s> Replay<'s> {
 
     /// Puts back orders that a checkpoint holds; their cards are among the bits that it holds.
     pub fn restored(&mut self, orders: &[(u64, Issued<'_>)]) -> Result<(), String> {
+        let orders = orders.iter().map(|(lsn, issued)| (*lsn, issued));
         self.index(orders, "an order stands twice in the order files")
             .map_err(|(_, what)| what)
     }
 
-    fn index(&mut self, orders: &[(u64, Issued<'_>)], twice: &str) -> Result<(), (usize, String)> {
+    fn index<'a>(
+        &mut self,
+        orders: impl Iterator<Item = (u64, &'a Issued<'a>)> + Clone,
+        twice: &str,
+    ) -> Result<(), (usize, String)> {
         let (state, view) = (self.state, &mut self.view);
         self.hashes.clear();
         let hashes = orders
-            .iter()
+            .clone()
             .map(|(_, issued)| state.index.hash(issued.order_id));
         self.hashes.extend(hashes);
         view.touch(&self.hashes);
-        let rows = state.index.take_rows(orders.len() as u64);
-        for (nth, (lsn, issued)) in orders.iter().enumerate() {
+        let rows = state.index.take_rows(self.hashes.len() as u64);
+        for (nth, ((lsn, issued), row)) in orders.zip(rows..).enumerate() {
             let Claim::Ours(place) = view.claim(self.hashes[nth], None) else {
                 return Err((nth, twice.into()));
             };
-            let row = rows + nth as u64;
-            let applied = state.apply_issued(*lsn, issued, Promise { place, row }, view);
+            let applied = state.apply_issued(lsn, issued, Promise { place, row }, view);
             applied.map_err(|what| (nth, what))?;
         }
         Ok(())

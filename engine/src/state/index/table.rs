@@ -89,6 +89,7 @@ impl Table {
         let limit = capacity * LOAD_PERCENT / 100;
         let room_for_older = older.as_ref().map_or(0, |older| older.limit);
         assert!(room_for_older < limit, "a newer table is larger");
+        assert!(u32::try_from(capacity).is_ok(), "a place has room for it");
         Arc::new(Table {
             slots: (0..capacity).map(|_| AtomicU64::new(EMPTY)).collect(),
             generation: older.as_ref().map_or(0, |older| older.generation + 1),
