@@ -39,6 +39,19 @@ pub mod thread {
     }
 }
 
+/// So many words, all zero. The system's own zeros where it has some: large pieces cost nothing until they are touched.
+#[cfg(not(any(croupier_loom, croupier_shuttle)))]
+pub fn zeroed_words(words: usize) -> Box<[atomic::AtomicU64]> {
+    use zerocopy::FromZeros as _;
+    <[atomic::AtomicU64]>::new_box_zeroed_with_elems(words).expect("there is memory for it")
+}
+
+/// So many words, all zero.
+#[cfg(any(croupier_loom, croupier_shuttle))]
+pub fn zeroed_words(words: usize) -> Box<[atomic::AtomicU64]> {
+    (0..words).map(|_| atomic::AtomicU64::new(0)).collect()
+}
+
 /// Runs a model and prints how many interleavings there were. `preemptions_max`: `None` for what the environment says.
 #[cfg(all(test, croupier_loom))]
 pub fn model(

@@ -142,7 +142,7 @@ const SHARD_SLOTS_MIN: usize = 32;
 #[cfg(any(croupier_loom, croupier_shuttle))]
 const SHARD_SLOTS_MIN: usize = 4;
 /// How much larger the next table is. Less saves memory, more saves moving.
-const GROWTH_PERCENT: usize = 60;
+const GROWTH_PERCENT: usize = 80;
 
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -156,7 +156,7 @@ impl OrderIndex {
         assert!(shards.is_power_of_two(), "a hash is masked");
         // A few more than the mean, because hashes do not spread evenly.
         let mean = orders as usize / shards;
-        let least = (mean * 106 / LOAD_PERCENT).max(SHARD_SLOTS_MIN);
+        let least = (mean * 103 / LOAD_PERCENT).max(SHARD_SLOTS_MIN);
         let capacity = |shard| least + least * GROWTH_PERCENT / 100 * shard / shards;
         OrderIndex {
             shards: (0..shards)

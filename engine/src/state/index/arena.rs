@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::zeroed_words;
 
 type Chunk = OnceLock<Box<[AtomicU64]>>;
 
@@ -16,15 +17,18 @@ pub(super) struct Arena {
 }
 
 #[cfg(not(any(croupier_loom, croupier_shuttle)))]
-const ARENA_CHUNK_WORDS: usize = 1 << 16;
+const ARENA_CHUNK_WORDS: usize = 1 << 19;
 #[cfg(any(croupier_loom, croupier_shuttle))]
 const ARENA_CHUNK_WORDS: usize = 1 << 6;
-/// Chunks of 1, 1, 2, 4 … 32 Ki words, which together are as large as one of the others.
-const ARENA_SMALL: usize = 7;
+/// Chunks of 1, 1, 2, 4 … 256 Ki words, which together are as large as one of the others.
+#[cfg(not(any(croupier_loom, croupier_shuttle)))]
+const ARENA_SMALL: usize = 10;
+#[cfg(any(croupier_loom, croupier_shuttle))]
+const ARENA_SMALL: usize = 4;
 const ARENA_SMALLEST_WORDS: usize = ARENA_CHUNK_WORDS >> (ARENA_SMALL - 1);
 const ARENA_LARGE_SPAN: usize = 1 << 11;
 /// 2^36 words, half a terabyte.
-const ARENA_LARGE_SPANS: usize = 1 << 9;
+const ARENA_LARGE_SPANS: usize = 1 << 6;
 
 impl Default for Arena {
     fn default() -> Arena {
@@ -47,8 +51,7 @@ impl Arena {
     pub(super) fn put(&self, begin: u64, words: impl Iterator<Item = u64>) {
         for (at, word) in (begin..).zip(words) {
             let (chunk, words, within) = self.place(at);
-            chunk.get_or_init(|| (0..words).map(|_| AtomicU64::new(0)).collect())[within]
-                .store(word, Ordering::Relaxed);
+            chunk.get_or_init(|| zeroed_words(words))[within].store(word, Ordering::Relaxed);
         }
     }
 

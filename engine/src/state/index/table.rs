@@ -11,7 +11,9 @@ use arc_swap::ArcSwapOption;
 use super::arena::Arena;
 use super::{Hashed, Settled};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::zeroed_words;
 
+/// What a new table is full of.
 pub(super) const EMPTY: u64 = 0;
 pub(super) const FROZEN: u64 = 1;
 /// Kind of a slot that is claimed and not settled: its tag is there, its row is not.
@@ -26,7 +28,7 @@ const ROW_SHIFT: u32 = TAG_SHIFT + TAG_BITS;
 const ROWS_MAX: u64 = 1 << (64 - ROW_SHIFT);
 
 /// How full a table gets. Fuller saves memory, and makes the search for an id that is not there longer.
-pub(super) const LOAD_PERCENT: usize = 75;
+pub(super) const LOAD_PERCENT: usize = 80;
 
 /// The tag of a hash: its highest bits, which are also its place.
 pub(super) fn tag_of(spread: u64) -> u64 {
@@ -91,7 +93,7 @@ impl Table {
         assert!(room_for_older < limit, "a newer table is larger");
         assert!(u32::try_from(capacity).is_ok(), "a place has room for it");
         Arc::new(Table {
-            slots: (0..capacity).map(|_| AtomicU64::new(EMPTY)).collect(),
+            slots: zeroed_words(capacity),
             generation: older.as_ref().map_or(0, |older| older.generation + 1),
             limit,
             room_for_older,
