@@ -3,13 +3,14 @@
 //! Claim bits in memory begin at zero and are set from checkpoint and log alone (DESIGN, rule 2). Verification and replay
 //! are the same walk without a live store around it.
 
-use std::ops::ControlFlow::{Break, Continue};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use croupier_protocol::planted::{self, Bug};
 
-use crate::ahead::read_ahead;
+use crate::ahead::{Apply, Item, read_ahead};
+use crate::checkpoint::orders::OwnedChunk;
 use crate::checkpoint::{
     self, BATCH, Checkpoint, OrderFileReader, OrderFileWriter, apply_block, apply_records,
 };
@@ -115,8 +116,6 @@ fn restore(store: &Store, state: &State, checkpoint: &Checkpoint) -> Result<u64,
     state
         .restore(checkpoint.snapshot.clone())
         .map_err(|unfit| unfit.at(&current, 0))?;
-    let mut read = StateSeed::default();
-    let mut replay = Replay::new(state);
     let mut files = checkpoint.files.iter();
     let mut reader: Option<OrderFileReader> = None;
     let chunks = || loop {
@@ -137,23 +136,14 @@ fn restore(store: &Store, state: &State, checkpoint: &Checkpoint) -> Result<u64,
             file,
         )?);
     };
-    read_ahead(store.disk.has_threads(), chunks, |chunk| {
-        let mut orders = chunk.orders();
-        let mut batch = Vec::with_capacity(BATCH);
-        loop {
-            batch.clear();
-            for order in orders.by_ref().take(BATCH) {
-                let (lsn, _, issued) = order?;
-                read.add(issued.order_id, lsn, issued.cards());
-                batch.push((lsn, issued));
-            }
-            if batch.is_empty() {
-                return Ok(Continue(()));
-            }
-            let restored = replay.restored(&batch);
-            restored.map_err(|what| chunk.damaged(what))?;
-        }
+    let restorers = read_ahead(store.disk.has_threads(), chunks, || Restorer {
+        replay: Replay::new(state),
+        read: StateSeed::default(),
     })?;
+    let mut read = StateSeed::default();
+    restorers
+        .iter()
+        .for_each(|restorer| read.join(restorer.read));
     if read.orders != checkpoint.orders.orders {
         return Err(damaged(format!(
             "its order files hold {} orders, it says {}",
@@ -179,26 +169,26 @@ fn apply_log(
 ) -> Result<Tail, EngineError> {
     let wal = store.paths.wal();
     let mut reader = BlockReader::open(store.disk.clone(), &wal, store.store_id, from)?;
-    let mut replay = Replay::new(state);
-    // Where a limit was met: the state before that block, and the LSN behind the last record that it let through.
-    let mut stopped: Option<(Position, u64)> = None;
     let blocks = || {
         let before = reader.position();
-        let block = reader.next()?;
-        Ok(block.map(|block| (before, OwnedBlock::of(&block))))
+        let Some(block) = reader.next()? else {
+            return Ok(None);
+        };
+        Ok(Some(Logged {
+            before,
+            alone: past(until, &block) || !record::are_orders(block.body),
+            block: OwnedBlock::of(&block),
+        }))
     };
-    read_ahead(store.disk.has_threads(), blocks, |(before, owned)| {
-        let (block, path) = (owned.block(), segment_path(&wal, owned.seq));
-        if past(until, &block) {
-            let (records, reached) = apply_part(&mut replay, &path, &block, until)?;
-            report.records += records;
-            stopped = Some((before, reached));
-            return Ok(Break(()));
-        }
-        report.records += apply_block(&mut replay, &path, &block, |_, _| Ok(()))?;
-        Ok(Continue(()))
+    let replayers = read_ahead(store.disk.has_threads(), blocks, || Replayer {
+        replay: Replay::new(state),
+        wal: &wal,
+        until,
+        records: 0,
+        stopped: None,
     })?;
-    if let Some((before, reached)) = stopped {
+    report.records = replayers.iter().map(|replayer| replayer.records).sum();
+    if let Some((before, reached)) = replayers.iter().find_map(|replayer| replayer.stopped) {
         return Ok(Tail {
             end: Position {
                 lsn: reached,
@@ -213,6 +203,76 @@ fn apply_log(
         .tail()
         .expect("the reader has reached the end")
         .clone())
+}
+
+/// A block of the log, and where the reader stood before it.
+struct Logged {
+    before: Position,
+    block: OwnedBlock,
+    alone: bool,
+}
+
+impl Item for Logged {
+    fn is_alone(&self) -> bool {
+        self.alone
+    }
+}
+
+/// Applies blocks of the log.
+struct Replayer<'s> {
+    replay: Replay<'s>,
+    wal: &'s Path,
+    until: Until,
+    records: u64,
+    /// Where the limit was met: the position before that block, and the LSN behind the last record that it let through.
+    stopped: Option<(Position, u64)>,
+}
+
+impl Apply<Logged> for Replayer<'_> {
+    fn apply(&mut self, logged: Logged) -> Result<ControlFlow<()>, EngineError> {
+        let block = logged.block.block();
+        let path = segment_path(self.wal, block.seq);
+        if past(self.until, &block) {
+            let (records, reached) = apply_part(&mut self.replay, &path, &block, self.until)?;
+            self.records += records;
+            self.stopped = Some((logged.before, reached));
+            return Ok(ControlFlow::Break(()));
+        }
+        self.records += apply_block(&mut self.replay, &path, &block, |_, _| Ok(()))?;
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Puts back the orders of order files.
+struct Restorer<'s> {
+    replay: Replay<'s>,
+    read: StateSeed,
+}
+
+impl Item for OwnedChunk {
+    fn is_alone(&self) -> bool {
+        false
+    }
+}
+
+impl Apply<OwnedChunk> for Restorer<'_> {
+    fn apply(&mut self, chunk: OwnedChunk) -> Result<ControlFlow<()>, EngineError> {
+        let mut orders = chunk.orders();
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            batch.clear();
+            for order in orders.by_ref().take(BATCH) {
+                let (lsn, _, issued) = order?;
+                self.read.add(issued.order_id, lsn, issued.cards());
+                batch.push((lsn, issued));
+            }
+            if batch.is_empty() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let restored = self.replay.restored(&batch);
+            restored.map_err(|what| chunk.damaged(what))?;
+        }
+    }
 }
 
 fn past(until: Until, block: &Block<'_>) -> bool {

@@ -300,6 +300,18 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
     Ok((Record { stamp, fact }, len))
 }
 
+/// Whether all records of a block's body are orders, as far as can be told without reading them.
+pub fn are_orders(body: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(head) = body.get(at..at + 4) {
+        if head[0] != KIND_ISSUED || u16_at(head, 2) == 0 {
+            return false;
+        }
+        at += usize::from(u16_at(head, 2)) * RECORD_UNIT_BYTES;
+    }
+    true
+}
+
 /// A record in its place in a block's body.
 #[derive(Clone, Copy, Debug)]
 pub struct Placed<'a> {

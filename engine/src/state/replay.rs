@@ -13,8 +13,9 @@ use super::catalog::Catalog;
 use super::index::{Claim, Hashed, IndexView};
 use super::record::{Fact, Issued, Record};
 use crate::slab::claim;
+use crate::sync::hint;
 
-/// One thread's way of putting records into a state that nobody else changes meanwhile.
+/// One thread's way of putting records into a state. Several may put in orders side by side, and one other facts alone.
 pub struct Replay<'s> {
     state: &'s State,
     view: IndexView,
@@ -35,6 +36,7 @@ impl<'s> Replay<'s> {
 
     /// Puts in records of the log, in their order. The error comes with the number of the record that cannot be.
     pub fn logged(&mut self, records: &[(u64, Record<'_>)]) -> Result<(), (usize, Unfit)> {
+        self.catalog = self.state.catalog.load_full();
         let is_order = |record: &Record<'_>| matches!(record.fact, Fact::Issued(_));
         let mut at = 0;
         for same in records.chunk_by(|(_, a), (_, b)| is_order(a) == is_order(b)) {
@@ -84,6 +86,10 @@ impl<'s> Replay<'s> {
     /// Puts back orders that a checkpoint holds; their cards are among the bits that it holds.
     pub fn restored(&mut self, orders: &[(u64, Issued<'_>)]) -> Result<(), String> {
         let orders = orders.iter().map(|(lsn, issued)| (*lsn, issued));
+        orders.clone().try_for_each(|(_, issued)| {
+            let cards = issued.runs.iter().map(|run| u64::from(run.count)).sum();
+            check_cards(issued, cards)
+        })?;
         self.index(orders, "an order stands twice in the order files")
             .map_err(|(_, what)| what)
     }
@@ -102,8 +108,13 @@ impl<'s> Replay<'s> {
         view.touch(&self.hashes);
         let rows = state.index.take_rows(self.hashes.len() as u64);
         for (nth, ((lsn, issued), row)) in orders.zip(rows..).enumerate() {
-            let Claim::Ours(place) = view.claim(self.hashes[nth], None) else {
-                return Err((nth, twice.into()));
+            let place = loop {
+                match view.claim(self.hashes[nth], None) {
+                    Claim::Ours(place) => break place,
+                    Claim::Known(_) => return Err((nth, twice.into())),
+                    // Another thread is between its claim of an id like this one and the next line.
+                    Claim::InFlight => hint::spin_loop(),
+                }
             };
             let applied = state.apply_issued(lsn, issued, Promise { place, row }, view);
             applied.map_err(|what| (nth, what))?;
@@ -142,6 +153,10 @@ fn take_cards(catalog: &Catalog, issued: &Issued<'_>) -> Result<(), String> {
         }
         cards += u64::from(run.count);
     }
+    check_cards(issued, cards)
+}
+
+fn check_cards(issued: &Issued<'_>, cards: u64) -> Result<(), String> {
     if cards != u64::from(issued.quantity) || cards == 0 {
         return Err(format!("an order of {} cards has {cards}", issued.quantity));
     }

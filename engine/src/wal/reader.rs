@@ -75,7 +75,7 @@ pub struct Block<'a> {
 pub struct OwnedBlock {
     header: BlockHeader,
     body: Vec<u8>,
-    pub seq: u64,
+    seq: u64,
     offset: u64,
 }
 
