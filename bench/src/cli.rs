@@ -11,7 +11,7 @@ use crate::limits::toy::ToyArgs;
 use crate::limits::{self, LimitsArgs};
 use crate::machine::raise_file_limit;
 use crate::peers::{self, PeersArgs};
-use crate::report::{RunReport, draw_distribution, draw_sweep, write_hgrm};
+use crate::report::{RunReport, draw_distribution, draw_sweep, write_hgrm, write_hlog};
 use crate::run::{self, Mode, RunArgs};
 use crate::scale::{self, ScaleArgs};
 
@@ -98,11 +98,15 @@ fn write_files(args: &RunArgs, report: &RunReport) -> Result<(), BenchError> {
         write_hgrm(&operation.histogram, path)
             .map_err(BenchError::io(format!("write {}", path.display())))?;
     }
+    let title = format!(
+        "croupier {}, {}",
+        report.server.version, report.server.durability
+    );
+    if let Some(path) = &args.hlog {
+        write_hlog(&title, &report.steps, path)
+            .map_err(BenchError::io(format!("write {}", path.display())))?;
+    }
     if let Some(path) = &args.plot {
-        let title = format!(
-            "croupier {}, {}",
-            report.server.version, report.server.durability
-        );
         if args.mode() == Mode::Sweep {
             draw_sweep(path, &title, &report.steps)?;
         } else {

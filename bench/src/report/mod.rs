@@ -1,6 +1,7 @@
-//! What a run has to say: the figures as data. How they look: `table` for people, `hgrm` and `plot` for files.
+//! What a run has to say: the figures as data. How they look: `table` for people, `hgrm`, `hlog` and `plot` for files.
 
 mod hgrm;
+mod hlog;
 mod plot;
 mod table;
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub use hgrm::write_hgrm;
+pub use hlog::write_hlog;
 pub use plot::{draw_distribution, draw_sweep};
 pub use table::Table;
 

@@ -140,6 +140,9 @@ pub struct RunArgs {
     /// Write the latency distribution as a percentile table (HdrHistogram's .hgrm text)
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
+    /// Write all latency distributions, one interval a rate and operation, as HdrHistogram's .hlog
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<PathBuf>,
     /// Draw the latency distribution, or with --sweep the throughput–latency curve, as SVG
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
@@ -196,6 +199,7 @@ impl RunArgs {
             sku_prefix: "bench".into(),
             json: false,
             hgrm: None,
+            hlog: None,
             plot: None,
         }
     }
