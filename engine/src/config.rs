@@ -69,7 +69,7 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Sync {
-    /// Both ways are tried at the start, and the faster one is taken.
+    /// Both ways are tried at the start; `Direct` is taken unless it is more than a quarter slower.
     #[default]
     Auto,
     /// One write on a file opened with `O_DIRECT | O_DSYNC`.

@@ -99,8 +99,8 @@ pub struct Disk {
     drafts: Arc<AtomicU64>,
 }
 
-/// Zeros written to a new segment before they are synced.
-const SYNCED_ZEROS_BYTES: u64 = 512 << 10;
+/// Zeros written to a new segment before they are synced: as many as a block of the log may wait for.
+const SYNCED_ZEROS_BYTES: u64 = 128 << 10;
 
 /// At an address that `O_DIRECT` takes.
 #[repr(align(4096))]
@@ -292,8 +292,8 @@ impl Reader {
     }
 }
 
-/// What a draft gathers before it writes.
-const DRAFT_BUFFER_BYTES: usize = 512 << 10;
+/// What a draft gathers before it writes: as much as a block of the log may wait for.
+const DRAFT_BUFFER_BYTES: usize = 256 << 10;
 
 /// A file that is being written under a temporary name. Dropped unpublished, it is removed. Long ones are written past the
 /// page cache: nobody reads them soon.

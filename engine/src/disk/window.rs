@@ -9,8 +9,8 @@ use super::{AlignedBuffer, OpenFile};
 
 /// What addresses, offsets and lengths of reads and writes past the page cache are multiples of.
 pub const PAGE_BYTES: usize = 4096;
-/// Bytes read at a time.
-const WINDOW_BYTES: usize = 4 << 20;
+/// Bytes read at a time. A block of the log waits behind such a read of a fold for well under a millisecond.
+const WINDOW_BYTES: usize = 1 << 20;
 
 /// The bytes of a file around where somebody reads it.
 pub struct Window {

@@ -44,7 +44,7 @@ pub struct LogOptions {
     pub ring_bytes: u64,
     /// The epoch of this start.
     pub epoch: u64,
-    /// `None`: measure and take the faster one.
+    /// `None`: measure, and take `Direct` unless it is more than a quarter slower.
     pub sync: Option<SyncMethod>,
     /// How many threads append (cores and the cold path).
     pub writers: u64,
@@ -422,7 +422,7 @@ impl Drop for Log {
     }
 }
 
-/// Tries both ways on the newest, still blank segment (with zeros, so that it stays blank) and takes the faster one.
+/// Tries both ways on the newest, still blank segment (with zeros, so that it stays blank).
 fn measure(disk: &Disk, options: &LogOptions, last_segment: u64) -> SyncMethod {
     const ROUNDS: usize = 12;
     let path: &Path = &segment_path(&options.dir, last_segment);
