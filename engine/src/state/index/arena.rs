@@ -55,6 +55,15 @@ impl Arena {
         }
     }
 
+    /// Fills words that were taken, at a multiple of their number, a power of two.
+    pub(super) fn set<const WORDS: usize>(&self, at: u64, words: [u64; WORDS]) {
+        let (chunk, size, within) = self.place(at);
+        let chunk = chunk.get_or_init(|| zeroed_words(size));
+        for (place, word) in chunk[within..within + WORDS].iter().zip(words) {
+            place.store(word, Ordering::Relaxed);
+        }
+    }
+
     /// Words that were put, at a multiple of their number, a power of two. Zeros where nothing was put yet.
     pub(super) fn get<const WORDS: usize>(&self, at: u64) -> [u64; WORDS] {
         let (chunk, _, within) = self.place(at);

@@ -291,7 +291,7 @@ impl Rows {
         );
         let what = settled.lsn << QUANTITY_BITS | u64::from(settled.quantity);
         let words = [(id >> 64) as u64, id as u64, settled.cards, what];
-        self.0.put(row * ROW_WORDS, words.into_iter());
+        self.0.set(row * ROW_WORDS, words);
     }
 
     fn read(&self, row: u64) -> (u128, Settled) {
