@@ -22,7 +22,7 @@ use croupier_engine::server::translate;
 use croupier_engine::slab::{Ingest, IngestLimits, IngestPlan, KeyFile, Slab, Vault};
 use croupier_engine::state::index::Spread;
 use croupier_engine::state::record::{Fact, Record, Stamp};
-use croupier_engine::state::{SlabBody, SlabFacts, SlabSource, State};
+use croupier_engine::state::{Hand, SlabBody, SlabFacts, SlabSource, State};
 use croupier_engine::wal::ring::{Ring, UNIT_BYTES};
 use croupier_protocol::{
     FRAME_BYTES_MAX_DEFAULT, FRAME_HEADER_BYTES, FrameWriter, ImportRow, IssueItem, Kind, OrderId,
@@ -169,8 +169,9 @@ fn state(slab: &Arc<Slab>) -> Result<State> {
             pool_name: "main",
         },
     ];
-    for fact in facts {
-        state.apply(&Record { stamp, fact })?;
+    let mut hand = Hand::new(&state);
+    for (lsn, fact) in (1..).zip(facts) {
+        state.apply(lsn, &Record { stamp, fact }, &mut hand)?;
     }
     Ok(state)
 }

@@ -18,7 +18,7 @@ use crate::recovery::{self, Report};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use crate::state::index::Spread;
 use crate::state::record::{Fact, Record, Stamp};
-use crate::state::{Digest, SlabSource, State};
+use crate::state::{Digest, Hand, SlabSource, State};
 use crate::store::Store;
 use crate::wal::log::{APPEND_UNITS_MAX, Drive, Subscriber};
 use crate::wal::ring::{UNIT_BYTES, UNIT_WORDS};
@@ -248,12 +248,14 @@ impl Engine {
         self.log
             .wait_durable(begun.last)
             .map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
+        let mut hand = Hand::new(&self.state);
         for fact in begun.facts {
             let record = Record {
                 stamp: begun.stamp,
                 fact: *fact,
             };
-            if let Err(unfit) = self.state.apply(&record) {
+            // Facts of the cold path keep no LSN in the state: only orders do.
+            if let Err(unfit) = self.state.apply(begun.last, &record, &mut hand) {
                 // It is durable, so it stands; a server that cannot follow its log must not go on beside it.
                 self.log
                     .fail(&format!("a durable record cannot be applied: {unfit}"));

@@ -30,7 +30,7 @@ use crate::order::{Order, Outcome, Ticket, Verdict};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use crate::state::index::Spread;
 use crate::state::record::{Fact, Record, Stamp};
-use crate::state::{Replay, State};
+use crate::state::{Hand, Replay, State};
 use crate::store::BitsOnly;
 use crate::wal::log::{Drive, Subscriber};
 use crate::wal::segments::{make_segment, segment_path};
@@ -136,7 +136,8 @@ impl Shop {
             record.put(&mut words);
             let lsn = self.with_room(|| self.log.append(&words));
             self.log.wait_durable(lsn).unwrap();
-            self.state.apply(&record).unwrap();
+            let mut hand = Hand::new(&self.state);
+            self.state.apply(lsn, &record, &mut hand).unwrap();
         }
     }
 

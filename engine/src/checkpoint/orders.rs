@@ -175,11 +175,6 @@ impl OrderFileReader {
         })
     }
 
-    /// The file, for errors.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The next chunk; `None` at the end.
     pub fn next_chunk(&mut self) -> Result<Option<Chunk<'_>>, EngineError> {
         if self.at >= self.file.bytes() {

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
-use super::{Disk, FileSystem, Open, OpenFile};
+use super::{Disk, FileSystem, Open, OpenFile, PAGE_BYTES};
 use tree::{Bytes, Naming, Node, Tree, Unsynced, land, parent};
 
 /// Which sectors of the write that was under way have reached the disk, by their number in that write.
@@ -406,12 +406,29 @@ struct MemoryFile {
     how: Open,
 }
 
+impl MemoryFile {
+    /// Past the page cache a real disk refuses what is not aligned, so this one does.
+    fn check_aligned(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let direct = matches!(
+            self.how,
+            Open::ReadPages | Open::WritePages | Open::WriteDurable
+        );
+        let page = PAGE_BYTES as u64;
+        let values = [offset, bytes.len() as u64, bytes.as_ptr().addr() as u64];
+        if direct && values.iter().any(|value| !value.is_multiple_of(page)) {
+            return Err(Errno::INVAL.into());
+        }
+        Ok(())
+    }
+}
+
 impl OpenFile for MemoryFile {
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.disk.lock().tree.nodes[self.node].seen.bytes as u64)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.check_aligned(offset, buffer)?;
         let inner = self.disk.lock();
         Ok(inner.tree.nodes[self.node]
             .seen
@@ -419,6 +436,7 @@ impl OpenFile for MemoryFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.check_aligned(offset, bytes)?;
         let mut inner = self.disk.lock();
         let torn = inner.begin(Op::Write, &self.path)?;
         let node = inner.tree.node(self.node);

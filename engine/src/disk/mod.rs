@@ -386,7 +386,7 @@ fn tmp_name(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A buffer whose contents begin at a multiple of 4096, as `O_DIRECT` wants it, in safe code.
+/// A buffer whose contents begin at a multiple of [`PAGE_BYTES`], as `O_DIRECT` wants it, in safe code.
 pub struct AlignedBuffer {
     bytes: Vec<u8>,
     start: usize,
@@ -395,9 +395,8 @@ pub struct AlignedBuffer {
 impl AlignedBuffer {
     /// Room for `bytes` bytes, all zero.
     pub fn new(bytes: usize) -> AlignedBuffer {
-        let align = crate::wal::format::BLOCK_ALIGN_BYTES;
-        let buffer = vec![0; bytes + align];
-        let start = buffer.as_ptr().align_offset(align);
+        let buffer = vec![0; bytes + PAGE_BYTES];
+        let start = buffer.as_ptr().align_offset(PAGE_BYTES);
         AlignedBuffer {
             bytes: buffer,
             start,

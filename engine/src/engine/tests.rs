@@ -28,6 +28,14 @@ impl SlabSource for Switched {
     }
 }
 
+/// A disk with an empty store, and the switch of its slabs.
+fn new_store() -> (MemoryDisk, Arc<AtomicBool>) {
+    let disk = MemoryDisk::new();
+    let wal = std::path::Path::new("/store/wal");
+    make_segment(&disk.disk(), wal, STORE, 1, SEGMENT_BYTES).unwrap();
+    (disk, Arc::new(AtomicBool::new(true)))
+}
+
 fn start(disk: &MemoryDisk, readable: &Arc<AtomicBool>) -> Result<Engine, EngineError> {
     let root = std::path::Path::new("/store");
     let vault = Arc::new(Vault::new(&KeyFile::unsaved(STORE)));
@@ -73,10 +81,7 @@ fn import(engine: &Engine) -> Result<u64, Refused> {
 
 #[test]
 fn an_import_that_is_durable_and_cannot_be_followed_ends_the_writer_and_stands_after_a_restart() {
-    let disk = MemoryDisk::new();
-    let wal = std::path::Path::new("/store/wal");
-    make_segment(&disk.disk(), wal, STORE, 1, SEGMENT_BYTES).unwrap();
-    let readable = Arc::new(AtomicBool::new(true));
+    let (disk, readable) = new_store();
     let engine = start(&disk, &readable).unwrap();
     engine.sku_create("steam-50").unwrap();
     readable.store(false, Ordering::SeqCst);
@@ -102,10 +107,7 @@ fn an_import_that_is_durable_and_cannot_be_followed_ends_the_writer_and_stands_a
 
 #[test]
 fn segments_sealed_before_a_start_count_towards_the_next_checkpoint() {
-    let disk = MemoryDisk::new();
-    let wal = std::path::Path::new("/store/wal");
-    make_segment(&disk.disk(), wal, STORE, 1, SEGMENT_BYTES).unwrap();
-    let readable = Arc::new(AtomicBool::new(true));
+    let (disk, readable) = new_store();
     let engine = start(&disk, &readable).unwrap();
     let table = "# a comment that fills segments\n".repeat(500) + DEFAULT_ROUTES;
     while engine.log.segment_in_use() < 3 {

@@ -10,6 +10,7 @@ use croupier_protocol::planted::{self, Bug};
 use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
 use super::index::{IndexView, OrderIndex, Place, Settled, Spread};
 use super::record::{Fact, Issued, Record};
+use super::replay::Hand;
 use crate::error::EngineError;
 use crate::slab::claim;
 use crate::sync::atomic::Ordering;
@@ -52,7 +53,7 @@ pub struct StateSeed {
 }
 
 /// How a state keeps orders.
-pub(super) enum Orders {
+enum Orders {
     /// Each by its id: a store that serves, or is verified.
     Indexed,
     /// Only their number and sum: a checkpoint, whose older orders are not read.
@@ -63,7 +64,7 @@ pub(super) enum Orders {
 pub struct State {
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub index: Arc<OrderIndex>,
-    pub(super) orders: Orders,
+    orders: Orders,
     ledger: Mutex<Ledger>,
     source: Box<dyn SlabSource>,
 }
@@ -143,11 +144,23 @@ impl State {
         self.ledger().names.get(name).copied()
     }
 
-    /// A fact that is no order becomes part of the state: live, in recovery and in checkpoints. The error says what in
-    /// it cannot be.
-    pub fn apply(&self, record: &Record<'_>) -> Result<(), Unfit> {
+    /// The fact at `lsn` becomes part of the state. The only way to change it: live, in recovery and in checkpoints.
+    ///
+    /// For an order this takes the cards and the place in the index, and finds a card that goes to two orders or an order
+    /// that is dealt twice. A dealer has taken them before it wrote the record, so it goes on from there:
+    /// [`apply_issued`](Self::apply_issued). The error says what in the record cannot be.
+    pub fn apply(&self, lsn: u64, record: &Record<'_>, hand: &mut Hand) -> Result<(), Unfit> {
         match &record.fact {
-            Fact::Issued(_) => Err("an order comes from a dealer or from a replay".into()),
+            Fact::Issued(issued) => {
+                take_cards(hand.catalog(), issued)?;
+                match &self.orders {
+                    Orders::Indexed => self
+                        .place_order(lsn, issued, hand)
+                        .ok_or("an order is dealt twice")?,
+                    Orders::Counted(seed) => count(seed, lsn, issued),
+                }
+                Ok(())
+            }
             Fact::Started { epoch, .. } => {
                 self.ledger().epoch = *epoch;
                 Ok(())
@@ -206,7 +219,8 @@ impl State {
         }
     }
 
-    /// The order at `lsn`, whose cards and place have been taken, becomes known; tells what the index now says of it.
+    /// The part of [`apply`](Self::apply) for orders whose cards and place have been taken: the order at `lsn`, which has
+    /// cards, becomes known. Tells what the index now says of it.
     #[inline]
     pub fn apply_issued(
         &self,
@@ -214,12 +228,12 @@ impl State {
         issued: &Issued<'_>,
         promise: Promise,
         view: &mut IndexView,
-    ) -> Result<Settled, String> {
+    ) -> Settled {
         let Promise { place, row } = promise;
         let id = issued.order_id;
         let settled = if issued.quantity == 1 {
-            let run = issued.runs.iter().next().ok_or("an order without cards")?;
-            self.index.put_one(row, id, lsn, (run.slab, run.slot))
+            let card = issued.cards().next().expect("an order has cards");
+            self.index.put_one(row, id, lsn, card)
         } else {
             let mut cards = Vec::with_capacity(issued.quantity.into());
             cards.extend(issued.cards());
@@ -229,7 +243,31 @@ impl State {
             self.index.put_many(row, id, lsn, cards.into_iter())
         };
         view.publish(place, row);
-        Ok(settled)
+        settled
+    }
+
+    /// Takes the place in the index that a dealer would have taken, and the order becomes known; `None` when it is already.
+    fn place_order(&self, lsn: u64, issued: &Issued<'_>, hand: &mut Hand) -> Option<()> {
+        let promise = hand.promise(self, issued.order_id)?;
+        self.apply_issued(lsn, issued, promise, &mut hand.view);
+        Some(())
+    }
+
+    /// Puts back an order that a checkpoint holds; its cards are among the restored bits.
+    pub fn restore_order(
+        &self,
+        lsn: u64,
+        issued: &Issued<'_>,
+        hand: &mut Hand,
+    ) -> Result<(), String> {
+        check_cards(issued)?;
+        let placed = self.place_order(lsn, issued, hand);
+        placed.ok_or_else(|| "an order stands twice in the order files".into())
+    }
+
+    /// Whether orders are kept by their ids.
+    pub(super) fn is_indexed(&self) -> bool {
+        matches!(self.orders, Orders::Indexed)
     }
 
     /// Number and sum of all orders. Only when none is in flight.
@@ -486,6 +524,56 @@ impl State {
     pub fn drop_unsealed(&self) -> Vec<SlabFacts> {
         std::mem::take(&mut self.ledger().unsealed)
     }
+}
+
+fn count(seed: &Mutex<StateSeed>, lsn: u64, issued: &Issued<'_>) {
+    if planted::is(Bug::FoldForgets) && issued.quantity > 2 {
+        return;
+    }
+    seed.lock()
+        .expect("no one panics with this lock")
+        .add(issued.order_id, lsn, issued.cards());
+}
+
+/// Sets the bits and takes the credits of an order's cards.
+fn take_cards(catalog: &Catalog, issued: &Issued<'_>) -> Result<(), String> {
+    check_cards(issued)?;
+    for run in issued.runs.iter() {
+        let slab = catalog.slab(run.slab).ok_or_else(|| {
+            format!(
+                "an order has cards of slab {}, which is not there",
+                run.slab
+            )
+        })?;
+        let end = u64::from(run.slot) + u64::from(run.count);
+        if end > slab.facts.cards.into() || slab.facts.sku != issued.sku {
+            return Err(format!(
+                "an order of SKU {} has cards that slab {} does not have",
+                issued.sku, run.slab
+            ));
+        }
+        for slot in run.slot..run.slot + run.count {
+            if !claim::set(slab.words(), slot) {
+                return Err(format!("card {}:{slot} goes to two orders", run.slab));
+            }
+        }
+        if slab.pool.take_credits(run.count.into()) != u64::from(run.count) {
+            return Err(format!(
+                "the count of free cards of SKU {} falls below zero",
+                issued.sku
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an order has as many cards as it says, and any.
+fn check_cards(issued: &Issued<'_>) -> Result<(), String> {
+    let cards: u64 = issued.runs.iter().map(|run| u64::from(run.count)).sum();
+    if cards != u64::from(issued.quantity) || cards == 0 {
+        return Err(format!("an order of {} cards has {cards}", issued.quantity));
+    }
+    Ok(())
 }
 
 /// Name of the pool that every SKU has.

@@ -190,15 +190,6 @@ impl OrderIndex {
         }
     }
 
-    /// Claims an id, or says who has it.
-    pub fn claim(&self, hashed: Hashed) -> Claim {
-        loop {
-            if let Some(claim) = self.claim_in(&self.shards[hashed.shard].load(), hashed) {
-                return claim;
-            }
-        }
-    }
-
     /// Claims an id in the shard whose newest table is `table`; `None`: look at the shard again. Lock-free: every retry
     /// means that another thread got on.
     fn claim_in(&self, table: &Arc<Table>, hashed: Hashed) -> Option<Claim> {
@@ -272,11 +263,6 @@ impl OrderIndex {
         };
         self.rows.put(row, id, settled);
         settled
-    }
-
-    /// Makes a claimed id known: its row has been filled.
-    pub fn publish(&self, place: Place, row: u64) {
-        publish_in(&self.shards[place.shard as usize].load(), place, row);
     }
 
     /// The cards of an order, in the order they were dealt: slab and slot.
@@ -405,19 +391,16 @@ impl IndexView {
 
     /// Makes a claimed id known: its row has been filled.
     pub fn publish(&mut self, place: Place, row: u64) {
-        publish_in(self.shards[place.shard as usize].load(), place, row);
+        let table: &Table = self.shards[place.shard as usize].load();
+        if table.generation == place.generation {
+            return table.settle(place.index as usize, row);
+        }
+        let older = table
+            .older()
+            .filter(|older| older.generation == place.generation)
+            .expect("a table with a claimed slot stays linked");
+        older.settle(place.index as usize, row);
     }
-}
-
-fn publish_in(table: &Table, place: Place, row: u64) {
-    if table.generation == place.generation {
-        return table.settle(place.index as usize, row);
-    }
-    let older = table
-        .older()
-        .filter(|older| older.generation == place.generation)
-        .expect("a table with a claimed slot stays linked");
-    older.settle(place.index as usize, row);
 }
 
 /// Takes the slot that ended an earlier search for the id, if it is still empty. Whoever had claimed the id since would

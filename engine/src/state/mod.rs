@@ -1,8 +1,8 @@
-//! What the store knows: SKUs, pools, slabs with their claim bits, orders; and how facts change it.
+//! What the store knows: SKUs, pools, slabs with their claim bits, orders; and the one function that changes it.
 //!
 //! Pure: no I/O of its own (slabs come through [`SlabSource`]), no clock, no randomness. The live system, recovery and
-//! checkpoints all go through [`State::apply`] and [`State::apply_issued`] (DESIGN, rule 5), and [`State::digest`] proves
-//! that they agree. Reading order: `record`, `catalog`, `index`, `apply`, `replay`, `digest`.
+//! checkpoints all go through [`State::apply`] (DESIGN, rule 5), and [`State::digest`] proves that they agree. Reading order:
+//! `record`, `catalog`, `index`, `apply`, `replay`, `digest`.
 
 pub mod apply;
 pub mod catalog;
@@ -14,4 +14,4 @@ pub mod replay;
 pub use apply::{Promise, State, StateSeed};
 pub use catalog::{Batch, Catalog, Pool, SkuState, SlabBody, SlabFacts, SlabSource, SlabState};
 pub use digest::Digest;
-pub use replay::Replay;
+pub use replay::{Hand, Replay};

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::disk::PAGE_BYTES;
 use crate::wal::format::SECTOR_BYTES;
-
-const PAGE_BYTES: usize = 4096;
 
 /// Pages; `None` is a page of zeros.
 #[derive(Clone, Default)]

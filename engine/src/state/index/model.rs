@@ -16,17 +16,20 @@ fn one_of_two_claims_wins_and_whoever_sees_it_sees_its_cards() {
         let claimers: Vec<_> = (0..2)
             .map(|_| {
                 let index = index.clone();
-                thread::spawn(move || match index.claim(index.hash(7)) {
-                    Claim::Ours(place) => {
-                        let row = index.take_rows(1);
-                        index.put_many(row, 7, 40, CARDS.into_iter());
-                        index.publish(place, row);
-                        1
-                    }
-                    Claim::InFlight => 0,
-                    Claim::Known(settled) => {
-                        assert!(index.cards(settled).eq(CARDS));
-                        0
+                thread::spawn(move || {
+                    let mut view = IndexView::new(&index);
+                    match view.claim(index.hash(7), None) {
+                        Claim::Ours(place) => {
+                            let row = index.take_rows(1);
+                            index.put_many(row, 7, 40, CARDS.into_iter());
+                            view.publish(place, row);
+                            1
+                        }
+                        Claim::InFlight => 0,
+                        Claim::Known(settled) => {
+                            assert!(index.cards(settled).eq(CARDS));
+                            0
+                        }
                     }
                 })
             })

@@ -1,36 +1,41 @@
 use super::*;
 
-fn claim(index: &OrderIndex, id: u128) -> Claim {
-    index.claim(index.hash(id))
+fn new(seed: [u64; 2]) -> (Arc<OrderIndex>, IndexView) {
+    let index = Arc::new(OrderIndex::new(0, Spread::seeded(seed)));
+    let view = IndexView::new(&index);
+    (index, view)
 }
 
-fn settle(index: &OrderIndex, place: Place, id: u128, lsn: u64, card: (u32, u32)) {
-    let row = index.take_rows(1);
-    index.put_one(row, id, lsn, card);
-    index.publish(place, row);
+fn claim(view: &mut IndexView, id: u128) -> Claim {
+    let hashed = view.index.hash(id);
+    view.claim(hashed, None)
 }
 
-fn put(index: &OrderIndex, id: u128, lsn: u64) {
-    let Claim::Ours(place) = claim(index, id) else {
+fn settle(view: &mut IndexView, place: Place, id: u128, lsn: u64, card: (u32, u32)) {
+    let row = view.index.take_rows(1);
+    view.index.put_one(row, id, lsn, card);
+    view.publish(place, row);
+}
+
+fn put(view: &mut IndexView, id: u128, lsn: u64) {
+    let Claim::Ours(place) = claim(view, id) else {
         panic!("{id} is new")
     };
     let card = ((id >> 3) as u32, id as u32);
-    settle(index, place, id, lsn, card);
+    settle(view, place, id, lsn, card);
 }
 
 #[test]
 fn an_id_is_claimed_once_and_then_known_for_ever() {
-    let index = OrderIndex::new(0, Spread::seeded([1, 2]));
-    let Claim::Ours(place) = claim(&index, 7) else {
+    let (index, mut view) = new([1, 2]);
+    let Claim::Ours(place) = claim(&mut view, 7) else {
         panic!()
     };
-    assert!(matches!(claim(&index, 7), Claim::InFlight));
-    let index = Arc::new(index);
-    let mut view = IndexView::new(&index);
+    assert!(matches!(claim(&mut view, 7), Claim::InFlight));
     assert!(matches!(view.look(index.hash(7)), Look::InFlight));
     assert!(matches!(view.look(index.hash(8)), Look::Absent(Some(_))));
-    settle(&index, place, 7, 40, (3, 9));
-    let Claim::Known(settled) = claim(&index, 7) else {
+    settle(&mut view, place, 7, 40, (3, 9));
+    let Claim::Known(settled) = claim(&mut view, 7) else {
         panic!()
     };
     assert_eq!((settled.lsn, settled.quantity), (40, 1));
@@ -39,15 +44,15 @@ fn an_id_is_claimed_once_and_then_known_for_ever() {
 
 #[test]
 fn many_cards_keep_their_order() {
-    let index = OrderIndex::new(0, Spread::seeded([1, 2]));
+    let (index, mut view) = new([1, 2]);
     for id in 1..=200u128 {
         let cards: Vec<_> = (0..1000).map(|n| (id as u32, n ^ 1)).collect();
-        let Claim::Ours(place) = claim(&index, id) else {
+        let Claim::Ours(place) = claim(&mut view, id) else {
             panic!()
         };
         let row = index.take_rows(1);
         index.put_many(row, id, id as u64, cards.iter().copied());
-        index.publish(place, row);
+        view.publish(place, row);
         assert_eq!(
             index
                 .cards(index.get(index.hash(id)).unwrap())
@@ -59,10 +64,10 @@ fn many_cards_keep_their_order() {
 
 #[test]
 fn it_grows_without_losing_anything_and_stays_small() {
-    let index = OrderIndex::new(0, Spread::seeded([3, 4]));
+    let (index, mut view) = new([3, 4]);
     let count = 1_000_000u64;
     for n in 0..count {
-        put(&index, u128::from(n) << 64 | 5, n + 1);
+        put(&mut view, u128::from(n) << 64 | 5, n + 1);
     }
     for n in 0..count {
         let id = u128::from(n) << 64 | 5;
@@ -79,11 +84,11 @@ fn it_grows_without_losing_anything_and_stays_small() {
 
 #[test]
 fn claims_that_stay_open_over_a_growth_are_never_lost_or_given_twice() {
-    let index = OrderIndex::new(0, Spread::seeded([5, 6]));
+    let (_, mut view) = new([5, 6]);
     let mut open = Vec::new();
     let mut deferred = 0;
     for id in 0..200_000u128 {
-        match claim(&index, id) {
+        match claim(&mut view, id) {
             Claim::Ours(place) => open.push((place, id)),
             Claim::InFlight => deferred += 1,
             Claim::Known(_) => panic!("{id} was never settled"),
@@ -91,14 +96,14 @@ fn claims_that_stay_open_over_a_growth_are_never_lost_or_given_twice() {
     }
     assert!(deferred > 0, "the shards could not hold them all unsettled");
     for &(_, id) in &open {
-        assert!(matches!(claim(&index, id), Claim::InFlight));
+        assert!(matches!(claim(&mut view, id), Claim::InFlight));
     }
     let settled: Vec<u128> = open.iter().map(|&(_, id)| id).collect();
     for (place, id) in open {
-        settle(&index, place, id, 1, (0, 0));
+        settle(&mut view, place, id, 1, (0, 0));
     }
     for id in settled {
-        assert!(matches!(claim(&index, id), Claim::Known(_)));
+        assert!(matches!(claim(&mut view, id), Claim::Known(_)));
     }
 }
 
@@ -124,7 +129,7 @@ fn racing_threads_agree_on_one_winner_for_every_id() {
                                     let row = index.take_rows(1);
                                     let card = (thread as u32, id as u32);
                                     index.put_one(row, id, id as u64 + 1, card);
-                                    index.publish(place, row);
+                                    view.publish(place, row);
                                     won += 1;
                                     break;
                                 }
