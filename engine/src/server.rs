@@ -7,6 +7,7 @@ pub mod connection;
 pub mod control;
 pub mod core;
 pub mod ops;
+mod placement;
 pub mod translate;
 
 use std::net::SocketAddr;
@@ -121,7 +122,7 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
     for (index, listener) in listeners.into_iter().enumerate() {
         let body = core::Body {
             index: index as u16,
-            cpu: cpus.get(index % cpus.len()).copied(),
+            cpu: cpus[index % cpus.len()],
             engine: engine.clone(),
             cores: cores.clone(),
             listener,

@@ -182,6 +182,11 @@ impl Turns {
         });
     }
 
+    /// Orders of the batch that was picked.
+    pub fn picked(&self) -> usize {
+        self.orders.len()
+    }
+
     /// Deals the batch that was picked. `cannot_record`: why nothing new can be dealt just now.
     pub fn deal(
         &mut self,

@@ -81,6 +81,8 @@ bugs! {
     StampBeforeWords = "stamp-before-words", Loom;
     /// The sleeper does not look once more before it sleeps.
     LostWakeUp = "lost-wake-up", Loom;
+    /// A core that wrote a block in the committer's place does not look whether more has come.
+    LeaveBehind = "leave-behind", Loom;
     /// Two slots of a slab share a nonce.
     NonceReuse = "nonce-reuse", Engine;
     /// Claim bits of a slab's file are believed (rule 2).

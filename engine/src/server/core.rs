@@ -17,16 +17,21 @@ use croupier_protocol::{FRAME_TIMEOUT_MS, FaultCode, HELLO_TIMEOUT_MS};
 use tokio::sync::Notify;
 
 use super::connection::{self, Connection, Table};
+use super::placement::Placement;
 use crate::clock::unix_ms;
-use crate::dealer::{Dealer, OrderLimits};
+use crate::dealer::{Append, Dealer, OrderLimits};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::order::Outcome;
 use crate::turns::{Pick, Queues, TAKE_ABOVE_ORDERS, Turns};
+use crate::wal::Log;
 use crate::wal::log::Subscriber;
+use crate::wal::ring::UNIT_WORDS;
 
 /// Sockets on their way to another core.
 const HANDED_MAX: usize = 1024;
+/// Units of the log that a core commits itself: a few orders of few cards.
+const FEW_UNITS: usize = 4;
 /// How often timeouts are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// A connection that takes nothing for so long is closed.
@@ -119,7 +124,8 @@ pub fn listen(addr: SocketAddr, cores: u32) -> Result<(Vec<TcpListener>, SocketA
 /// All a core's thread needs.
 pub struct Body {
     pub index: u16,
-    pub cpu: Option<usize>,
+    /// The CPU of this core alone.
+    pub cpu: usize,
     pub engine: Arc<Engine>,
     pub cores: Arc<[Arc<CoreShared>]>,
     pub listener: TcpListener,
@@ -138,13 +144,6 @@ impl Body {
     }
 
     fn serve(self) {
-        if let Some(cpu) = self.cpu {
-            let mut set = rustix::thread::CpuSet::new();
-            set.set(cpu);
-            if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-                tracing::warn!(cpu, %error, "cannot pin a core's thread");
-            }
-        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(Default::default());
@@ -174,6 +173,7 @@ pub struct Core {
     dirty: RefCell<Vec<Rc<Connection>>>,
     /// What sockets are read into; shared, because only one reads at a time.
     pub scratch: RefCell<Box<[u8]>>,
+    placement: Option<Placement>,
     /// Seconds since the core began.
     pub ticks: Cell<u64>,
 }
@@ -202,6 +202,7 @@ impl Core {
             table: RefCell::default(),
             dirty: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
+            placement: Placement::new(body.cpu),
             ticks: Cell::new(0),
         }
     }
@@ -248,8 +249,10 @@ impl Core {
             self.shared.busy.store(true, Ordering::Release);
             let log = &self.engine.log;
             let answered = turns.answer_durable(&self.cores, log, |outcome| self.answer(outcome));
-            let picked = self.turn(&mut turns);
+            let near = NearLog::new(log);
+            let picked = self.turn(&mut turns, &near);
             self.flush();
+            near.commit();
             if answered || picked == Pick::Batch || turns.has_deferred() {
                 // Deferred: another core is just dealing the same ids; it needs a moment, not a system call.
                 tokio::task::yield_now().await;
@@ -284,12 +287,15 @@ impl Core {
     }
 
     /// Deals one batch, if there is one and the log has room for it.
-    fn turn(&self, turns: &mut Turns) -> Pick {
+    fn turn(&self, turns: &mut Turns, near: &NearLog<'_>) -> Pick {
         let log = &self.engine.log;
         let picked = turns.pick(&self.cores, log);
         if picked == Pick::Batch {
             let refusal = self.engine.cannot_record();
-            turns.deal(&mut self.dealer.borrow_mut(), unix_ms(), log, refusal);
+            if let Some(placement) = &self.placement {
+                placement.dealt(turns.picked());
+            }
+            turns.deal(&mut self.dealer.borrow_mut(), unix_ms(), near, refusal);
             let away = turns.sort_out(&self.cores, |outcome| self.answer(outcome));
             self.wake_others(away);
         }
@@ -315,6 +321,39 @@ impl Core {
                 core.notify.notify_one();
             }
         }
+    }
+}
+
+/// The log as a core's dealer sees it. What many orders append wakes the committer at once, so that it writes while the
+/// core goes on. What a few append the core commits itself, when it has done with them, if the committer sleeps: waking
+/// it, and being woken by it, would take longer than a core has other things to do.
+struct NearLog<'l> {
+    log: &'l Log,
+    is_left: Cell<bool>,
+}
+
+impl<'l> NearLog<'l> {
+    fn new(log: &'l Log) -> NearLog<'l> {
+        NearLog {
+            log,
+            is_left: Cell::new(false),
+        }
+    }
+
+    fn commit(self) {
+        if self.is_left.get() {
+            self.log.commit_here();
+        }
+    }
+}
+
+impl Append for NearLog<'_> {
+    fn append(&self, units: &[u64]) -> Option<u64> {
+        if units.len() > FEW_UNITS * UNIT_WORDS {
+            return self.log.append(units);
+        }
+        self.is_left.set(true);
+        self.log.append_quietly(units)
     }
 }
 
@@ -408,6 +447,9 @@ async fn tick(core: Rc<Core>) {
         every.tick().await;
         let now = core.ticks.get() + 1;
         core.ticks.set(now);
+        if let Some(placement) = &core.placement {
+            placement.settle();
+        }
         let connections: Vec<_> = core.table.borrow().iter().cloned().collect();
         for connection in connections {
             let hello =

@@ -28,9 +28,24 @@ impl Bell {
     pub fn ring(&self) {
         // Pairs with the fence in sleep_unless.
         fence(Ordering::SeqCst);
-        // Relaxed: ordered by the fence. The swap lets only one of many ringers pay for the system call.
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+        // Relaxed: ordered by the fence. The exchange lets only one of many ringers pay for the system call.
+        let asleep = &self.asleep;
+        if asleep.load(Ordering::Relaxed)
+            && asleep
+                .compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
             self.sleeper.unpark();
+        }
+    }
+
+    /// Rings if there is `work`; for whoever has just done the sleeper's work in its place. What others have made visible
+    /// meanwhile, and found nobody asleep, is seen here.
+    pub fn ring_if(&self, work: impl Fn() -> bool) {
+        // Pairs with the fence in sleep_unless, as that of ring does.
+        fence(Ordering::SeqCst);
+        if work() && !planted::is(Bug::LeaveBehind) {
+            self.ring();
         }
     }
 
@@ -50,7 +65,7 @@ impl Bell {
 #[cfg(all(test, croupier_loom))]
 mod model {
     use super::*;
-    use loom::sync::{Arc, atomic::AtomicU64};
+    use loom::sync::{Arc, atomic::AtomicU64, mpsc};
 
     /// Loom reports a deadlock if the wake-up is lost.
     #[test]
@@ -75,6 +90,84 @@ mod model {
             for producer in producers {
                 producer.join().unwrap();
             }
+        });
+    }
+
+    /// A counter as the log's ring is one: what was made, what was let go of, and what was made known, in that order.
+    #[derive(Default)]
+    struct Counter {
+        made: AtomicU64,
+        released: AtomicU64,
+        known: AtomicU64,
+    }
+
+    impl Counter {
+        fn has_ready(&self) -> bool {
+            let at = self.known.load(Ordering::SeqCst);
+            // Acquire: as the ring's.
+            self.made.load(Ordering::Acquire) > at && self.released.load(Ordering::Acquire) <= at
+        }
+
+        fn commit(&self) {
+            let end = self.made.load(Ordering::Acquire);
+            self.released.store(end, Ordering::Release);
+            self.known.store(end, Ordering::SeqCst);
+        }
+    }
+
+    /// A lock, but none of loom's: that takes the wake-up of a thread that waits for a lock for the lock.
+    fn take(taken: &AtomicBool) -> bool {
+        taken
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Loom reports an endless loop if something stays behind while the sleeper sleeps.
+    #[test]
+    fn who_works_in_the_sleepers_place_leaves_nothing_behind() {
+        crate::sync::model("bell: work in the sleeper's place", Some(3), || {
+            let counter = Arc::new(Counter::default());
+            let (taken, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
+            let (taken, stopping) = (Arc::new(taken), Arc::new(stopping));
+            let (bell_out, bell_in) = mpsc::channel();
+            let sleeper = {
+                let (counter, taken, stopping) = (counter.clone(), taken.clone(), stopping.clone());
+                loom::thread::spawn(move || {
+                    let bell = Arc::new(Bell::for_this_thread());
+                    bell_out.send(bell.clone()).unwrap();
+                    while !stopping.load(Ordering::Acquire) {
+                        while !take(&taken) {
+                            loom::thread::yield_now();
+                        }
+                        counter.commit();
+                        taken.store(false, Ordering::Release);
+                        bell.sleep_unless(|| {
+                            counter.has_ready() || stopping.load(Ordering::Acquire)
+                        });
+                    }
+                })
+            };
+            let bell: Arc<Bell> = bell_in.recv().unwrap();
+            let ringer = {
+                let (counter, bell) = (counter.clone(), bell.clone());
+                loom::thread::spawn(move || {
+                    counter.made.fetch_add(1, Ordering::Release);
+                    bell.ring();
+                })
+            };
+            counter.made.fetch_add(1, Ordering::Release);
+            if take(&taken) {
+                counter.commit();
+                taken.store(false, Ordering::Release);
+            }
+            bell.ring_if(|| counter.has_ready());
+            ringer.join().unwrap();
+            while counter.known.load(Ordering::SeqCst) < 2 {
+                loom::thread::yield_now();
+            }
+            stopping.store(true, Ordering::Release);
+            bell.ring();
+            sleeper.join().unwrap();
         });
     }
 }

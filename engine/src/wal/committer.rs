@@ -1,4 +1,7 @@
-//! The committer: the one thread that makes records durable, a block at a time.
+//! The committer: what makes records durable, a block at a time.
+//!
+//! There is one, and a thread of its own that lives for it. While that sleeps, a core with a few orders and nothing else
+//! to do may write a block itself ([`Log::commit_here`](super::Log::commit_here)), which saves waking two threads.
 //!
 //! It takes whatever is ready in the ring as one block, writes it, makes it durable, publishes the durable LSN, and only
 //! then computes the hash that the next block will carry. While one block is being synced the next one fills in the
@@ -17,11 +20,12 @@ use super::bell::Bell;
 use super::format::{
     BLOCK_ALIGN_BYTES, BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHeader, block_bytes, block_hash, crc32c,
 };
-use super::log::{LogOptions, Shared};
+use super::log::{LogOptions, NO_PANIC, Shared};
 use super::reader::Position;
 use super::ring::UNIT_BYTES;
 use super::segments::segment_path;
 use crate::disk::{AlignedBuffer, Disk, LogFile, SyncMethod};
+use crate::sync::Mutex;
 
 /// Most bytes of a block.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;
@@ -81,25 +85,28 @@ impl Committer {
         committer
     }
 
-    /// Commits until the log is stopped or a write fails; returns where the log ends. The body of the log's thread.
-    pub fn run(mut self, bell: &Bell) -> Position {
-        let shared = self.shared.clone();
+    /// Commits until the log is stopped or a write fails; returns where the log ends. The body of the log's thread, which
+    /// leaves the committer to others while it sleeps.
+    pub fn run(seat: &Mutex<Committer>, bell: &Bell) -> Position {
+        let mut this = seat.lock().expect(NO_PANIC);
+        let shared = this.shared.clone();
         loop {
             if shared.has_failed() {
-                return self.at;
+                return this.at;
             }
-            if !self.take() {
+            if !this.take() {
                 // Acquire pairs with the Release of Log::stop: every append made before is seen.
                 let stopping = || shared.stopping.load(Ordering::Acquire);
-                if stopping() && shared.ring.end() == self.at.lsn {
-                    return self.at;
+                if stopping() && shared.ring.end() == this.at.lsn {
+                    return this.at;
                 }
-                let next = self.at.lsn;
-                bell.sleep_unless(|| shared.ring.ready(next) || stopping() || shared.has_failed());
+                drop(this);
+                bell.sleep_unless(|| shared.has_ready() || stopping() || shared.has_failed());
+                this = seat.lock().expect(NO_PANIC);
                 continue;
             }
-            if self.write() == Wrote::NeedsSegment && !shared.segments.wait_for_next() {
-                self.fail("stopped while waiting for room in the log");
+            if this.write() == Wrote::NeedsSegment && !shared.segments.wait_for_next() {
+                this.fail("stopped while waiting for room in the log");
             }
         }
     }

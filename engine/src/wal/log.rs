@@ -84,7 +84,7 @@ impl Subscriber {
     }
 }
 
-const NO_PANIC: &str = "no one panics with this lock";
+pub(super) const NO_PANIC: &str = "no one panics with this lock";
 
 /// What the committer and everybody else share.
 pub(super) struct Shared {
@@ -116,6 +116,11 @@ impl Shared {
         self.tell_all(u64::MAX);
     }
 
+    /// Whether records wait for the committer. Out of date at once when it works.
+    pub fn has_ready(&self) -> bool {
+        self.ring.ready(self.durable.load(Ordering::SeqCst))
+    }
+
     /// Whether the writer has ended.
     pub fn has_failed(&self) -> bool {
         self.failed.get().is_some()
@@ -133,9 +138,10 @@ impl Shared {
     }
 }
 
-/// The open log. Appending is lock-free; one thread commits.
+/// The open log. Appending is lock-free; one thread at a time commits.
 pub struct Log {
     shared: Arc<Shared>,
+    committer: Arc<Mutex<Committer>>,
     bell: Arc<Bell>,
     sync: SyncMethod,
     epoch: u64,
@@ -147,7 +153,7 @@ pub struct Log {
 /// What moves a log on, until it is stopped.
 enum Driver {
     Threads(JoinHandle<Position>, JoinHandle<()>),
-    Steps(Box<Committer>),
+    Steps,
 }
 
 impl Log {
@@ -192,15 +198,14 @@ impl Log {
             "a ring and a block are made for that"
         );
         let committer = Committer::new(disk, options, shared.clone(), file, sync, at);
+        let committer = Arc::new(Mutex::new(committer));
         let (bell, driver) = match drive {
-            Drive::Threads => start_threads(committer, &shared, &path)?,
-            Drive::Steps => {
-                let bell = Arc::new(Bell::for_this_thread());
-                (bell, Driver::Steps(Box::new(committer)))
-            }
+            Drive::Threads => start_threads(committer.clone(), &shared, &path)?,
+            Drive::Steps => (Arc::new(Bell::for_this_thread()), Driver::Steps),
         };
         Ok(Log {
             shared,
+            committer,
             bell,
             sync,
             epoch,
@@ -236,10 +241,15 @@ impl Log {
     }
 
     fn with_committer<T>(&self, step: impl FnOnce(&mut Committer) -> T) -> T {
-        match &mut *self.driver.lock().expect(NO_PANIC) {
-            Some(Driver::Steps(committer)) => step(committer),
-            _ => panic!("only a log that is driven in steps, and not stopped, takes steps"),
-        }
+        assert!(
+            self.in_steps(),
+            "only a log that is driven in steps, and not stopped, takes steps"
+        );
+        step(&mut self.committer.lock().expect(NO_PANIC))
+    }
+
+    fn in_steps(&self) -> bool {
+        matches!(*self.driver.lock().expect(NO_PANIC), Some(Driver::Steps))
     }
 
     /// One block's steps, and the segment it may need. False: nothing to do, or no room for it.
@@ -250,13 +260,31 @@ impl Log {
     /// Appends records (whole units, at most [`APPEND_UNITS_MAX`]) and returns the LSN of the first. `None`: no room;
     /// cannot happen after [`has_room`](Self::has_room) said yes in the same turn.
     pub fn append(&self, units: &[u64]) -> Option<u64> {
+        let lsn = self.append_quietly(units)?;
+        self.bell.ring();
+        Some(lsn)
+    }
+
+    /// As [`append`](Self::append), but wakes nobody: the caller goes on to [`commit_here`](Self::commit_here).
+    pub fn append_quietly(&self, units: &[u64]) -> Option<u64> {
         assert!(
             (units.len() * 8 / UNIT_BYTES) as u64 <= self.append_units_max,
             "an append is at most a turn"
         );
-        let lsn = self.shared.ring.append(units)?;
-        self.bell.ring();
-        Some(lsn)
+        self.shared.ring.append(units)
+    }
+
+    /// Makes what is ready durable on the calling thread, which waits for the disk, if the committer sleeps; otherwise sees
+    /// to it that the committer will.
+    pub fn commit_here(&self) {
+        if let Ok(mut committer) = self.committer.try_lock()
+            && !self.has_failed()
+            && committer.take()
+        {
+            // Without a segment to go on in, the thread waits for one.
+            let _ = committer.write();
+        }
+        self.bell.ring_if(|| self.shared.has_ready());
     }
 
     /// Whether a whole turn fits, even if every other writer begins one now.
@@ -314,7 +342,7 @@ impl Log {
     /// Blocks the calling (cold) thread until the record at `lsn` is durable.
     pub fn wait_durable(&self, lsn: u64) -> Result<(), EngineError> {
         let shared = &self.shared;
-        let in_steps = matches!(*self.driver.lock().expect(NO_PANIC), Some(Driver::Steps(_)));
+        let in_steps = self.in_steps();
         while in_steps && self.durable() <= lsn && self.step() {}
         // SeqCst: see Shared::tell_all.
         shared.cold_waiters.fetch_add(1, Ordering::SeqCst);
@@ -335,7 +363,7 @@ impl Log {
 
     /// Gives the log a moment to make room in the ring; false when it would be for nothing.
     pub fn wait_for_progress(&self) -> bool {
-        if matches!(*self.driver.lock().expect(NO_PANIC), Some(Driver::Steps(_))) {
+        if self.in_steps() {
             return self.step();
         }
         thread::sleep(Duration::from_millis(1));
@@ -359,7 +387,8 @@ impl Log {
                 let _ = supply.join();
                 end
             }
-            Driver::Steps(mut committer) => {
+            Driver::Steps => {
+                let mut committer = self.committer.lock().expect(NO_PANIC);
                 while !self.has_failed() && committer.take() {
                     if committer.write() == Wrote::NeedsSegment && !self.make_segment() {
                         self.fail("stopped while waiting for room in the log");
@@ -376,7 +405,7 @@ impl Log {
 }
 
 fn start_threads(
-    committer: Committer,
+    committer: Arc<Mutex<Committer>>,
     shared: &Arc<Shared>,
     path: &Path,
 ) -> Result<(Arc<Bell>, Driver), EngineError> {
@@ -390,7 +419,7 @@ fn start_threads(
             bell_out
                 .send(bell.clone())
                 .expect("who started it waits for it");
-            let run = std::panic::AssertUnwindSafe(|| committer.run(&bell));
+            let run = std::panic::AssertUnwindSafe(|| Committer::run(&committer, &bell));
             std::panic::catch_unwind(run).unwrap_or_else(|panic| {
                 panicked.fail("the log's thread panicked".into());
                 std::panic::resume_unwind(panic)
