@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use croupier_protocol::{
-    ControlBody, IssuedOrder, Kind, OrderId, OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply,
-    RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow,
-    Stock, StockReply, StockRow, decode_control, encode_control,
+    CardMove, CardPlace, ControlBody, IssuedOrder, Kind, MoveCards, MoveCardsReply, OrderId,
+    OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply,
+    SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow, Stock, StockReply, StockRow,
+    decode_control, encode_control,
 };
 use tokio::time::Instant;
 
@@ -18,7 +19,7 @@ use crate::call::{Caller, Resend};
 use crate::error::{Error, ProtocolError};
 use crate::import::{Import, ImportOptions};
 use crate::link::{ReplyFrame, Request};
-use crate::order::Order;
+use crate::order::{CardSelection, Order};
 
 /// A handle on a server. Cheap to clone; all clones share one connection, which closes with the last of them.
 ///
@@ -221,6 +222,43 @@ impl Client {
             .call(Kind::Stock, |out| encode_control(&body, out), Resend::Safe)
             .await?;
         joined(&frames, |page: StockReply| page.rows)
+    }
+
+    /// Takes cards out of sale, or puts them back; tells how many. Not tried again once it was sent: if the answer was lost,
+    /// [`Client::stock`] tells.
+    ///
+    /// Cards that are named one by one, and those of an order, go all or none. Of a SKU or a batch those go that can.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku`, `UnknownBatch`, `UnknownCard` or `OrderNotFound`; as `CardIssued` if an order has
+    /// one of the cards, and as `CardNotInState` if one is not where it could go this way from. The text says which.
+    pub async fn move_cards(
+        &self,
+        which: &CardSelection,
+        card_move: CardMove,
+        issued: bool,
+    ) -> Result<MoveCardsReply, Error> {
+        let mut body = MoveCards {
+            to: card_move.as_u16(),
+            issued,
+            ..MoveCards::default()
+        };
+        match which {
+            CardSelection::Sku(sku) => body.sku = Some(sku.clone()),
+            CardSelection::Batch { sku, label } => {
+                (body.sku, body.batch) = (Some(sku.clone()), Some(label.clone()));
+            }
+            CardSelection::Cards(cards) => {
+                let places = cards.iter().map(|card| CardPlace {
+                    slab: card.slab,
+                    slot: card.slot,
+                    generation: card.generation,
+                });
+                body.cards = places.collect();
+            }
+            CardSelection::Order(id) => body.order = Some(id.to_bytes()),
+        }
+        self.control(Kind::MoveCards, &body, Resend::Never).await
     }
 
     /// How long the server takes to answer, from this call to its reply.

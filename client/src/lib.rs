@@ -69,10 +69,10 @@ pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{Error, ProtocolError};
 pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount};
-pub use order::Order;
+pub use order::{CardSelection, Order};
 
 pub use croupier_protocol::{
-    Card, CardRef, FaultCode, ImportRow, IssuedOrder, Lsn, OrderId, OrderOutcome, Priority,
-    Refusal, RejectReason, RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply, SkuId,
-    SkuRow, StockRow,
+    CARDS_NAMED_MAX, Card, CardMove, CardRef, FaultCode, ImportRow, IssuedOrder, Lsn,
+    MoveCardsReply, OrderId, OrderOutcome, Priority, Refusal, RejectReason, RoutesLoadReply,
+    RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow, StockRow,
 };

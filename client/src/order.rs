@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use croupier_protocol::{OrderId, Priority, SkuId};
+use croupier_protocol::{CardRef, OrderId, Priority, SkuId};
 
 /// An order: which SKU, how many cards, how urgent, under which id.
 ///
@@ -63,4 +63,22 @@ impl Order {
             ..self
         }
     }
+}
+
+/// Which cards, for [`Client::move_cards`](crate::Client::move_cards).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CardSelection {
+    /// All of a SKU, by its name.
+    Sku(String),
+    /// Those of one batch of a SKU.
+    Batch {
+        /// The SKU's name.
+        sku: String,
+        /// The batch's label.
+        label: String,
+    },
+    /// These, at most [`CARDS_NAMED_MAX`](crate::CARDS_NAMED_MAX).
+    Cards(Vec<CardRef>),
+    /// Those of an order.
+    Order(OrderId),
 }

@@ -74,6 +74,8 @@ pub struct Engine {
     pub(crate) importing: Mutex<HashSet<u32>>,
     cold: Mutex<()>,
     folding: Mutex<()>,
+    /// One move at a time, so that a card stays what the move found it to be.
+    pub(crate) moving: Mutex<()>,
 }
 
 /// What an engine stands on, besides its store.
@@ -186,6 +188,7 @@ impl Engine {
             importing: Mutex::default(),
             cold: Mutex::default(),
             folding: Mutex::default(),
+            moving: Mutex::default(),
             routes: RouteCell::new(table),
             config,
             store,
@@ -250,6 +253,11 @@ impl Engine {
             .map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
         let mut hand = Hand::new(&self.state);
         for fact in begun.facts {
+            if let Fact::CardsMoved(moved) = fact {
+                // Whoever began it has looked, and taken what is to be taken.
+                self.state.apply_moved(moved);
+                continue;
+            }
             let record = Record {
                 stamp: begun.stamp,
                 fact: *fact,

@@ -9,11 +9,12 @@
 //!                                   state::index: has this id been dealt? join it
 //! ```
 //!
-//! Around it: `engine` and `intake` (the cold path), `recovery` and `checkpoint` (the way back), `store` (the data
+//! Around it: `engine`, `intake` and `moves` (the cold path), `recovery` and `checkpoint` (the way back), `store` (the data
 //! directory), `import` and `cli` (what operators type).
 #![allow(missing_docs)] // of the engine's inner parts: the module pages explain them; the public crates document all
 #![allow(rustdoc::private_intra_doc_links)] // the pages are for those who read the source
 
+pub mod card;
 pub mod limits;
 
 pub mod dealer;
@@ -34,6 +35,7 @@ pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod intake;
+pub mod moves;
 pub mod recovery;
 pub mod store;
 pub mod sync;

@@ -3,6 +3,7 @@
 //! Claim bits in memory begin at zero and are set from checkpoint and log alone (DESIGN, rule 2). Verification and replay
 //! are the same walk without a live store around it.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,17 +11,20 @@ use std::time::{Duration, Instant};
 use croupier_protocol::planted::{self, Bug};
 
 use crate::ahead::{Apply, Item, read_ahead};
+use crate::card::CardStatus;
 use crate::checkpoint::orders::OwnedChunk;
 use crate::checkpoint::{
     self, BATCH, Checkpoint, OrderFileReader, OrderFileWriter, apply_block, apply_records,
 };
 use crate::error::{EngineError, IoContext as _};
+use crate::slab::claim::{WORD_SLOTS, count_set};
 use crate::slab::{Slab, remove_leftovers, slab_file_name};
 use crate::state::digest::digest_of;
 use crate::state::index::Spread;
 use crate::state::record::{self, Fact};
-use crate::state::{Digest, Replay, SlabSource, State, StateSeed};
+use crate::state::{Catalog, Digest, Replay, SlabSource, SlabState, State, StateSeed, StockCounts};
 use crate::store::{BitsOnly, Store, init_copy};
+use crate::sync::atomic::Ordering;
 use crate::wal::reader::{Block, OwnedBlock};
 use crate::wal::segments::segment_path;
 use crate::wal::{BlockReader, Position, Tail};
@@ -393,17 +397,93 @@ pub struct VerifyReport {
     pub checkpoint_orders: u64,
     pub skus: u64,
     pub slabs: u64,
-    pub imported: u64,
-    pub issued: u64,
-    pub free: u64,
+    pub counts: StockCounts,
     pub end_lsn: u64,
     pub torn_bytes: u64,
     pub digest: Digest,
     pub took: Duration,
 }
 
-/// Reads everything and checks everything: every checksum, every slab section, every order, and that free + issued =
-/// imported. Changes nothing.
+/// Checks that every card is accounted for once: free, in an order, or marked as out of sale.
+fn check_cards(state: &State, catalog: &Catalog, counts: &StockCounts) -> Result<(), String> {
+    let words_of = |slab: &SlabState| -> Vec<u64> {
+        let words = slab.words().iter();
+        words.map(|word| word.load(Ordering::Relaxed)).collect()
+    };
+    let mut left: HashMap<u32, Vec<u64>> = catalog
+        .slabs
+        .iter()
+        .flatten()
+        .map(|slab| (slab.facts.slab, words_of(slab)))
+        .collect();
+    let (mut issued, mut void) = (0, 0);
+    let mut fault = None;
+    state.index.for_each(|id, settled| {
+        for (slab, slot) in state.index.cards(settled) {
+            let word = left
+                .get_mut(&slab)
+                .and_then(|words| words.get_mut((slot / WORD_SLOTS) as usize));
+            let bit = 1 << (slot % WORD_SLOTS);
+            let status = match (word, catalog.slab(slab)) {
+                (Some(word), Some(known)) if *word & bit != 0 => {
+                    *word &= !bit;
+                    known.status(slot)
+                }
+                _ => CardStatus::Free,
+            };
+            match status {
+                CardStatus::Issued => issued += 1,
+                CardStatus::Void => void += 1,
+                CardStatus::Free | CardStatus::Suspended => {
+                    fault.get_or_insert_with(|| {
+                        format!(
+                            "card {slab}:{slot} of order {:032x} is {}",
+                            id,
+                            status.name()
+                        )
+                    });
+                }
+            }
+        }
+    });
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
+    let (mut held, mut free) = (0, counts.imported);
+    for slab in catalog.slabs.iter().flatten() {
+        free -= count_set(slab.words());
+        for slot in (0..slab.facts.cards).filter(|slot| {
+            left[&slab.facts.slab][(slot / WORD_SLOTS) as usize] >> (slot % WORD_SLOTS) & 1 == 1
+        }) {
+            match slab.status(slot) {
+                CardStatus::Suspended => held += 1,
+                CardStatus::Void => void += 1,
+                CardStatus::Free | CardStatus::Issued => {
+                    return Err(format!(
+                        "card {}:{slot} is taken, by nobody",
+                        slab.facts.slab
+                    ));
+                }
+            }
+        }
+    }
+    let found = StockCounts {
+        free,
+        held,
+        issued,
+        void,
+        ..*counts
+    };
+    if found != *counts || free + held + issued + void != counts.imported {
+        return Err(format!(
+            "the cards are {found:?}, the counts say {counts:?}"
+        ));
+    }
+    Ok(())
+}
+
+/// Reads everything and checks everything: every checksum, every slab section, every order, and that free + held +
+/// issued + void = imported. Changes nothing.
 pub fn verify(dir: &Path, key_file: Option<&Path>) -> Result<VerifyReport, EngineError> {
     let begun = Instant::now();
     let store = Store::open(dir, key_file)?;
@@ -411,38 +491,29 @@ pub fn verify(dir: &Path, key_file: Option<&Path>) -> Result<VerifyReport, Engin
     let state = &recovered.state;
     state.drop_unsealed();
     let catalog = state.catalog.load();
-    let (mut imported, mut free, mut set) = (0, 0, 0);
+    let mut counts = StockCounts::default();
+    for sku in &catalog.skus {
+        let stock = sku.stock();
+        counts.free += stock.free;
+        counts.held += stock.held;
+        counts.issued += stock.issued;
+        counts.void += stock.void;
+        counts.imported += stock.imported;
+    }
     for slab in catalog.slabs.iter().flatten() {
         if let Some(mapped) = slab.mapped() {
             mapped.verify_sections()?;
         }
-        set += crate::slab::claim::count_set(slab.words());
     }
-    for sku in &catalog.skus {
-        let stock = sku.stock();
-        imported += stock.imported;
-        free += stock.free;
-    }
+    check_cards(state, &catalog, &counts).map_err(|what| EngineError::damage(dir, 0, what))?;
     let orders = state.orders();
-    let mut dealt = 0u64;
-    state
-        .index
-        .for_each(|_, settled| dealt += u64::from(settled.quantity));
-    if set != dealt || free + dealt != imported {
-        let what = format!(
-            "{imported} cards imported, {free} free, {set} bits taken, {dealt} cards in orders: these do not add up"
-        );
-        return Err(EngineError::damage(dir, 0, what));
-    }
     Ok(VerifyReport {
         orders: orders.orders,
         records: recovered.report.records,
         checkpoint_orders: recovered.report.checkpoint_orders,
         skus: catalog.skus.len() as u64,
         slabs: catalog.slabs.iter().flatten().count() as u64,
-        imported,
-        issued: dealt,
-        free,
+        counts,
         end_lsn: recovered.tail.end.lsn,
         torn_bytes: recovered.report.torn_bytes,
         digest: state.digest(),

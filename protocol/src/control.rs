@@ -80,14 +80,49 @@ control_bodies! {
         name: String,
         /// Cards that can be issued now.
         free: u64,
-        /// Cards reserved and neither committed nor cancelled.
+        /// Cards that are suspended.
         held: u64,
         /// Cards issued.
         issued: u64,
-        /// Cards taken out of sale.
+        /// Cards taken out of sale for good.
         void: u64,
         /// Cards ever imported.
         imported: u64,
+    }
+
+    /// Takes cards out of sale, or puts them back. Exactly one of `sku` (with or without `batch`), `cards` and `order` says
+    /// which.
+    MoveCards {
+        /// Number of a [`crate::CardMove`].
+        to: u16,
+        /// Also cards that orders have; only for void.
+        issued: bool,
+        /// Cards of this SKU.
+        sku: Option<String>,
+        /// Of these, the ones of this batch.
+        batch: Option<String>,
+        /// Cards one by one; all or none.
+        cards: Vec<CardPlace>,
+        /// The cards of this order, by the 16 bytes of its id; all or none.
+        order: Option<[u8; 16]>,
+    }
+
+    /// A card, by where it is.
+    CardPlace {
+        /// Number of the slab.
+        slab: u32,
+        /// Index of the slot in the slab.
+        slot: u32,
+        /// Generation of the slot.
+        generation: u16,
+    }
+
+    /// The cards have been moved.
+    MoveCardsReply {
+        /// How many.
+        moved: u64,
+        /// The place of the last record in the log; 0 if no card was moved.
+        lsn: u64,
     }
 
     /// Opens an import on this connection.

@@ -102,6 +102,8 @@ kinds! {
     SkuList = 33,
     /// Asks for counts of cards: bincode.
     Stock = 34,
+    /// Takes cards out of sale, or puts them back: bincode.
+    MoveCards = 35,
     /// Opens an import on this connection: bincode.
     ImportBegin = 48,
     /// Cards of the open import: import id, `count` × row.
@@ -128,6 +130,8 @@ kinds! {
     SkuListReply = 161,
     /// Bincode, in pages.
     StockReply = 162,
+    /// Bincode.
+    MoveCardsReply = 163,
     /// Bincode.
     ImportBeginReply = 176,
     /// Fixed.
@@ -158,6 +162,7 @@ impl Kind {
             Self::SkuCreate => Self::SkuCreateReply,
             Self::SkuList => Self::SkuListReply,
             Self::Stock => Self::StockReply,
+            Self::MoveCards => Self::MoveCardsReply,
             Self::ImportBegin => Self::ImportBeginReply,
             Self::ImportRows => Self::ImportRowsReply,
             Self::ImportEnd => Self::ImportEndReply,

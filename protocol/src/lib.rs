@@ -56,6 +56,7 @@ mod body;
 mod control;
 mod hello;
 mod import;
+mod moves;
 mod order;
 mod refused;
 
@@ -66,20 +67,22 @@ pub use answer::{
 pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
-    ControlBody, ImportBegin, ImportBeginReply, ImportEndReply, ReasonCount, RejectedLine,
-    RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply,
-    SkuListReply, SkuRow, Stock, StockReply, StockRow, decode_control, encode_control,
+    CardPlace, ControlBody, ImportBegin, ImportBeginReply, ImportEndReply, MoveCards,
+    MoveCardsReply, ReasonCount, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
+    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply, StockRow,
+    decode_control, encode_control,
 };
 pub use frame::{FLAG_MORE, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, Kind, peek};
 pub use frame_writer::FrameWriter;
 pub use hello::{Hello, HelloReply, PROTOCOL_VERSION};
 pub use import::{ImportEnd, ImportRow, ImportRows, ImportRowsReply, import_rows, put_import_id};
 pub use limits::*;
+pub use moves::CardMove;
 pub use numbered::UnknownNumber;
 pub use order::{IssueItem, issue_items, lookup_items, put_lookup};
 pub use refusal::{FaultCode, Refusal, RejectReason};
 pub use refused::{FaultBody, RefusedBody};
 pub use words::{
-    CardRef, Lsn, Name, NameError, OrderId, OrderIdParseError, Priority, PriorityParseError,
-    Secret, SkuId,
+    CardRef, CardRefError, Lsn, Name, NameError, OrderId, OrderIdParseError, Priority,
+    PriorityParseError, Secret, SkuId,
 };

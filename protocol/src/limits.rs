@@ -40,3 +40,6 @@ const _: () = assert!(
     FRAME_HEADER_BYTES + 48 + QUANTITY_MAX_DEFAULT as usize * (12 + SECRET_BYTES_MAX)
         <= FRAME_BYTES_MAX_LIMIT as usize
 );
+
+/// Most cards that one MoveCards may name one by one.
+pub const CARDS_NAMED_MAX: usize = 1000;

@@ -75,6 +75,10 @@ bugs! {
     ShortAnswer = "short-answer", Sim;
     /// Order files that were joined go before the checkpoint that lists the joined one is in force.
     RemoveJoinedEarly = "remove-joined-early", Sim;
+    /// A card that is made void goes back to where dealers find it.
+    SellVoid = "sell-void", Sim;
+    /// A checkpoint does not hold which cards are out of sale.
+    ForgetMarks = "forget-marks", Sim;
     /// A slot is claimed by a load and a store instead of one atomic step.
     ClaimInTwoSteps = "claim-in-two-steps", Loom;
     /// A batch is shown to the committer before its words are there.

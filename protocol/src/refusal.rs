@@ -34,6 +34,11 @@ numbered! {
         Malformed = 24, "Malformed", "the body cannot be read as its kind: the text says where";
         NoRoute = 25, "NoRoute", "no rule of the route table takes this order: add one";
         CardDamaged = 26, "CardDamaged", "a sealed card did not open, so its slab is damaged; the order stands: tell the operator";
+        UnknownCard = 27, "UnknownCard", "there is no such card: a card is slab:slot.generation, as orders show it";
+        UnknownBatch = 28, "UnknownBatch", "the SKU has no batch of this label";
+        CardIssued = 29, "CardIssued", "an order has this card: only void with `issued` takes it, and nothing brings it back";
+        CardNotInState = 30, "CardNotInState", "the card is not in a state from which this can be done";
+        SelectionInvalid = 31, "SelectionInvalid", "say which cards: a SKU, a SKU and one of its batches, at most 1000 cards, or an order";
     }
 }
 

@@ -131,6 +131,34 @@ impl fmt::Display for CardRef {
     }
 }
 
+/// A text that is no [`CardRef`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{text:?} is no card: write slab:slot or slab:slot.generation, as `croupier order` shows it"
+)]
+pub struct CardRefError {
+    /// The text.
+    pub text: String,
+}
+
+impl FromStr for CardRef {
+    type Err = CardRefError;
+
+    /// Reads `slab:slot.generation`; without a generation it is 0.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (slab, rest) = text.split_once(':')?;
+            let (slot, generation) = rest.split_once('.').unwrap_or((rest, "0"));
+            Some(Self {
+                slab: slab.parse().ok()?,
+                slot: slot.parse().ok()?,
+                generation: generation.parse().ok()?,
+            })
+        };
+        read().ok_or_else(|| CardRefError { text: text.into() })
+    }
+}
+
 /// How urgent an order is: which lane it waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]

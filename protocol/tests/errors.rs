@@ -196,7 +196,7 @@ fn errors_of_fixed_bodies() {
     check(
         RefusedBody::decode(&[99, 0, 0, 0, 0, 0, 0, 0]),
         0,
-        26,
+        Refusal::ALL.len(),
         99,
         "number of a refusal",
     );
@@ -289,14 +289,14 @@ fn errors_of_answers() {
     check(
         order_items(&bent_refused(0), 1),
         26,
-        26,
+        Refusal::ALL.len(),
         0,
         "number of a refusal",
     );
     check(
         order_items(&bent_refused(99), 1),
         26,
-        26,
+        Refusal::ALL.len(),
         99,
         "number of a refusal",
     );

@@ -312,6 +312,22 @@ fn skus_and_stock() {
         imported: 10,
     };
     check_control(Kind::StockReply, 0, StockReply { rows: vec![row] });
+    let card = CardPlace {
+        slab: 1,
+        slot: 2,
+        generation: 3,
+    };
+    let moves = MoveCards {
+        to: CardMove::Void.as_u16(),
+        issued: true,
+        sku: None,
+        batch: None,
+        cards: vec![card],
+        order: Some([9; 16]),
+    };
+    check_control(Kind::MoveCards, 0, moves);
+    let moved = MoveCardsReply { moved: 1, lsn: 40 };
+    check_control(Kind::MoveCardsReply, 0, moved);
 }
 
 #[test]

@@ -234,7 +234,11 @@ proptest! {
         check_control(SkuListReply { skus: vec![SkuRow { sku, name: name.clone() }; rows] })?;
         check_control(Stock { name: (rows > 2).then(|| name.clone()) })?;
         let [free, held, issued, void, imported] = counts;
-        check_control(StockReply { rows: vec![StockRow { sku, name, free, held, issued, void, imported }; rows] })?;
+        check_control(StockReply { rows: vec![StockRow { sku, name: name.clone(), free, held, issued, void, imported }; rows] })?;
+        let cards = vec![CardPlace { slab: sku, slot: !sku, generation: rows as u16 }; rows];
+        let order = (rows > 3).then(|| lsn.to_le_bytes().repeat(2).try_into().unwrap());
+        check_control(MoveCards { to: rows as u16, issued: rows > 1, sku: Some(name), batch: None, cards, order })?;
+        check_control(MoveCardsReply { moved: free, lsn })?;
     }
 
     #[test]

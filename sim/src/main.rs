@@ -92,6 +92,7 @@ struct Sum {
     log_failures: u64,
     checkpoints: u64,
     imports: u64,
+    moves: u64,
     issued: u64,
     repeats: u64,
     refused: u64,
@@ -120,6 +121,7 @@ impl Sum {
         self.log_failures += tally.log_failures;
         self.checkpoints += tally.folds;
         self.imports += tally.imports;
+        self.moves += tally.moves;
         self.issued += issued;
         self.repeats += repeats;
         self.refused += refused;
@@ -157,8 +159,8 @@ impl Sum {
             self.starts, self.power_cuts, self.kills, self.log_failures, self.stops
         );
         println!(
-            "checkpoints, imports {:>12}   {}",
-            self.checkpoints, self.imports
+            "checkpoints          {:>12}   {} imports, {} moves of cards",
+            self.checkpoints, self.imports, self.moves
         );
         println!(
             "orders issued        {:>12}   {} repeats, {} refused, {} never known",

@@ -1,5 +1,6 @@
 //! One running server: the real engine, its log driven in steps, and cores whose turns are taken by the world.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use croupier_client::{
     Card, CardRef, IssuedOrder, Lsn, Order as AskedOrder, OrderId, OrderOutcome, Refusal, SkuId,
     StockRow,
 };
+use croupier_engine::card::CardStatus;
 use croupier_engine::config::{Config, Sync};
 use croupier_engine::dealer::{Dealer, OrderLimits};
 use croupier_engine::disk::memory::MemoryDisk;
@@ -20,7 +22,7 @@ use croupier_engine::store::Store;
 use croupier_engine::turns::{Pick, Queues, Turns};
 use croupier_engine::wal::log::Drive;
 use croupier_engine::wal::segments::make_segment;
-use croupier_tests::StateView;
+use croupier_tests::{OutOfSale, StateView};
 
 use crate::imports::{StandIns, secret_of};
 use crate::network::Link;
@@ -323,5 +325,25 @@ impl StateView for View<'_> {
 
     fn stock(&self) -> Vec<StockRow> {
         stock(self.0)
+    }
+
+    fn out_of_sale(&self) -> BTreeMap<CardRef, OutOfSale> {
+        let mut all = BTreeMap::new();
+        for slab in self.0.catalog.load().slabs.iter().flatten() {
+            for slot in 0..slab.facts.cards {
+                let how = match slab.status(slot) {
+                    CardStatus::Suspended => OutOfSale::Suspended,
+                    CardStatus::Void => OutOfSale::Void,
+                    CardStatus::Free | CardStatus::Issued => continue,
+                };
+                let card = CardRef {
+                    slab: slab.facts.slab,
+                    slot,
+                    generation: 0,
+                };
+                all.insert(card, how);
+            }
+        }
+        all
     }
 }

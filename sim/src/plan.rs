@@ -35,15 +35,18 @@ pub enum Feature {
     Imports,
     /// Other route tables.
     Routes,
+    /// Operators who take cards out of sale and put them back.
+    Moves,
     /// Crashes while a crashed copy starts.
     Recrashes,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 16] = [
+pub const FEATURES: [Feature; 17] = [
     Feature::Flips,
     Feature::ClockJumps,
     Feature::Routes,
+    Feature::Moves,
     Feature::Enospc,
     Feature::Eio,
     Feature::Stops,

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use croupier_client::{OrderOutcome, SkuId};
+use croupier_client::{CardMove, CardRef, OrderOutcome, SkuId};
 use croupier_engine::disk::memory::MemoryDisk;
+use croupier_engine::engine::Engine;
 use croupier_engine::error::EngineError;
+use croupier_engine::moves::Selection;
 use croupier_engine::order::Outcome;
 use croupier_protocol::Refusal;
 use croupier_tests::Oracle;
@@ -44,6 +46,7 @@ pub struct Tally {
     pub log_failures: u64,
     pub folds: u64,
     pub imports: u64,
+    pub moves: u64,
 }
 
 /// Everything there is.
@@ -158,6 +161,7 @@ impl World {
             1..5 => self.import(),
             5 => self.load_routes(),
             6 => self.make_sku(),
+            396.. => self.move_cards(),
             7..40 if self.node.is_none() => self.restart(),
             // Whoever is chosen may have nothing to do.
             _ => (0..6).any(|_| self.small_step(true)),
@@ -461,6 +465,7 @@ impl World {
                 self.note(|| "the server starts".into());
                 self.oracle.settle_orders(|id| node.look_up(id));
                 self.oracle.settle_imports(&node::stock(&node.engine.state));
+                self.oracle.move_over(&View(&node.engine.state), None);
                 self.oracle.judge(&View(&node.engine.state));
                 self.skus = SKUS
                     .iter()
@@ -500,7 +505,7 @@ impl World {
         self.die();
     }
 
-    fn engine(&self) -> Option<Arc<croupier_engine::engine::Engine>> {
+    fn engine(&self) -> Option<Arc<Engine>> {
         let node = self.node.as_ref()?;
         node.engine
             .log
@@ -569,6 +574,89 @@ impl World {
             }
         }
         true
+    }
+
+    /// An operator takes cards out of sale, or puts them back.
+    fn move_cards(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        if !self.plan.has(Feature::Moves) {
+            return false;
+        }
+        let Some(selection) = self.selection(&engine) else {
+            return false;
+        };
+        let card_move = *self
+            .dice
+            .choice(CardMove::ALL.as_slice())
+            .expect("there are some");
+        let issued = card_move == CardMove::Void && self.dice.bool();
+        self.tally.moves += 1;
+        self.oracle.move_under_way();
+        let done = engine.move_cards(&selection, card_move, issued);
+        self.note(|| format!("{card_move:?} of {selection:?}, issued {issued}: {done:?}"));
+        // These images are older than what the oracle is about to hear.
+        self.crash_copies();
+        let state = View(&engine.state);
+        match done {
+            Ok(done) => self.oracle.move_over(&state, Some(done.moved)),
+            // After a failure of the log nobody knows; the restart tells.
+            Err(refused) if refused.refusal == Refusal::StoreFailed => {}
+            // Of many records the first may be written.
+            Err(_) if matches!(selection, Selection::Stock { .. }) => {
+                self.oracle.move_over(&state, None);
+            }
+            Err(_) => self.oracle.move_over(&state, Some(0)),
+        }
+        true
+    }
+
+    fn selection(&mut self, engine: &Engine) -> Option<Selection> {
+        let &(sku, name) = self.dice.choice(&self.skus)?;
+        let catalog = engine.state.catalog.load();
+        let slabs: Vec<_> = catalog
+            .slabs
+            .iter()
+            .flatten()
+            .filter(|slab| slab.facts.sku == sku)
+            .map(|slab| (slab.facts.slab, slab.facts.cards))
+            .collect();
+        let labels: Vec<String> = engine
+            .state
+            .ledger()
+            .batches
+            .values()
+            .filter(|batch| batch.sku == sku)
+            .map(|batch| batch.label.clone())
+            .collect();
+        Some(match self.dice.u32(0..8) {
+            0 => Selection::Stock {
+                sku: name.into(),
+                batch: None,
+            },
+            1 | 2 => Selection::Stock {
+                sku: name.into(),
+                batch: Some(self.dice.choice(&labels)?.clone()),
+            },
+            3 | 4 => {
+                let orders = self.oracle.acknowledged();
+                Selection::Order(self.dice.choice(&orders)?.order_id)
+            }
+            _ => {
+                // So few that their records fit the shortest append.
+                let mut cards = Vec::new();
+                for _ in 0..self.dice.usize(1..=3) {
+                    let &(slab, slots) = self.dice.choice(&slabs)?;
+                    cards.push(CardRef {
+                        slab,
+                        slot: self.dice.u32(0..slots + 1),
+                        generation: 0,
+                    });
+                }
+                Selection::Cards(cards)
+            }
+        })
     }
 
     /// An import, with others acting between its append and its end.

@@ -31,7 +31,7 @@ pub use binary::use_binary;
 pub use cards::{Mint, leaked};
 pub use command::{Done, croupier, croupier_under};
 pub use dice::Dice;
-pub use oracle::{Ask, DiskReport, Oracle, StateView};
+pub use oracle::{Ask, DiskReport, Oracle, OutOfSale, StateView};
 pub use scale::scaled;
 pub use server::{Server, eventually};
 pub use store::{SEGMENT_BYTES, Store, Tree};

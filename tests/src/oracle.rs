@@ -15,7 +15,7 @@ mod cut;
 mod judge;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 
 use croupier_client::{
@@ -24,7 +24,7 @@ use croupier_client::{
 };
 use tempfile::TempDir;
 
-pub use judge::StateView;
+pub use judge::{OutOfSale, StateView};
 
 use crate::store::{SEGMENT_BYTES, Store};
 
@@ -87,6 +87,12 @@ struct Books {
     /// Every secret that an import may have made sellable.
     secrets: HashMap<Vec<u8>, String>,
     skus: BTreeMap<String, SkuBook>,
+    /// Cards that operators have taken out of sale.
+    out_of_sale: BTreeMap<CardRef, OutOfSale>,
+    /// Void cards that no order had.
+    never: HashSet<CardRef>,
+    /// A move was begun, and whether it has happened is not known.
+    move_in_doubt: bool,
 }
 
 /// What `croupier wal verify` counts.

@@ -6,6 +6,7 @@ mod disk_full;
 mod failing_disk;
 mod files;
 mod manners;
+mod moves;
 mod requests;
 mod routes;
 mod secrets;

@@ -13,6 +13,8 @@ use crate::wal::format::{StoreId, crc32c};
 const MAGIC: [u8; 8] = *b"CRPRCKPT";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 192;
+/// Feature bit: the body ends with marks.
+const FEATURE_MARKS: u64 = 1;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +119,14 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
             out.u64(word);
         }
     });
+    // Only if there are any: without them the file is one that older versions read.
+    if !snapshot.marks.is_empty() {
+        out.list(&snapshot.marks, |out, (slab, status, words)| {
+            out.u32(*slab);
+            out.u16(*status as u16);
+            out.list(words, |out, word| out.u64(*word));
+        });
+    }
     out.0
 }
 
@@ -148,7 +158,11 @@ pub fn write(
     head.bytes(&checkpoint.orders.orders_sum.to_le_bytes());
     head.bytes(&checkpoint.digest.0);
     head.u64(body.len() as u64);
-    head.u64(0);
+    head.u64(if checkpoint.snapshot.marks.is_empty() {
+        0
+    } else {
+        FEATURE_MARKS
+    });
     head.u64(checkpoint.created_unix_ms);
     head.u32(crc32c(&body));
     let crc = crc32c(&head.0);
@@ -240,7 +254,11 @@ impl<'a> In<'a> {
     }
 }
 
-fn decode_body(bytes: &[u8], epoch: u64) -> Result<(Snapshot, Vec<OrderFile>), String> {
+fn decode_body(
+    bytes: &[u8],
+    epoch: u64,
+    features: u64,
+) -> Result<(Snapshot, Vec<OrderFile>), String> {
     let mut body = In { bytes, at: 0 };
     let skus = body.list(|body| {
         Ok(SkuSnapshot {
@@ -288,6 +306,15 @@ fn decode_body(bytes: &[u8], epoch: u64) -> Result<(Snapshot, Vec<OrderFile>), S
             file_bytes: body.u64()?,
         })
     })?;
+    let marks = if features & FEATURE_MARKS == 0 {
+        Vec::new()
+    } else {
+        body.list(|body| {
+            let slab = body.u32()?;
+            let status = u8::try_from(body.u16()?).map_err(|_| "a status beyond 255")?;
+            Ok((slab, status.try_into()?, body.list(In::u64)?))
+        })?
+    };
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
@@ -296,6 +323,7 @@ fn decode_body(bytes: &[u8], epoch: u64) -> Result<(Snapshot, Vec<OrderFile>), S
             skus,
             batches,
             slabs,
+            marks,
             unsealed,
             routes,
             epoch,
@@ -372,7 +400,7 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
     };
     let (end, orders, digest, body_bytes, features, created_unix_ms, body_crc) =
         parse().map_err(whole)?;
-    if features != 0 {
+    if features & !FEATURE_MARKS != 0 {
         return Err((
             168,
             format!("features {features:#x} that this program does not know; use a newer croupier"),
@@ -392,7 +420,7 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
         return Err((HEADER_BYTES as u64, "the body's checksum is wrong".into()));
     }
     let (snapshot, files) =
-        decode_body(body, end.epoch).map_err(|what| (HEADER_BYTES as u64, what))?;
+        decode_body(body, end.epoch, features).map_err(|what| (HEADER_BYTES as u64, what))?;
     Ok(Checkpoint {
         end,
         orders,
@@ -424,8 +452,10 @@ pub fn read(disk: &Disk, path: &Path, store_id: StoreId) -> Result<Checkpoint, E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::card::CardStatus;
+    use crate::state::moved::SlabMarks;
 
-    fn sample() -> Checkpoint {
+    fn sample(marks: Vec<SlabMarks>) -> Checkpoint {
         let facts = SlabFacts {
             slab: 3,
             sku: 1,
@@ -450,6 +480,7 @@ mod tests {
                 sealed_unix_ms: 7,
             }],
             slabs: vec![(facts, vec![5, 1])],
+            marks,
             unsealed: vec![SlabFacts { slab: 4, ..facts }],
             routes: RoutesFact {
                 version: 2,
@@ -488,14 +519,21 @@ mod tests {
 
     #[test]
     fn round_trip_and_every_flipped_bit_is_seen() {
+        round_trip(&sample(Vec::new()), 0);
+        let marks = [CardStatus::Suspended, CardStatus::Void].map(|status| (3, status, vec![4, 1]));
+        round_trip(&sample(marks.into()), FEATURE_MARKS);
+    }
+
+    fn round_trip(sample: &Checkpoint, features: u64) {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::real();
-        let name = write(&disk, dir.path(), [7; 16], &sample()).unwrap();
+        let name = write(&disk, dir.path(), [7; 16], sample).unwrap();
         assert!(is_checkpoint_name(&name));
         let path = dir.path().join(name);
-        assert_eq!(read(&disk, &path, [7; 16]).unwrap(), sample());
+        assert_eq!(read(&disk, &path, [7; 16]).unwrap(), *sample);
         assert!(read(&disk, &path, [8; 16]).is_err(), "another store's");
         let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes[168..176], features.to_le_bytes());
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -86,9 +86,7 @@ pub(super) fn verify(data: &Path, key_file: Option<&Path>) -> Result<Facts, CliE
         checkpoint_orders,
         skus,
         slabs,
-        imported,
-        issued,
-        free,
+        counts,
         end_lsn,
         torn_bytes,
         digest,
@@ -98,9 +96,11 @@ pub(super) fn verify(data: &Path, key_file: Option<&Path>) -> Result<Facts, CliE
         .with("ok", true)
         .with("skus", skus)
         .with("slabs", slabs)
-        .with("imported", imported)
-        .with("free", free)
-        .with("issued", issued)
+        .with("imported", counts.imported)
+        .with("free", counts.free)
+        .with("held", counts.held)
+        .with("issued", counts.issued)
+        .with("void", counts.void)
         .with("orders", orders)
         .with("checkpoint_orders", checkpoint_orders)
         .with("log_records", log_records)

@@ -31,6 +31,7 @@ mod connect;
 mod engine_seam;
 mod error;
 mod log;
+mod moves;
 mod print;
 mod records;
 
@@ -79,6 +80,9 @@ enum Command {
     Issue(issue::IssueArgs),
     Order(order::OrderArgs),
     Stock(stock::StockArgs),
+    Suspend(moves::SuspendArgs),
+    Resume(moves::ResumeArgs),
+    Void(moves::VoidArgs),
     Routes(routes::RoutesArgs),
     Ping(ping::PingArgs),
     Info(info::InfoArgs),
@@ -103,6 +107,9 @@ impl Command {
             Command::Issue(args) => issue::run(args, globals),
             Command::Order(args) => order::run(args, globals),
             Command::Stock(args) => stock::run(args, globals),
+            Command::Suspend(args) => moves::suspend(args, globals),
+            Command::Resume(args) => moves::resume(args, globals),
+            Command::Void(args) => moves::void(args, globals),
             Command::Routes(args) => routes::run(args, globals),
             Command::Ping(args) => ping::run(args, globals),
             Command::Info(args) => info::run(args, globals),

@@ -132,6 +132,13 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("batch", label)
             .with("pool", pool_name),
         Fact::Issued(issued) => issued_facts(common.with("kind", "Issued"), &issued),
+        Fact::CardsMoved(moved) => common
+            .with("kind", "CardsMoved")
+            .with("sku_id", moved.sku)
+            .with("from", moved.from.name())
+            .with("to", moved.to.name())
+            .with("cause", moved.cause.name())
+            .with("cards", moved.runs.iter().map(run).collect::<Vec<Value>>()),
         Fact::RoutesLoaded { version, toml } => common
             .with("kind", "RoutesLoaded")
             .with("version", version)

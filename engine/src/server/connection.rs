@@ -372,6 +372,7 @@ impl Connection {
             | Kind::SkuCreate
             | Kind::SkuList
             | Kind::Stock
+            | Kind::MoveCards
             | Kind::ImportBegin
             | Kind::ImportRows
             | Kind::ImportEnd

@@ -5,16 +5,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use croupier_protocol::{
-    ControlBody, FLAG_MORE, FaultCode, ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply,
-    ImportRowsReply, Kind, Refusal, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
-    SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply, decode_control,
-    encode_control, import_rows,
+    CardMove, CardRef, ControlBody, FLAG_MORE, FaultCode, ImportBegin, ImportBeginReply, ImportEnd,
+    ImportEndReply, ImportRowsReply, Kind, MoveCards, MoveCardsReply, OrderId, Refusal,
+    RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply, SkuCreate, SkuCreateReply,
+    SkuListReply, SkuRow, Stock, StockReply, decode_control, encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
 use super::core::Core;
 use crate::engine::{Engine, Refused};
 use crate::intake::Intake;
+use crate::moves::{Done, Selection};
 
 /// The import of a connection, if one is open.
 #[derive(Default)]
@@ -132,6 +133,16 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
                 pages(rows, LISTED_PER_FRAME, |rows| StockReply { rows }),
             )
         }
+        Kind::MoveCards => {
+            let asked: MoveCards = decode(job)?;
+            refuse_when_draining(engine)?;
+            let (selection, card_move) = selection_of(&asked)?;
+            let Done { moved, lsn } = engine.move_cards(&selection, card_move, asked.issued)?;
+            (
+                Kind::MoveCardsReply,
+                vec![page(&MoveCardsReply { moved, lsn })],
+            )
+        }
         Kind::RoutesLoad => {
             let asked: RoutesLoad = decode(job)?;
             refuse_when_draining(engine)?;
@@ -160,6 +171,33 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
             ));
         }
     })
+}
+
+/// Which cards a request means, and what is to become of them.
+fn selection_of(asked: &MoveCards) -> Result<(Selection, CardMove), Refused> {
+    let invalid = |text: &str| Refused::because(Refusal::SelectionInvalid, text);
+    let card_move = CardMove::try_from(asked.to)
+        .map_err(|error| Refused::because(Refusal::SelectionInvalid, error))?;
+    let cards: Vec<CardRef> = asked
+        .cards
+        .iter()
+        .map(|card| CardRef {
+            slab: card.slab,
+            slot: card.slot,
+            generation: card.generation,
+        })
+        .collect();
+    let selection = match (&asked.sku, &asked.order) {
+        (Some(sku), None) if cards.is_empty() => Selection::Stock {
+            sku: sku.clone(),
+            batch: asked.batch.clone(),
+        },
+        _ if asked.batch.is_some() => return Err(invalid("a batch is one of a SKU: say which")),
+        (None, Some(order)) if cards.is_empty() => Selection::Order(OrderId::from_bytes(*order)),
+        (None, None) if !cards.is_empty() => Selection::Cards(cards),
+        _ => return Err(Refused::plain(Refusal::SelectionInvalid)),
+    };
+    Ok((selection, card_move))
 }
 
 fn refuse_when_draining(engine: &Engine) -> Result<(), Refused> {

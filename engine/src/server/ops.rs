@@ -153,6 +153,16 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
             .map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.issued))
             .collect();
         gauge("stock_issued", "Cards issued.", &issued);
+        let held: Vec<_> = rows
+            .iter()
+            .map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.held))
+            .collect();
+        gauge("stock_held", "Cards that are suspended.", &held);
+        let void: Vec<_> = rows
+            .iter()
+            .map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.void))
+            .collect();
+        gauge("stock_void", "Cards out of sale for good.", &void);
     }
     text
 }

@@ -9,7 +9,8 @@ use croupier_protocol::planted::{self, Bug};
 
 use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
 use super::index::{IndexView, OrderIndex, Place, Settled, Spread};
-use super::record::{Fact, Issued, Record};
+use super::moved::{SlabMarks, marks_of, restore_marks, take_moved};
+use super::record::{Fact, Issued, Record, Run};
 use super::replay::Hand;
 use crate::error::EngineError;
 use crate::slab::claim;
@@ -209,6 +210,11 @@ impl State {
                 };
                 self.apply_batch(sealed, *slabs, pool_name)
             }
+            Fact::CardsMoved(moved) => {
+                take_moved(hand.catalog(), moved)?;
+                self.apply_moved(moved);
+                Ok(())
+            }
             Fact::RoutesLoaded { version, toml } => {
                 self.ledger().routes = RoutesFact {
                     version: *version,
@@ -297,13 +303,7 @@ impl State {
         }
         let main = Pool::new(sku, 0, MAIN_POOL, ledger.pools);
         ledger.pools += 1;
-        catalog.skus.push(Arc::new(SkuState {
-            sku,
-            name: name.into(),
-            pools: ArcSwap::from_pointee(vec![main]),
-            imported: 0.into(),
-            class_bytes_max: 0.into(),
-        }));
+        catalog.skus.push(Arc::new(SkuState::new(sku, name, main)));
         catalog.version += 1;
         self.catalog.store(Arc::new(catalog));
         Ok(())
@@ -465,6 +465,10 @@ impl State {
         if let Some((batch, _)) = by_batch.into_iter().next() {
             return Err(format!("slabs of batch {batch}, which is not there").into());
         }
+        let catalog = self.catalog.load();
+        for (slab, status, words) in &snapshot.marks {
+            restore_marks(&catalog, *slab, *status, words)?;
+        }
         ledger.unsealed = snapshot.unsealed;
         ledger.slab_max = ledger
             .unsealed
@@ -514,6 +518,7 @@ impl State {
                     (slab.facts, words)
                 })
                 .collect(),
+            marks: marks_of(&catalog),
             unsealed: ledger.unsealed.clone(),
             routes: ledger.routes.clone(),
             epoch: ledger.epoch,
@@ -535,34 +540,56 @@ fn count(seed: &Mutex<StateSeed>, lsn: u64, issued: &Issued<'_>) {
         .add(issued.order_id, lsn, issued.cards());
 }
 
+/// The slab of a run, which must have its cards and be of `sku`.
+pub(super) fn slab_of<'c>(
+    catalog: &'c Catalog,
+    sku: u32,
+    run: &Run,
+) -> Result<&'c Arc<SlabState>, String> {
+    let slab = catalog.slab(run.slab).ok_or_else(|| {
+        format!(
+            "a record has cards of slab {}, which is not there",
+            run.slab
+        )
+    })?;
+    let end = u64::from(run.slot) + u64::from(run.count);
+    if end > slab.facts.cards.into() || slab.facts.sku != sku {
+        return Err(format!(
+            "a record of SKU {sku} has cards that slab {} does not have",
+            run.slab
+        ));
+    }
+    Ok(slab)
+}
+
 /// Sets the bits and takes the credits of an order's cards.
 fn take_cards(catalog: &Catalog, issued: &Issued<'_>) -> Result<(), String> {
     check_cards(issued)?;
     for run in issued.runs.iter() {
-        let slab = catalog.slab(run.slab).ok_or_else(|| {
-            format!(
-                "an order has cards of slab {}, which is not there",
-                run.slab
-            )
+        let slab = slab_of(catalog, issued.sku, &run)?;
+        take_run(slab, &run, |slot| {
+            format!("card {}:{slot} goes to two orders", run.slab)
         })?;
-        let end = u64::from(run.slot) + u64::from(run.count);
-        if end > slab.facts.cards.into() || slab.facts.sku != issued.sku {
-            return Err(format!(
-                "an order of SKU {} has cards that slab {} does not have",
-                issued.sku, run.slab
-            ));
+    }
+    Ok(())
+}
+
+/// Sets the bits and takes the credits of free cards; `taken` says what it means if one is not.
+pub(super) fn take_run(
+    slab: &SlabState,
+    run: &Run,
+    taken: impl Fn(u32) -> String,
+) -> Result<(), String> {
+    for slot in run.slot..run.slot + run.count {
+        if !claim::set(slab.words(), slot) {
+            return Err(taken(slot));
         }
-        for slot in run.slot..run.slot + run.count {
-            if !claim::set(slab.words(), slot) {
-                return Err(format!("card {}:{slot} goes to two orders", run.slab));
-            }
-        }
-        if slab.pool.take_credits(run.count.into()) != u64::from(run.count) {
-            return Err(format!(
-                "the count of free cards of SKU {} falls below zero",
-                issued.sku
-            ));
-        }
+    }
+    if slab.pool.take_credits(run.count.into()) != u64::from(run.count) {
+        return Err(format!(
+            "the count of free cards of SKU {} falls below zero",
+            slab.facts.sku
+        ));
     }
     Ok(())
 }
@@ -593,6 +620,8 @@ pub struct Snapshot {
     pub skus: Vec<SkuSnapshot>,
     pub batches: Vec<Batch>,
     pub slabs: Vec<(SlabFacts, Vec<u64>)>,
+    /// By slab and status.
+    pub marks: Vec<SlabMarks>,
     /// Slabs whose batch was not sealed yet.
     pub unsealed: Vec<SlabFacts>,
     pub routes: RoutesFact,

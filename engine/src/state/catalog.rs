@@ -1,10 +1,11 @@
 //! SKUs, pools and slabs as dealers see them: immutable lists that are swapped whole, with atomic counters inside.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use croupier_protocol::StockRow;
 
+use crate::card::CardStatus;
 use crate::slab::{Slab, claim};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -34,11 +35,46 @@ pub trait SlabSource: Send + Sync {
     fn body(&self, facts: &SlabFacts) -> Result<SlabBody, crate::error::EngineError>;
 }
 
+/// One bit a card, for what few cards of few slabs are: made when the first is. Only cold deeds, one at a time, set bits.
+#[derive(Default)]
+pub struct Marks(OnceLock<Box<[AtomicU64]>>);
+
+impl Marks {
+    /// Whether the card of `slot` is marked.
+    pub fn has(&self, slot: u32) -> bool {
+        self.0.get().is_some_and(|words| claim::is_set(words, slot))
+    }
+
+    /// The words, if any card is marked.
+    pub fn words(&self) -> Option<Vec<u64>> {
+        let words = self.0.get()?;
+        // Relaxed: nobody marks meanwhile.
+        let words: Vec<u64> = words
+            .iter()
+            .map(|word| word.load(Ordering::Relaxed))
+            .collect();
+        words.iter().any(|&word| word != 0).then_some(words)
+    }
+
+    fn of(&self, cards: u32) -> &[AtomicU64] {
+        let blank = || {
+            (0..claim::words_for(cards))
+                .map(|_| AtomicU64::new(0))
+                .collect()
+        };
+        self.0.get_or_init(blank)
+    }
+}
+
 /// A slab with its claim bits.
 pub struct SlabState {
     pub facts: SlabFacts,
     pub body: SlabBody,
     pub pool: Arc<Pool>,
+    /// Cards out of sale for a while; their claim bits are set.
+    pub suspended: Marks,
+    /// Cards out of sale for good; their claim bits are set.
+    pub void: Marks,
     /// The next region to lease to a core.
     next_region: AtomicUsize,
 }
@@ -49,6 +85,8 @@ impl SlabState {
             facts,
             body,
             pool,
+            suspended: Marks::default(),
+            void: Marks::default(),
             next_region: AtomicUsize::new(0),
         };
         assert_eq!(
@@ -73,6 +111,36 @@ impl SlabState {
             SlabBody::Mapped(slab) => Some(slab),
             SlabBody::Bits(_) => None,
         }
+    }
+
+    /// What the card of `slot` is. One that a dealer has just claimed counts as issued.
+    pub fn status(&self, slot: u32) -> CardStatus {
+        if !claim::is_set(self.words(), slot) {
+            CardStatus::Free
+        } else if self.void.has(slot) {
+            CardStatus::Void
+        } else if self.suspended.has(slot) {
+            CardStatus::Suspended
+        } else {
+            CardStatus::Issued
+        }
+    }
+
+    /// The marks of cards of a status, if it is one of the marked.
+    pub(super) fn marks(&self, status: CardStatus) -> Option<&Marks> {
+        match status {
+            CardStatus::Suspended => Some(&self.suspended),
+            CardStatus::Void => Some(&self.void),
+            CardStatus::Free | CardStatus::Issued => None,
+        }
+    }
+
+    pub(super) fn mark(&self, marks: &Marks, slot: u32) {
+        claim::set(marks.of(self.facts.cards), slot);
+    }
+
+    pub(super) fn unmark(&self, marks: &Marks, slot: u32) {
+        claim::give_back(marks.of(self.facts.cards), slot);
     }
 
     /// Leases the next region of words to a core; `None` when all are given out.
@@ -154,6 +222,15 @@ impl Pool {
         self.first.load(Ordering::Relaxed)
     }
 
+    /// Says that a slab has free cards again.
+    pub(super) fn reopened(&self, slab: u32) {
+        let slabs = self.slabs.load();
+        if let Some(index) = slabs.iter().position(|other| other.facts.slab == slab) {
+            // Relaxed: a hint; a dealer that misses it finds the cards when it has been round.
+            self.first.fetch_min(index, Ordering::Relaxed);
+        }
+    }
+
     /// Says that every slab before `index` is used up.
     pub fn used_up_before(&self, index: usize) {
         // Relaxed: a hint.
@@ -169,17 +246,42 @@ pub struct SkuState {
     /// Cards ever made sellable.
     pub(super) imported: AtomicU64,
     pub(super) class_bytes_max: AtomicU32,
+    pub(super) suspended: AtomicU64,
+    pub(super) void: AtomicU64,
 }
 
-/// A row of the stock report.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A row of the stock report: the first four add up to the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StockCounts {
     pub free: u64,
+    pub held: u64,
     pub issued: u64,
+    pub void: u64,
     pub imported: u64,
 }
 
 impl SkuState {
+    pub(super) fn new(sku: u32, name: &str, main: Arc<Pool>) -> SkuState {
+        SkuState {
+            sku,
+            name: name.into(),
+            pools: ArcSwap::from_pointee(vec![main]),
+            imported: 0.into(),
+            class_bytes_max: 0.into(),
+            suspended: 0.into(),
+            void: 0.into(),
+        }
+    }
+
+    /// How many cards are of a status, if that is one of the marked.
+    pub(super) fn marked(&self, status: CardStatus) -> Option<&AtomicU64> {
+        match status {
+            CardStatus::Suspended => Some(&self.suspended),
+            CardStatus::Void => Some(&self.void),
+            CardStatus::Free | CardStatus::Issued => None,
+        }
+    }
+
     /// The longest size class among its slabs, in bytes; 0 without stock. Tells how large an answer can be.
     pub fn class_bytes_max(&self) -> u32 {
         // Relaxed: set before the cards can be dealt.
@@ -193,21 +295,27 @@ impl SkuState {
             sku: self.sku,
             name: self.name.clone(),
             free: counts.free,
-            held: 0,
+            held: counts.held,
             issued: counts.issued,
-            void: 0,
+            void: counts.void,
             imported: counts.imported,
         }
     }
 
-    /// Free, issued, imported; `issued` is what is imported and not free, so it includes orders in flight.
+    /// The counts. `issued` is what is imported and nothing else, so it includes orders in flight.
     pub fn stock(&self) -> StockCounts {
         // `imported` first: a batch sealed in between may only raise `free`.
         let free: u64 = self.pools.load().iter().map(|pool| pool.available()).sum();
         let imported = self.imported.load(Ordering::Relaxed).max(free);
+        let taken = imported - free;
+        // A move that is under way must not make more of the cards than there are.
+        let void = self.void.load(Ordering::Relaxed).min(taken);
+        let held = self.suspended.load(Ordering::Relaxed).min(taken - void);
         StockCounts {
             free,
-            issued: imported - free,
+            held,
+            issued: taken - void - held,
+            void,
             imported,
         }
     }

@@ -100,6 +100,13 @@ pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
             context.update(&word.to_le_bytes());
         }
     }
+    for (slab, status, words) in &snapshot.marks {
+        context.update(&slab.to_le_bytes());
+        context.update(&[*status as u8]);
+        for word in words {
+            context.update(&word.to_le_bytes());
+        }
+    }
     context.update(&snapshot.routes.version.to_le_bytes());
     context.update(&orders.orders.to_le_bytes());
     context.update(&orders.orders_sum.to_le_bytes());

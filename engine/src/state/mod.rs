@@ -2,16 +2,19 @@
 //!
 //! Pure: no I/O of its own (slabs come through [`SlabSource`]), no clock, no randomness. The live system, recovery and
 //! checkpoints all go through [`State::apply`] (DESIGN, rule 5), and [`State::digest`] proves that they agree. Reading order:
-//! `record`, `catalog`, `index`, `apply`, `replay`, `digest`.
+//! `record`, `catalog`, `index`, `apply`, `moved`, `replay`, `digest`.
 
 pub mod apply;
 pub mod catalog;
 pub mod digest;
 pub mod index;
+pub mod moved;
 pub mod record;
 pub mod replay;
 
 pub use apply::{Promise, State, StateSeed};
-pub use catalog::{Batch, Catalog, Pool, SkuState, SlabBody, SlabFacts, SlabSource, SlabState};
+pub use catalog::{
+    Batch, Catalog, Pool, SkuState, SlabBody, SlabFacts, SlabSource, SlabState, StockCounts,
+};
 pub use digest::Digest;
 pub use replay::{Hand, Replay};

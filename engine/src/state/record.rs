@@ -2,6 +2,8 @@
 //!
 //! Records are built as `u64` words because that is what the ring moves; on disk they are little-endian bytes.
 
+use crate::card::{CardStatus, Cause, is_move};
+
 /// Bytes of a unit, the grain of LSNs.
 pub const RECORD_UNIT_BYTES: usize = 64;
 const UNIT_WORDS: usize = RECORD_UNIT_BYTES / 8;
@@ -77,6 +79,16 @@ impl<'a> Issued<'a> {
     }
 }
 
+/// Cards that go from one status to another, all of one SKU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved<'a> {
+    pub sku: u32,
+    pub from: CardStatus,
+    pub to: CardStatus,
+    pub cause: Cause,
+    pub runs: Runs<'a>,
+}
+
 /// What is common to all records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -115,6 +127,7 @@ pub enum Fact<'a> {
         pool_name: &'a str,
     },
     Issued(Issued<'a>),
+    CardsMoved(Moved<'a>),
     RoutesLoaded {
         version: u32,
         toml: &'a str,
@@ -134,6 +147,7 @@ const KIND_SLAB_ADDED: u8 = 3;
 const KIND_BATCH_SEALED: u8 = 4;
 const KIND_ISSUED: u8 = 5;
 const KIND_ROUTES_LOADED: u8 = 6;
+const KIND_CARDS_MOVED: u8 = 7;
 
 /// Most cards of one order that a record can tell.
 pub const QUANTITY_LIMIT: u16 = 4000;
@@ -145,6 +159,19 @@ pub const fn issued_units(runs: usize) -> usize {
     } else {
         1 + (runs - 1).div_ceil(RECORD_UNIT_BYTES / RUN_BYTES)
     }
+}
+
+/// Bytes of a CardsMoved record before its runs.
+const MOVED_HEAD_BYTES: usize = 32;
+
+/// Most runs of a CardsMoved record of at most `units` units.
+pub const fn moved_runs_max(units: u64) -> usize {
+    (units as usize * RECORD_UNIT_BYTES - MOVED_HEAD_BYTES) / RUN_BYTES
+}
+
+/// Units of a CardsMoved record with `runs` runs.
+pub const fn moved_units(runs: usize) -> usize {
+    (MOVED_HEAD_BYTES + runs * RUN_BYTES).div_ceil(RECORD_UNIT_BYTES)
 }
 
 fn head_word(kind: u8, units: usize, route_table: u32) -> u64 {
@@ -251,6 +278,18 @@ impl Record<'_> {
                 body.extend_from_slice(&(toml.len() as u32).to_le_bytes());
                 body.extend_from_slice(toml.as_bytes());
                 KIND_ROUTES_LOADED
+            }
+            Fact::CardsMoved(moved) => {
+                body.extend_from_slice(&moved.sku.to_le_bytes());
+                body.extend_from_slice(&[moved.from as u8, moved.to as u8, moved.cause as u8, 0]);
+                body.extend_from_slice(&(moved.runs.len() as u16).to_le_bytes());
+                body.resize(MOVED_HEAD_BYTES - 16, 0);
+                for run in moved.runs.iter() {
+                    for word in [run.slab, run.slot, run.count, u32::from(run.generation)] {
+                        body.extend_from_slice(&word.to_le_bytes());
+                    }
+                }
+                KIND_CARDS_MOVED
             }
             Fact::Issued(_) => unreachable!("put_issued"),
         }
@@ -415,6 +454,27 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
                 runs: Runs::Read(bytes),
             })
         }
+        KIND_CARDS_MOVED => {
+            let runs = usize::from(u16_at(whole, 24));
+            let bytes = whole
+                .get(MOVED_HEAD_BYTES..MOVED_HEAD_BYTES + runs * RUN_BYTES)
+                .ok_or("a CardsMoved record is shorter than its runs")?;
+            let moved = Moved {
+                sku: u32_at(whole, 16),
+                from: whole[20].try_into()?,
+                to: whole[21].try_into()?,
+                cause: whole[22].try_into()?,
+                runs: Runs::Read(bytes),
+            };
+            if !is_move(moved.from, moved.to) {
+                return Err(format!(
+                    "cards go from {} to {}, and no card goes that way",
+                    moved.from.name(),
+                    moved.to.name()
+                ));
+            }
+            Fact::CardsMoved(moved)
+        }
         KIND_ROUTES_LOADED => {
             let toml = text(whole, 24, u32_at(whole, 20) as usize)?;
             Fact::RoutesLoaded {
@@ -536,6 +596,62 @@ mod tests {
                 (1..=16).collect::<Vec<u8>>(),
                 "the id lies in text order"
             );
+        }
+    }
+
+    #[test]
+    fn moves_of_any_number_of_runs_round_trip_and_ways_that_no_card_goes_are_refused() {
+        let stamp = Stamp {
+            unix_ms: 5,
+            route_table: 1,
+        };
+        let bytes_of_move = |from, to, runs: &[Run]| {
+            let moved = Moved {
+                sku: 3,
+                from,
+                to,
+                cause: Cause::Operator,
+                runs: Runs::Given(runs),
+            };
+            bytes_of(&Record {
+                stamp,
+                fact: Fact::CardsMoved(moved),
+            })
+        };
+        for count in [1usize, 2, 3, 6, 7, moved_runs_max(16)] {
+            let runs: Vec<Run> = (0..count as u32)
+                .map(|n| Run {
+                    slab: n + 1,
+                    slot: n * 7,
+                    count: 1 + n % 3,
+                    generation: 0,
+                })
+                .collect();
+            let bytes = bytes_of_move(CardStatus::Free, CardStatus::Void, &runs);
+            assert!(bytes.len() <= 16 * RECORD_UNIT_BYTES);
+            let Fact::CardsMoved(read) = decode(&bytes).unwrap().0.fact else {
+                panic!("a move")
+            };
+            assert_eq!(read.runs.iter().collect::<Vec<_>>(), runs);
+            assert_eq!((read.sku, read.from), (3, CardStatus::Free));
+            let head = [3, 0, 0, 0, 1, 4, 1, 0, count as u8, 0];
+            assert_eq!(bytes[16..26], head, "docs/wal-format.md, byte by byte");
+            assert_eq!(bytes[32..44], [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+        }
+        let run = Run {
+            slab: 1,
+            slot: 0,
+            count: 1,
+            generation: 0,
+        };
+        for (from, to) in [
+            (CardStatus::Void, CardStatus::Free),
+            (CardStatus::Issued, CardStatus::Free),
+            (CardStatus::Free, CardStatus::Issued),
+            (CardStatus::Free, CardStatus::Free),
+        ] {
+            let refused = decode(&bytes_of_move(from, to, &[run])).unwrap_err();
+            assert!(refused.contains("no card goes that way"), "{refused}");
         }
     }
 

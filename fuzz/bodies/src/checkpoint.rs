@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use croupier_engine::card::CardStatus;
 use croupier_engine::checkpoint::format::{Checkpoint, OrderFile, decode, write};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
@@ -83,6 +84,10 @@ fn sample() -> Checkpoint {
             sealed_unix_ms: 7,
         }],
         slabs: vec![(facts, vec![5, 1])],
+        marks: vec![
+            (3, CardStatus::Suspended, vec![4, 0]),
+            (3, CardStatus::Void, vec![0, 1]),
+        ],
         unsealed: vec![SlabFacts {
             slab: 4,
             batch: 3,

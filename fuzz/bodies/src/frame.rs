@@ -94,6 +94,8 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::SkuListReply => control::<SkuListReply>(body),
         Kind::Stock => control::<Stock>(body),
         Kind::StockReply => control::<StockReply>(body),
+        Kind::MoveCards => control::<MoveCards>(body),
+        Kind::MoveCardsReply => control::<MoveCardsReply>(body),
         Kind::ImportBegin => control::<ImportBegin>(body),
         Kind::ImportBeginReply => control::<ImportBeginReply>(body),
         Kind::ImportEndReply => control::<ImportEndReply>(body),

@@ -141,6 +141,18 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         .encode_into(out),
         Kind::Ping | Kind::PingReply => out.extend_from_slice(b"ping"),
         Kind::ServerInfo | Kind::SkuList | Kind::RoutesShow => {}
+        Kind::MoveCards => {
+            let moves = MoveCards {
+                to: 3,
+                issued: true,
+                sku: Some("卡密".into()),
+                batch: Some("b".into()),
+                cards: vec![CardPlace::default(); 2],
+                order: Some([7; 16]),
+            };
+            encode_control(&moves, out);
+        }
+        Kind::MoveCardsReply => encode_control(&MoveCardsReply { moved: 1, lsn: 9 }, out),
         Kind::Issue => {
             for quantity in [1, 3] {
                 let item = IssueItem {

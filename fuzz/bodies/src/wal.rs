@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use croupier_engine::card::{CardStatus, Cause};
 use croupier_engine::disk::memory::MemoryDisk;
-use croupier_engine::state::record::{Fact, Issued, Record, Runs, Stamp, decode};
+use croupier_engine::state::record::{Fact, Issued, Moved, Record, Run, Runs, Stamp, decode};
 use croupier_engine::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, block_bytes, block_hash,
     crc32c,
@@ -99,6 +100,18 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             label: "双十一",
             pool_name: "main",
         },
+        Fact::CardsMoved(Moved {
+            sku: 1,
+            from: CardStatus::Free,
+            to: CardStatus::Void,
+            cause: Cause::Operator,
+            runs: Runs::Given(&[Run {
+                slab: 1,
+                slot: 7,
+                count: 3,
+                generation: 0,
+            }]),
+        }),
         Fact::RoutesLoaded {
             version: 2,
             toml: "[[rule]]\n# a table that takes more than one unit, so that it is cut\n",
@@ -234,6 +247,11 @@ fn records(mut bytes: &[u8]) {
                 assert!(read.runs.iter().eq(issued.runs.iter()));
                 let runs = Runs::Given(&[]);
                 assert_eq!(Issued { runs, ..read }, Issued { runs, ..issued });
+            }
+            (Fact::CardsMoved(read), Fact::CardsMoved(moved)) => {
+                assert!(read.runs.iter().eq(moved.runs.iter()));
+                let runs = Runs::Given(&[]);
+                assert_eq!(Moved { runs, ..read }, Moved { runs, ..moved });
             }
             (read, fact) => assert_eq!(read, fact),
         }

@@ -1,10 +1,10 @@
 //! The books against a state that is read as a whole: recovered from a disk, or of a server that rests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use croupier_client::{CardRef, IssuedOrder, Lsn, OrderId, OrderOutcome, SkuId, StockRow};
 
-use super::{Oracle, claim};
+use super::{Books, Oracle, claim};
 
 /// A state as an observer reads it.
 pub trait StateView {
@@ -14,6 +14,17 @@ pub trait StateView {
     fn orders(&self) -> u64;
     /// Counts of every SKU.
     fn stock(&self) -> Vec<StockRow>;
+    /// Every card that operators have taken out of sale.
+    fn out_of_sale(&self) -> BTreeMap<CardRef, OutOfSale>;
+}
+
+/// How a card is out of sale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutOfSale {
+    /// For a while.
+    Suspended,
+    /// For good.
+    Void,
 }
 
 impl Oracle {
@@ -26,6 +37,8 @@ impl Oracle {
         let books = self.books();
         let mut owners: HashMap<CardRef, OrderId> = HashMap::new();
         let mut dealt: HashMap<SkuId, u64> = HashMap::new();
+        let out_of_sale = state.out_of_sale();
+        books.judge_moves(&out_of_sale);
         let mut known = 0;
         for (&id, booked) in &books.orders {
             let found = state.order(id);
@@ -55,9 +68,17 @@ impl Oracle {
             }
             let Some((_, cards)) = found else { continue };
             known += 1;
-            *dealt.entry(booked.sku).or_default() += cards.len() as u64;
             for card in &cards {
                 claim(&mut owners, card, id);
+                assert!(
+                    !books.never.contains(card),
+                    "{id} has {card}, which was void before anybody had it"
+                );
+                match out_of_sale.get(card) {
+                    None => *dealt.entry(booked.sku).or_default() += 1,
+                    Some(OutOfSale::Void) => {}
+                    Some(OutOfSale::Suspended) => panic!("{id} has {card}, which is suspended"),
+                }
                 let owner = books.card_owners.get(card);
                 assert!(
                     owner.is_none_or(|owner| *owner == id),
@@ -67,6 +88,12 @@ impl Oracle {
         }
         assert_eq!(state.orders(), known, "orders that nobody has asked for");
         let rows = state.stock();
+        let how_many = |how| out_of_sale.values().filter(|&&is| is == how).count() as u64;
+        let (held, void) = rows.iter().fold((0, 0), |(held, void), row| {
+            (held + row.held, void + row.void)
+        });
+        assert_eq!(held, how_many(OutOfSale::Suspended), "cards held");
+        assert_eq!(void, how_many(OutOfSale::Void), "cards void");
         for row in &rows {
             let sum = row.free + row.held + row.issued + row.void;
             assert_eq!(sum, row.imported, "{row:?}");
@@ -129,6 +156,45 @@ impl Oracle {
         book.imported += if sealed { cards } else { 0 };
     }
 
+    /// Books that operators take cards out of sale, or put them back: until it is over, any may be where they were or where
+    /// they go.
+    pub fn move_under_way(&self) {
+        self.books().move_in_doubt = true;
+    }
+
+    /// Books where cards are after a move of so many, or after the start that settles one; `moved`: how many it was, if that
+    /// is known. No other may be under way.
+    ///
+    /// # Panics
+    /// If as many have not changed, or a void card has come back.
+    pub fn move_over(&self, state: &impl StateView, moved: Option<u64>) {
+        let mut books = self.books();
+        let now = state.out_of_sale();
+        books.judge_moves(&now);
+        let cards: HashSet<&CardRef> = books.out_of_sale.keys().chain(now.keys()).collect();
+        let changed = cards
+            .into_iter()
+            .filter(|card| books.out_of_sale.get(card) != now.get(card))
+            .count() as u64;
+        if let Some(moved) = moved {
+            assert_eq!(changed, moved, "cards moved");
+        }
+        let owned: HashSet<CardRef> = books
+            .orders
+            .keys()
+            .filter_map(|&id| state.order(id))
+            .flat_map(|(_, cards)| cards)
+            .collect();
+        let void = now.iter().filter(|&(_, &is)| is == OutOfSale::Void);
+        let never: Vec<CardRef> = void
+            .map(|(&card, _)| card)
+            .filter(|card| !owned.contains(card))
+            .collect();
+        books.never.extend(never);
+        books.out_of_sale = now;
+        books.move_in_doubt = false;
+    }
+
     /// Settles imports in doubt by what the stock of a fresh start says.
     pub fn settle_imports(&self, rows: &[StockRow]) {
         let mut books = self.books();
@@ -140,6 +206,19 @@ impl Oracle {
             if row.is_some_and(|row| row.imported == book.imported + cards) {
                 book.imported += cards;
             }
+        }
+    }
+}
+
+impl Books {
+    fn judge_moves(&self, now: &BTreeMap<CardRef, OutOfSale>) {
+        if !self.move_in_doubt {
+            assert_eq!(self.out_of_sale, *now, "cards out of sale");
+        }
+        for (card, was) in &self.out_of_sale {
+            let is = now.get(card);
+            let back = *was == OutOfSale::Void && is != Some(was);
+            assert!(!back, "{card} was void and is now {is:?}");
         }
     }
 }

@@ -1,0 +1,414 @@
+//! Moves: operators take cards out of sale, or put them back. The page is docs/cards.md.
+//!
+//! A move looks which cards can go, takes those that are free as a dealer would (credits, then bits), writes the record,
+//! and only when that is durable does the state change. One move at a time: so a card that is suspended or void stays so
+//! until its record is written, and only what is free is raced for.
+//!
+//! A card counts as issued once the index knows its order, whose record then is in the log; a claim bit alone may be the
+//! promise of an order whose record would come behind that of the move.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use croupier_protocol::{CARDS_NAMED_MAX, CardMove, CardRef, OrderId, Refusal};
+
+use crate::card::{CardStatus, Cause};
+use crate::engine::{Engine, Refused, unknown_sku};
+use crate::slab::claim;
+use crate::state::SlabState;
+use crate::state::record::{Fact, Moved, Run, Runs, moved_runs_max, moved_units};
+
+/// Which cards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Those of a SKU, or of one batch of it, that can go the way.
+    Stock { sku: String, batch: Option<String> },
+    /// These, all or none.
+    Cards(Vec<CardRef>),
+    /// Those of an order, all or none.
+    Order(OrderId),
+}
+
+/// What has been done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Cards moved.
+    pub moved: u64,
+    /// Of the last record; 0 if no card was moved.
+    pub lsn: u64,
+}
+
+/// How often a move looks again for cards that orders under way have promised to themselves and may give back.
+const LOOKS_MAX: u32 = 100;
+
+/// Where a move leads, and from where cards may come.
+#[derive(Clone, Copy)]
+struct Way {
+    to: CardStatus,
+    from: &'static [CardStatus],
+}
+
+impl Way {
+    fn of(card_move: CardMove, issued: bool) -> Way {
+        use CardStatus::{Free, Issued, Suspended, Void};
+        let (from, to): (&[CardStatus], _) = match (card_move, issued) {
+            (CardMove::Suspend, _) => (&[Free], Suspended),
+            (CardMove::Resume, _) => (&[Suspended], Free),
+            (CardMove::Void, false) => (&[Free, Suspended], Void),
+            (CardMove::Void, true) => (&[Free, Suspended, Issued], Void),
+        };
+        Way { to, from }
+    }
+}
+
+/// Slots of one slab that are of one status and may go; free ones have been taken.
+struct Ready<'s> {
+    slab: &'s SlabState,
+    from: CardStatus,
+    slots: Vec<u32>,
+}
+
+impl Ready<'_> {
+    /// Puts free cards back that were taken and are not in any record.
+    fn undo(&self) {
+        if self.from == CardStatus::Free {
+            for &slot in &self.slots {
+                claim::give_back(self.slab.words(), slot);
+            }
+            self.slab.pool.add_credits(self.slots.len() as u64);
+        }
+    }
+}
+
+impl Engine {
+    /// Moves cards. `issued`: void also takes cards that orders have.
+    ///
+    /// Named cards go all or none; if one cannot, the refusal says which and why, and nothing has changed. Of a SKU or a
+    /// batch those go that can. An error after a part of many has been written says how many that is.
+    pub fn move_cards(
+        &self,
+        selection: &Selection,
+        card_move: CardMove,
+        issued: bool,
+    ) -> Result<Done, Refused> {
+        if issued && card_move != CardMove::Void {
+            let text =
+                "`issued` goes with void only: an issued card cannot be suspended or resumed";
+            return Err(Refused::because(Refusal::SelectionInvalid, text));
+        }
+        let way = Way::of(card_move, issued);
+        let _one_at_a_time = self.lock(&self.moving);
+        match selection {
+            Selection::Stock { sku, batch } => self.move_stock(sku, batch.as_deref(), way),
+            Selection::Cards(cards) if cards.is_empty() || cards.len() > CARDS_NAMED_MAX => {
+                Err(Refused::plain(Refusal::SelectionInvalid))
+            }
+            Selection::Cards(cards) => self.move_named(cards, way),
+            Selection::Order(id) => {
+                let index = &self.state.index;
+                let settled = index
+                    .get(index.hash(id.as_u128()))
+                    .ok_or_else(|| Refused::plain(Refusal::OrderNotFound))?;
+                let cards: Vec<CardRef> = index
+                    .cards(settled)
+                    .map(|(slab, slot)| CardRef {
+                        slab,
+                        slot,
+                        generation: 0,
+                    })
+                    .collect();
+                self.move_named(&cards, way)
+            }
+        }
+    }
+
+    fn move_stock(&self, sku: &str, batch: Option<&str>, way: Way) -> Result<Done, Refused> {
+        let number = self
+            .state
+            .sku_by_name(sku)
+            .ok_or_else(|| unknown_sku(sku))?;
+        let batches = batch.map(|label| self.batches(number, label)).transpose()?;
+        let catalog = self.state.catalog.load_full();
+        let slabs = catalog.slabs.iter().flatten().filter(|slab| {
+            let of_batch = batches
+                .as_ref()
+                .is_none_or(|all| all.contains(&slab.facts.batch));
+            slab.facts.sku == number && of_batch
+        });
+        let slabs: Vec<&Arc<SlabState>> = slabs.collect();
+        let dealt = self.dealt_of(&slabs, way);
+        let mut done = Done::default();
+        for slab in slabs {
+            let marked = |status| {
+                let slots = 0..slab.facts.cards;
+                slots.filter(|&slot| slab.status(slot) == status).collect()
+            };
+            for &from in way.from {
+                let ready = Ready {
+                    slab,
+                    from,
+                    slots: match from {
+                        CardStatus::Free => take_free(slab),
+                        CardStatus::Issued => {
+                            let dealt = dealt.get(&slab.facts.slab);
+                            let mut slots: Vec<u32> =
+                                dealt.into_iter().flatten().copied().collect();
+                            slots.retain(|&slot| slab.status(slot) == CardStatus::Issued);
+                            slots.sort_unstable();
+                            slots
+                        }
+                        other => marked(other),
+                    },
+                };
+                self.write(ready, way.to, &mut done)?;
+            }
+        }
+        Ok(done)
+    }
+
+    /// The numbers of a SKU's batches of that label.
+    fn batches(&self, sku: u32, label: &str) -> Result<HashSet<u32>, Refused> {
+        let ledger = self.state.ledger();
+        let ours = ledger.batches.values();
+        let numbers: HashSet<u32> = ours
+            .filter(|batch| batch.sku == sku && batch.label == label)
+            .map(|batch| batch.batch)
+            .collect();
+        if numbers.is_empty() {
+            return Err(Refused::because(
+                Refusal::UnknownBatch,
+                format!(
+                    "the SKU has no batch {label:?}: the import that made it has said its label"
+                ),
+            ));
+        }
+        Ok(numbers)
+    }
+
+    /// Slots of these slabs that orders have, if the way asks for them. Reads the whole index.
+    fn dealt_of(&self, slabs: &[&Arc<SlabState>], way: Way) -> BTreeMap<u32, HashSet<u32>> {
+        let mut dealt: BTreeMap<u32, HashSet<u32>> = BTreeMap::new();
+        if way.from.contains(&CardStatus::Issued) {
+            let wanted: HashSet<u32> = slabs.iter().map(|slab| slab.facts.slab).collect();
+            self.state.index.for_each(|_, settled| {
+                for (slab, slot) in self.state.index.cards(settled) {
+                    if wanted.contains(&slab) {
+                        dealt.entry(slab).or_default().insert(slot);
+                    }
+                }
+            });
+        }
+        dealt
+    }
+
+    fn move_named(&self, cards: &[CardRef], way: Way) -> Result<Done, Refused> {
+        let catalog = self.state.catalog.load_full();
+        let mut by_slab: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for card in cards {
+            let slab = catalog.slab(card.slab);
+            if slab.is_none_or(|slab| card.slot >= slab.facts.cards) || card.generation != 0 {
+                return Err(Refused::because(
+                    Refusal::UnknownCard,
+                    format!("there is no card {card}"),
+                ));
+            }
+            by_slab.entry(card.slab).or_default().push(card.slot);
+        }
+        let slabs: Vec<&Arc<SlabState>> = by_slab
+            .keys()
+            .filter_map(|&slab| catalog.slab(slab))
+            .collect();
+        let dealt = self.dealt_of(&slabs, way);
+        let is_dealt = |slab: &SlabState, slot| {
+            let slots = dealt.get(&slab.facts.slab);
+            slots.is_some_and(|slots| slots.contains(&slot))
+        };
+        let mut ready: Vec<Ready<'_>> = Vec::new();
+        for (slab, mut slots) in slabs.into_iter().zip(by_slab.into_values()) {
+            slots.sort_unstable();
+            slots.dedup();
+            for from in [CardStatus::Free, CardStatus::Suspended, CardStatus::Issued] {
+                ready.push(Ready {
+                    slab,
+                    from,
+                    slots: Vec::new(),
+                });
+            }
+            let last = ready.len() - 3;
+            for slot in slots {
+                if let Err(refused) = sort_in(slab, slot, way, is_dealt, &mut ready[last..]) {
+                    ready.iter().for_each(Ready::undo);
+                    return Err(refused);
+                }
+            }
+        }
+        // They fit one append, so that all of them are written or none.
+        let facts: Vec<(Ready<'_>, Vec<Run>)> = ready
+            .into_iter()
+            .filter(|ready| !ready.slots.is_empty())
+            .map(|ready| {
+                let runs = runs_of(ready.slab, &ready.slots);
+                (ready, runs)
+            })
+            .collect();
+        self.write_all(&facts, way.to)
+    }
+
+    /// Writes named cards: as one append.
+    fn write_all(&self, ready: &[(Ready<'_>, Vec<Run>)], to: CardStatus) -> Result<Done, Refused> {
+        let facts: Vec<Fact<'_>> = ready
+            .iter()
+            .map(|(ready, runs)| fact(ready, to, runs))
+            .collect();
+        let units: usize = ready.iter().map(|(_, runs)| moved_units(runs.len())).sum();
+        let begun = if units as u64 <= self.log.append_units_max() {
+            self.begin(&facts)
+        } else {
+            let text = "the cards lie too scattered for one record of the log: name them in parts";
+            Err(Refused::because(Refusal::SelectionInvalid, text))
+        };
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(refused) => {
+                ready.iter().for_each(|(ready, _)| ready.undo());
+                return Err(refused);
+            }
+        };
+        let moved = ready
+            .iter()
+            .map(|(ready, _)| ready.slots.len() as u64)
+            .sum();
+        let lsn = self.finish(begun)?;
+        Ok(Done { moved, lsn })
+    }
+
+    /// Writes cards of one slab and status, as many records as it takes.
+    fn write(&self, ready: Ready<'_>, to: CardStatus, done: &mut Done) -> Result<(), Refused> {
+        let runs = runs_of(ready.slab, &ready.slots);
+        let mut written = 0;
+        for chunk in runs.chunks(moved_runs_max(self.log.append_units_max())) {
+            let facts = [fact(&ready, to, chunk)];
+            let cards: usize = chunk.iter().map(|run| run.count as usize).sum();
+            let begun = self.begin(&facts).inspect_err(|_| {
+                let rest = Ready {
+                    slots: ready.slots[written..].to_vec(),
+                    ..ready
+                };
+                rest.undo();
+            });
+            let lsn = begun
+                .and_then(|begun| self.finish(begun))
+                .map_err(|refused| match done.moved {
+                    0 => refused,
+                    moved => Refused::because(
+                        refused.refusal,
+                        format!("{} ({moved} cards had been moved before)", refused.text),
+                    ),
+                })?;
+            written += cards;
+            done.moved += cards as u64;
+            done.lsn = lsn;
+        }
+        Ok(())
+    }
+}
+
+fn fact<'r>(ready: &Ready<'_>, to: CardStatus, runs: &'r [Run]) -> Fact<'r> {
+    Fact::CardsMoved(Moved {
+        sku: ready.slab.facts.sku,
+        from: ready.from,
+        to,
+        cause: Cause::Operator,
+        runs: Runs::Given(runs),
+    })
+}
+
+/// Puts a named card among those of its status, and takes it if it is free.
+fn sort_in(
+    slab: &SlabState,
+    slot: u32,
+    way: Way,
+    is_dealt: impl Fn(&SlabState, u32) -> bool,
+    ready: &mut [Ready<'_>],
+) -> Result<(), Refused> {
+    let mut status = slab.status(slot);
+    if status == CardStatus::Free && way.from.contains(&status) {
+        // A credit first, as for an order; without one, all free cards are promised.
+        let promised = slab.pool.take_credits(1) == 0;
+        if promised || !claim::set(slab.words(), slot) {
+            slab.pool.add_credits(u64::from(!promised));
+            status = CardStatus::Issued;
+        }
+    }
+    let card = format!("card {}:{slot}.0", slab.facts.slab);
+    if status == CardStatus::Issued && !(way.from.contains(&status) && is_dealt(slab, slot)) {
+        let text = format!(
+            "an order has {card}, or is just getting it: only void with `issued` takes it then"
+        );
+        return Err(Refused::because(Refusal::CardIssued, text));
+    }
+    match ready.iter_mut().find(|ready| ready.from == status) {
+        Some(ready) if way.from.contains(&status) => {
+            ready.slots.push(slot);
+            Ok(())
+        }
+        _ => {
+            let text = format!(
+                "{card} is {} and cannot become {}",
+                status.name(),
+                way.to.name()
+            );
+            Err(Refused::because(Refusal::CardNotInState, text))
+        }
+    }
+}
+
+/// Takes the free cards of a slab, a credit and a bit each.
+fn take_free(slab: &SlabState) -> Vec<u32> {
+    let mut slots = Vec::new();
+    for look in 0..LOOKS_MAX {
+        let set = claim::count_set(slab.words());
+        let free = u64::from(slab.facts.cards) - set;
+        if free == 0 {
+            break;
+        }
+        let credits = slab.pool.take_credits(free);
+        let mut cursor = 0;
+        let got = claim::take_in(
+            slab.words(),
+            slab.facts.cards,
+            &mut cursor,
+            slab.words().len(),
+            credits as u32,
+            |slot| slots.push(slot),
+        );
+        slab.pool.add_credits(credits - u64::from(got));
+        if u64::from(got) == free {
+            break;
+        }
+        // The rest is promised to orders under way. They take it, or cards of another slab, in a moment.
+        if look > 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    slots.sort_unstable();
+    slots
+}
+
+fn runs_of(slab: &SlabState, slots: &[u32]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for &slot in slots {
+        match runs.last_mut() {
+            Some(run) if run.slot + run.count == slot => run.count += 1,
+            _ => runs.push(Run {
+                slab: slab.facts.slab,
+                slot,
+                count: 1,
+                generation: 0,
+            }),
+        }
+    }
+    runs
+}

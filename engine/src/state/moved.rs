@@ -1,0 +1,129 @@
+//! Cards that leave stock, or come back, by other ways than orders: docs/cards.md.
+
+use croupier_protocol::planted::{self, Bug};
+
+use super::apply::{State, slab_of, take_run};
+use super::catalog::{Catalog, Marks};
+use super::record::Moved;
+use crate::card::CardStatus;
+use crate::slab::claim;
+use crate::sync::atomic::Ordering;
+
+impl State {
+    /// The part of [`apply`](Self::apply) for cards that are known to be what the record says they were, and, if they were
+    /// free, have been taken: bits and credits.
+    pub fn apply_moved(&self, moved: &Moved<'_>) {
+        let catalog = self.catalog.load();
+        let mut cards = 0u64;
+        for run in moved.runs.iter() {
+            let slab = catalog.slab(run.slab).expect("known before it moves");
+            for slot in run.slot..run.slot + run.count {
+                if let Some(marks) = slab.marks(moved.from) {
+                    slab.unmark(marks, slot);
+                }
+                match slab.marks(moved.to) {
+                    Some(marks) => slab.mark(marks, slot),
+                    None => {
+                        claim::give_back(slab.words(), slot);
+                    }
+                }
+            }
+            if planted::is(Bug::SellVoid) && moved.to == CardStatus::Void {
+                claim::give_back(slab.words(), run.slot);
+                slab.pool.add_credits(1);
+            }
+            if moved.to == CardStatus::Free {
+                // Behind the bits, which then certainly are there.
+                slab.pool.reopened(run.slab);
+                slab.pool.add_credits(run.count.into());
+            }
+            cards += u64::from(run.count);
+        }
+        let sku = catalog.sku(moved.sku).expect("known before it moves");
+        // Relaxed: reports.
+        if let Some(count) = sku.marked(moved.from) {
+            count.fetch_sub(cards, Ordering::Relaxed);
+        }
+        if let Some(count) = sku.marked(moved.to) {
+            count.fetch_add(cards, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Checks that cards are what a record says they were; takes those that were free, as the deed that wrote it had.
+pub(super) fn take_moved(catalog: &Catalog, moved: &Moved<'_>) -> Result<(), String> {
+    if moved.runs.is_empty() || catalog.sku(moved.sku).is_none() {
+        return Err("a move without cards, or of a SKU that is not there".into());
+    }
+    for run in moved.runs.iter() {
+        let slab = slab_of(catalog, moved.sku, &run)?;
+        let other = |slot| {
+            let (was, is) = (moved.from.name(), slab.status(slot).name());
+            format!(
+                "card {}:{slot} is {is} and moves as if it were {was}",
+                run.slab
+            )
+        };
+        if moved.from == CardStatus::Free {
+            take_run(slab, &run, other)?;
+        } else if let Some(slot) =
+            (run.slot..run.slot + run.count).find(|&slot| slab.status(slot) != moved.from)
+        {
+            return Err(other(slot));
+        }
+    }
+    Ok(())
+}
+
+/// The statuses that are kept as marks.
+const MARKED: [CardStatus; 2] = [CardStatus::Suspended, CardStatus::Void];
+
+/// Marks of a status of one slab: its number, the status, a bit for each card.
+pub type SlabMarks = (u32, CardStatus, Vec<u64>);
+
+pub(super) fn marks_of(catalog: &Catalog) -> Vec<SlabMarks> {
+    let mut all = Vec::new();
+    if planted::is(Bug::ForgetMarks) {
+        return all;
+    }
+    for slab in catalog.slabs.iter().flatten() {
+        for status in MARKED {
+            if let Some(words) = slab.marks(status).and_then(Marks::words) {
+                all.push((slab.facts.slab, status, words));
+            }
+        }
+    }
+    all
+}
+
+pub(super) fn restore_marks(
+    catalog: &Catalog,
+    slab: u32,
+    status: CardStatus,
+    words: &[u64],
+) -> Result<(), String> {
+    let slab = catalog
+        .slab(slab)
+        .ok_or_else(|| format!("marks of slab {slab}, which is not there"))?;
+    let sku = catalog
+        .sku(slab.facts.sku)
+        .ok_or("marks of a SKU that is not there")?;
+    let fault = || format!("slab {} has marks that cannot be", slab.facts.slab);
+    let (marks, count) = slab
+        .marks(status)
+        .zip(sku.marked(status))
+        .ok_or_else(fault)?;
+    let mut cards = 0;
+    for (at, word) in words.iter().enumerate() {
+        for bit in (0..claim::WORD_SLOTS).filter(|bit| word >> bit & 1 == 1) {
+            let slot = at as u32 * claim::WORD_SLOTS + bit;
+            if slot >= slab.facts.cards || slab.status(slot) != CardStatus::Issued {
+                return Err(fault());
+            }
+            slab.mark(marks, slot);
+            cards += 1;
+        }
+    }
+    count.fetch_add(cards, Ordering::Relaxed);
+    Ok(())
+}
