@@ -529,19 +529,24 @@ fn runs_of(slots: &[(u32, u32)], runs: &[Run]) -> usize {
 fn take_slots(pool: &Pool, cursor: &mut Cursor, want: u32, slots: &mut Vec<(u32, u32)>) {
     let mut missing = want;
     let mut passes = 0;
+    let mut reopenings = pool.reopenings();
     let list = pool.slabs.load();
     while missing > 0 {
         let Some(slab) = list.get(cursor.slab) else {
-            // A full pass that began after the credits were taken sees every free bit; the first may have begun in the
-            // middle.
+            // The first pass may have begun in the middle, and the next begins where cards may be again. A full one that
+            // began after the credits were taken sees every free bit, unless cards became free behind it meanwhile.
+            let now = pool.reopenings();
+            if now != reopenings {
+                (reopenings, passes) = (now, 0);
+            }
             passes += 1;
             assert!(
-                passes <= 2,
+                passes <= 3,
                 "SKU {}: {missing} cards are counted as free and not to be found",
                 pool.sku
             );
             *cursor = Cursor {
-                slab: 0,
+                slab: if passes == 1 { pool.first() } else { 0 },
                 ..Cursor::default()
             };
             continue;

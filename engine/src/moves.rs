@@ -8,9 +8,9 @@
 //! promise of an order whose record would come behind that of the move.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, TryLockError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use croupier_protocol::{CARDS_NAMED_MAX, CardMove, CardRef, OrderId, Refusal};
 
@@ -40,8 +40,15 @@ pub struct Done {
     pub lsn: u64,
 }
 
+/// Slots that orders have, by slab.
+type Dealt = BTreeMap<u32, HashSet<u32>>;
+
+/// How long a stop waits for a move.
+const END_WAIT: Duration = Duration::from_secs(10);
 /// How often a move looks again for cards that orders under way have promised to themselves and may give back.
 const LOOKS_MAX: u32 = 100;
+/// The same for orders that are just getting their cards, when each look reads the whole index.
+const ISSUED_LOOKS_MAX: u32 = 20;
 
 /// Where a move leads, and from where cards may come.
 #[derive(Clone, Copy)]
@@ -77,6 +84,7 @@ impl Ready<'_> {
             for &slot in &self.slots {
                 claim::give_back(self.slab.words(), slot);
             }
+            self.slab.pool.reopened(self.slab.facts.slab);
             self.slab.pool.add_credits(self.slots.len() as u64);
         }
     }
@@ -99,28 +107,54 @@ impl Engine {
             return Err(Refused::because(Refusal::SelectionInvalid, text));
         }
         let way = Way::of(card_move, issued);
-        let _one_at_a_time = self.lock(&self.moving);
+        // Refused, not queued: a long move would hold one thread after the other.
+        let _one_at_a_time = match self.moving.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                let text =
+                    "another suspend, resume or void is under way: try again when it is done";
+                return Err(Refused::because(Refusal::Busy, text));
+            }
+        };
         match selection {
             Selection::Stock { sku, batch } => self.move_stock(sku, batch.as_deref(), way),
             Selection::Cards(cards) if cards.is_empty() || cards.len() > CARDS_NAMED_MAX => {
                 Err(Refused::plain(Refusal::SelectionInvalid))
             }
-            Selection::Cards(cards) => self.move_named(cards, way),
+            Selection::Cards(cards) => {
+                let dealt = self.dealt_of(cards.iter().map(|card| card.slab).collect(), way);
+                self.move_named(cards, way, &dealt)
+            }
             Selection::Order(id) => {
                 let index = &self.state.index;
                 let settled = index
                     .get(index.hash(id.as_u128()))
                     .ok_or_else(|| Refused::plain(Refusal::OrderNotFound))?;
-                let cards: Vec<CardRef> = index
-                    .cards(settled)
-                    .map(|(slab, slot)| CardRef {
+                let (mut cards, mut dealt) = (Vec::new(), Dealt::new());
+                for (slab, slot) in index.cards(settled) {
+                    dealt.entry(slab).or_default().insert(slot);
+                    cards.push(CardRef {
                         slab,
                         slot,
                         generation: 0,
-                    })
-                    .collect();
-                self.move_named(&cards, way)
+                    });
+                }
+                self.move_named(&cards, way, &dealt)
             }
+        }
+    }
+
+    /// Waits for the move that is under way, which ends at its next record once the engine drains: half in the log and not in
+    /// the state it would look like damage. Not for ever: a full disk may hold it up.
+    pub fn end_moves(&self) {
+        let begun = Instant::now();
+        while let Err(TryLockError::WouldBlock) = self.moving.try_lock() {
+            if begun.elapsed() > END_WAIT {
+                tracing::warn!("a move of cards does not end");
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -138,34 +172,52 @@ impl Engine {
             slab.facts.sku == number && of_batch
         });
         let slabs: Vec<&Arc<SlabState>> = slabs.collect();
-        let dealt = self.dealt_of(&slabs, way);
         let mut done = Done::default();
-        for slab in slabs {
-            let marked = |status| {
-                let slots = 0..slab.facts.cards;
-                slots.filter(|&slot| slab.status(slot) == status).collect()
-            };
+        for slab in &slabs {
             for &from in way.from {
-                let ready = Ready {
-                    slab,
-                    from,
-                    slots: match from {
-                        CardStatus::Free => take_free(slab),
-                        CardStatus::Issued => {
-                            let dealt = dealt.get(&slab.facts.slab);
-                            let mut slots: Vec<u32> =
-                                dealt.into_iter().flatten().copied().collect();
-                            slots.retain(|&slot| slab.status(slot) == CardStatus::Issued);
-                            slots.sort_unstable();
-                            slots
-                        }
-                        other => marked(other),
-                    },
+                let slots = match from {
+                    CardStatus::Free => take_free(slab),
+                    CardStatus::Suspended => slots_that_are(slab, from),
+                    CardStatus::Issued | CardStatus::Void => continue,
                 };
-                self.write(ready, way.to, &mut done)?;
+                self.write(Ready { slab, from, slots }, way.to, &mut done)?;
+            }
+        }
+        // Last: what was free is gone, so nothing is sold any more while these are looked for.
+        if way.from.contains(&CardStatus::Issued) {
+            for (slab, slots) in self.issued_of(&slabs, way) {
+                let from = CardStatus::Issued;
+                self.write(Ready { slab, from, slots }, way.to, &mut done)?;
             }
         }
         Ok(done)
+    }
+
+    /// Cards of these slabs that orders have. Waits a moment for orders that are just getting theirs.
+    fn issued_of<'s>(
+        &self,
+        slabs: &[&'s Arc<SlabState>],
+        way: Way,
+    ) -> Vec<(&'s SlabState, Vec<u32>)> {
+        for look in 1.. {
+            let numbers = slabs.iter().map(|slab| slab.facts.slab).collect();
+            let dealt = self.dealt_of(numbers, way);
+            let mut all_dealt = true;
+            let mut issued = Vec::new();
+            for &slab in slabs {
+                let mut slots = slots_that_are(slab, CardStatus::Issued);
+                let taken = slots.len();
+                let dealt = dealt.get(&slab.facts.slab);
+                slots.retain(|slot| dealt.is_some_and(|dealt| dealt.contains(slot)));
+                all_dealt &= slots.len() == taken;
+                issued.push((&**slab, slots));
+            }
+            if all_dealt || look == ISSUED_LOOKS_MAX {
+                return issued;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        unreachable!("a look is the last")
     }
 
     /// The numbers of a SKU's batches of that label.
@@ -188,13 +240,12 @@ impl Engine {
     }
 
     /// Slots of these slabs that orders have, if the way asks for them. Reads the whole index.
-    fn dealt_of(&self, slabs: &[&Arc<SlabState>], way: Way) -> BTreeMap<u32, HashSet<u32>> {
-        let mut dealt: BTreeMap<u32, HashSet<u32>> = BTreeMap::new();
+    fn dealt_of(&self, slabs: HashSet<u32>, way: Way) -> Dealt {
+        let mut dealt = Dealt::new();
         if way.from.contains(&CardStatus::Issued) {
-            let wanted: HashSet<u32> = slabs.iter().map(|slab| slab.facts.slab).collect();
             self.state.index.for_each(|_, settled| {
                 for (slab, slot) in self.state.index.cards(settled) {
-                    if wanted.contains(&slab) {
+                    if slabs.contains(&slab) {
                         dealt.entry(slab).or_default().insert(slot);
                     }
                 }
@@ -203,7 +254,8 @@ impl Engine {
         dealt
     }
 
-    fn move_named(&self, cards: &[CardRef], way: Way) -> Result<Done, Refused> {
+    /// `dealt`: which of the cards orders have.
+    fn move_named(&self, cards: &[CardRef], way: Way, dealt: &Dealt) -> Result<Done, Refused> {
         let catalog = self.state.catalog.load_full();
         let mut by_slab: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for card in cards {
@@ -220,7 +272,6 @@ impl Engine {
             .keys()
             .filter_map(|&slab| catalog.slab(slab))
             .collect();
-        let dealt = self.dealt_of(&slabs, way);
         let is_dealt = |slab: &SlabState, slot| {
             let slots = dealt.get(&slab.facts.slab);
             slots.is_some_and(|slots| slots.contains(&slot))
@@ -291,7 +342,11 @@ impl Engine {
         for chunk in runs.chunks(moved_runs_max(self.log.append_units_max())) {
             let facts = [fact(&ready, to, chunk)];
             let cards: usize = chunk.iter().map(|run| run.count as usize).sum();
-            let begun = self.begin(&facts).inspect_err(|_| {
+            // A server that is about to stop does not wait for all of them.
+            let may = self
+                .cannot_record()
+                .map_or(Ok(()), |no| Err(Refused::plain(no)));
+            let begun = may.and_then(|()| self.begin(&facts)).inspect_err(|_| {
                 let rest = Ready {
                     slots: ready.slots[written..].to_vec(),
                     ..ready
@@ -344,9 +399,11 @@ fn sort_in(
     }
     let card = format!("card {}:{slot}.0", slab.facts.slab);
     if status == CardStatus::Issued && !(way.from.contains(&status) && is_dealt(slab, slot)) {
-        let text = format!(
-            "an order has {card}, or is just getting it: only void with `issued` takes it then"
-        );
+        let text = if way.from.contains(&status) {
+            format!("an order is just getting {card}: try again")
+        } else {
+            format!("an order has {card}: only void with `issued` takes it")
+        };
         return Err(Refused::because(Refusal::CardIssued, text));
     }
     match ready.iter_mut().find(|ready| ready.from == status) {
@@ -395,6 +452,11 @@ fn take_free(slab: &SlabState) -> Vec<u32> {
     }
     slots.sort_unstable();
     slots
+}
+
+fn slots_that_are(slab: &SlabState, status: CardStatus) -> Vec<u32> {
+    let slots = 0..slab.facts.cards;
+    slots.filter(|&slot| slab.status(slot) == status).collect()
 }
 
 fn runs_of(slab: &SlabState, slots: &[u32]) -> Vec<Run> {

@@ -255,6 +255,7 @@ impl Server {
                 return Err(EngineError::WriterFailed("a core's thread panicked".into()));
             }
         }
+        self.engine.end_moves();
         if let Some(cold) = self
             .cold
             .lock()

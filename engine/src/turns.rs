@@ -85,6 +85,11 @@ impl Turns {
         !self.deferred.is_empty()
     }
 
+    /// Orders that wait for the next turn.
+    pub fn has_more(&self) -> bool {
+        self.has_deferred() || self.held_back.is_some()
+    }
+
     /// The LSN that the oldest answer waits for.
     pub fn oldest_awaited(&self) -> Option<u64> {
         self.waiting.front().map(Outcome::lsn)

@@ -640,7 +640,9 @@ impl World {
                 batch: Some(self.dice.choice(&labels)?.clone()),
             },
             3 | 4 => {
-                let orders = self.oracle.acknowledged();
+                let mut orders = self.oracle.acknowledged();
+                // A seed does the same again.
+                orders.sort_unstable_by_key(|order| order.order_id);
                 Selection::Order(self.dice.choice(&orders)?.order_id)
             }
             _ => {

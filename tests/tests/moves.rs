@@ -391,6 +391,9 @@ async fn under_load_a_suspended_sku_deals_nothing_until_it_is_resumed() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
+    // A recall while it is sold: what was just being sold is found, too.
+    let void = client.move_cards(&all, CardMove::Void, true).await;
+    assert_eq!(void.expect("a SKU").moved, 60_000);
     over.store(true, Ordering::Relaxed);
     let mut dealt = HashSet::new();
     for loader in loaders {
@@ -398,13 +401,8 @@ async fn under_load_a_suspended_sku_deals_nothing_until_it_is_resumed() {
             assert!(dealt.insert(card), "{card} went to two orders");
         }
     }
-    let row = stock(&client).await;
-    assert_eq!(row.issued, dealt.len() as u64);
-    let void = client
-        .move_cards(&all, CardMove::Void, true)
-        .await
-        .expect("a SKU");
-    assert_eq!(void.moved, 60_000);
+    assert!(!dealt.is_empty());
+    assert_eq!(counts(&stock(&client).await), [0, 0, 0, 60_000]);
     server.kill();
     store.wal("verify", &[]).ok();
 }

@@ -1,4 +1,4 @@
-//! One core: a pinned thread with its own listener, its connections and its dealer, on one single-threaded runtime.
+//! One core: a thread with its own listener, its connections and its dealer, on one single-threaded runtime.
 //!
 //! Connections read frames and put orders into the lanes; the dealing loop deals a batch, hands the answers that have
 //! become durable to their connections, and writes once per connection and round. Only lanes, inbox and handed sockets
@@ -124,7 +124,7 @@ pub fn listen(addr: SocketAddr, cores: u32) -> Result<(Vec<TcpListener>, SocketA
 /// All a core's thread needs.
 pub struct Body {
     pub index: u16,
-    /// The CPU of this core alone.
+    /// The CPU of this core; others share it if there are more cores than CPUs.
     pub cpu: usize,
     pub engine: Arc<Engine>,
     pub cores: Arc<[Arc<CoreShared>]>,
@@ -252,7 +252,7 @@ impl Core {
             let near = NearLog::new(log);
             let picked = self.turn(&mut turns, &near);
             self.flush();
-            near.commit();
+            near.commit(!turns.has_more() && self.shared.queues.is_empty());
             if answered || picked == Pick::Batch || turns.has_deferred() {
                 // Deferred: another core is just dealing the same ids; it needs a moment, not a system call.
                 tokio::task::yield_now().await;
@@ -340,9 +340,12 @@ impl<'l> NearLog<'l> {
         }
     }
 
-    fn commit(self) {
-        if self.is_left.get() {
+    /// `here`: this core has nothing else to deal.
+    fn commit(self, here: bool) {
+        if self.is_left.get() && here {
             self.log.commit_here();
+        } else if self.is_left.get() {
+            self.log.wake_committer();
         }
     }
 }

@@ -136,7 +136,8 @@ pub fn set(words: &[impl Word], slot: u32) -> bool {
     words[(slot / WORD_SLOTS) as usize].fetch_or(bit, Ordering::Acquire) & bit == 0
 }
 
-/// Clears the bit of `slot`; true when it was taken. Only after the record that gives it back has its LSN (rule 3).
+/// Clears the bit of `slot`; true when it was taken. Only after the record that gives it back has its LSN (rule 3), or when
+/// no record has taken it.
 pub fn give_back(words: &[impl Word], slot: u32) -> bool {
     let bit = 1u64 << (slot % WORD_SLOTS);
     // Release pairs with the Acquire of take_in: the former owner's doings come before the next claim.

@@ -171,6 +171,8 @@ pub struct Pool {
     pub slabs: ArcSwap<Vec<Arc<SlabState>>>,
     /// Slabs before this one are known to be used up.
     first: AtomicUsize,
+    /// How often cards have become free behind dealers that look for them.
+    reopenings: AtomicU64,
 }
 
 impl Pool {
@@ -183,6 +185,7 @@ impl Pool {
             available: AtomicU64::new(0),
             slabs: ArcSwap::default(),
             first: AtomicUsize::new(0),
+            reopenings: AtomicU64::new(0),
         })
     }
 
@@ -222,13 +225,20 @@ impl Pool {
         self.first.load(Ordering::Relaxed)
     }
 
-    /// Says that a slab has free cards again.
-    pub(super) fn reopened(&self, slab: u32) {
+    /// Says that a slab has free cards again. Behind the bits, before the credits.
+    pub(crate) fn reopened(&self, slab: u32) {
+        // SeqCst, as the look in reopenings: whoever finds a card gone that such a credit has taken sees it.
+        self.reopenings.fetch_add(1, Ordering::SeqCst);
         let slabs = self.slabs.load();
         if let Some(index) = slabs.iter().position(|other| other.facts.slab == slab) {
             // Relaxed: a hint; a dealer that misses it finds the cards when it has been round.
             self.first.fetch_min(index, Ordering::Relaxed);
         }
+    }
+
+    /// How often cards have become free behind dealers that look for them.
+    pub fn reopenings(&self) -> u64 {
+        self.reopenings.load(Ordering::SeqCst)
     }
 
     /// Says that every slab before `index` is used up.

@@ -3,7 +3,7 @@
 use croupier_protocol::planted::{self, Bug};
 
 use super::apply::{State, slab_of, take_run};
-use super::catalog::{Catalog, Marks};
+use super::catalog::{Catalog, Marks, SlabState};
 use super::record::Moved;
 use crate::card::CardStatus;
 use crate::slab::claim;
@@ -15,6 +15,15 @@ impl State {
     pub fn apply_moved(&self, moved: &Moved<'_>) {
         let catalog = self.catalog.load();
         let mut cards = 0u64;
+        // The slab before, and how many of its cards have become free.
+        let mut freed: Option<(&SlabState, u64)> = None;
+        let reopen = |freed: Option<(&SlabState, u64)>| {
+            if let Some((slab, cards)) = freed {
+                // Behind the bits, which then certainly are there.
+                slab.pool.reopened(slab.facts.slab);
+                slab.pool.add_credits(cards);
+            }
+        };
         for run in moved.runs.iter() {
             let slab = catalog.slab(run.slab).expect("known before it moves");
             for slot in run.slot..run.slot + run.count {
@@ -33,12 +42,19 @@ impl State {
                 slab.pool.add_credits(1);
             }
             if moved.to == CardStatus::Free {
-                // Behind the bits, which then certainly are there.
-                slab.pool.reopened(run.slab);
-                slab.pool.add_credits(run.count.into());
+                freed = match freed {
+                    Some((same, cards)) if same.facts.slab == run.slab => {
+                        Some((same, cards + u64::from(run.count)))
+                    }
+                    other => {
+                        reopen(other);
+                        Some((slab, run.count.into()))
+                    }
+                };
             }
             cards += u64::from(run.count);
         }
+        reopen(freed);
         let sku = catalog.sku(moved.sku).expect("known before it moves");
         // Relaxed: reports.
         if let Some(count) = sku.marked(moved.from) {
@@ -55,7 +71,12 @@ pub(super) fn take_moved(catalog: &Catalog, moved: &Moved<'_>) -> Result<(), Str
     if moved.runs.is_empty() || catalog.sku(moved.sku).is_none() {
         return Err("a move without cards, or of a SKU that is not there".into());
     }
+    let mut behind = (0, 0);
     for run in moved.runs.iter() {
+        if run.count == 0 || (run.slab, run.slot) < behind {
+            return Err("the cards of a move are not in their order".into());
+        }
+        behind = (run.slab, run.slot.saturating_add(run.count));
         let slab = slab_of(catalog, moved.sku, &run)?;
         let other = |slot| {
             let (was, is) = (moved.from.name(), slab.status(slot).name());

@@ -61,7 +61,7 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// `wake` is called from the committer's thread.
+    /// `wake` is called from the thread that commits.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Subscriber> {
         Arc::new(Subscriber {
             wanted: AtomicU64::new(u64::MAX),
@@ -265,13 +265,19 @@ impl Log {
         Some(lsn)
     }
 
-    /// As [`append`](Self::append), but wakes nobody: the caller goes on to [`commit_here`](Self::commit_here).
+    /// As [`append`](Self::append), but wakes nobody: the caller goes on to [`commit_here`](Self::commit_here) or
+    /// [`wake_committer`](Self::wake_committer).
     pub fn append_quietly(&self, units: &[u64]) -> Option<u64> {
         assert!(
             (units.len() * 8 / UNIT_BYTES) as u64 <= self.append_units_max,
             "an append is at most a turn"
         );
         self.shared.ring.append(units)
+    }
+
+    /// For whoever has appended quietly and does not commit.
+    pub fn wake_committer(&self) {
+        self.bell.ring();
     }
 
     /// Makes what is ready durable on the calling thread, which waits for the disk, if the committer sleeps; otherwise sees

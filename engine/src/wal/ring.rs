@@ -129,7 +129,7 @@ impl Ring {
         (end > pos).then_some(end)
     }
 
-    /// Whether the batch at `pos` is complete. Only for the committer.
+    /// Whether the batch at `pos` is complete. Certain only for whoever commits; a hint for others.
     pub fn ready(&self, pos: u64) -> bool {
         self.batch_end(pos).is_some()
     }
