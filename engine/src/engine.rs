@@ -248,14 +248,9 @@ impl Engine {
 
     /// Waits until begun facts are durable and applies them. Returns the LSN of the last.
     pub fn finish(&self, begun: Begun<'_, '_>) -> Result<u64, Refused> {
-        if let Err(error) = self.log.wait_durable(begun.last) {
-            if self.log.failure().is_none() {
-                // A log that is driven in steps gives up waiting; its record may become durable all the same, and nobody
-                // would be there to apply it.
-                self.log.fail("a deed cannot wait for its record");
-            }
-            return Err(Refused::because(Refusal::StoreFailed, error));
-        }
+        self.log
+            .wait_durable(begun.last)
+            .map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
         let mut hand = Hand::new(&self.state);
         for fact in begun.facts {
             if let Fact::CardsMoved(moved) = fact {

@@ -309,8 +309,15 @@ fn wake_up() {
             (shop.clone(), woken[core].clone(), subscribers[core].clone());
         thread::spawn(move || {
             *woken.lock().unwrap() = Some(thread::current());
-            for _ in 0..3 {
-                let lsn = shop.with_room(|| shop.log.append(&[1; 8]));
+            for round in 0..3 {
+                // Both ways in turns: the committer's thread writes, or the core does.
+                let lsn = if (core + round) % 2 == 0 {
+                    let lsn = shop.with_room(|| shop.log.append_quietly(&[1; 8]));
+                    shop.log.commit_here();
+                    lsn
+                } else {
+                    shop.with_room(|| shop.log.append(&[1; 8]))
+                };
                 loop {
                     subscriber.want(lsn);
                     if shop.log.durable() > lsn {

@@ -314,6 +314,7 @@ impl Engine {
             .map(|(ready, runs)| fact(ready, to, runs))
             .collect();
         let units: usize = ready.iter().map(|(_, runs)| moved_units(runs.len())).sum();
+        self.log.tend();
         let begun = if units as u64 <= self.log.append_units_max() {
             self.begin(&facts)
         } else {
@@ -343,6 +344,7 @@ impl Engine {
             let facts = [fact(&ready, to, chunk)];
             let cards: usize = chunk.iter().map(|run| run.count as usize).sum();
             // A server that is about to stop does not wait for all of them.
+            self.log.tend();
             let may = self
                 .cannot_record()
                 .map_or(Ok(()), |no| Err(Refused::plain(no)));

@@ -161,7 +161,7 @@ impl World {
             1..5 => self.import(),
             5 => self.load_routes(),
             6 => self.make_sku(),
-            396.. => self.move_cards(),
+            399 => self.move_cards(),
             7..40 if self.node.is_none() => self.restart(),
             // Whoever is chosen may have nothing to do.
             _ => (0..6).any(|_| self.small_step(true)),

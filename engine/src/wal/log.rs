@@ -236,6 +236,14 @@ impl Log {
         self.shared.segments.make_one()
     }
 
+    /// For cold deeds before they append: what a thread does all the time is done here in a log that is driven in steps, so
+    /// that it knows that the disk is full before a deed that cannot wait relies on it.
+    pub fn tend(&self) {
+        if self.in_steps() {
+            self.make_segment();
+        }
+    }
+
     fn has_failed(&self) -> bool {
         self.shared.has_failed()
     }
