@@ -40,9 +40,6 @@ pub struct Done {
     pub lsn: u64,
 }
 
-/// Slots that orders have, by slab.
-type Dealt = BTreeMap<u32, HashSet<u32>>;
-
 /// How long a stop waits for a move.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// How often a move looks again for cards that orders under way have promised to themselves and may give back.
@@ -123,24 +120,28 @@ impl Engine {
                 Err(Refused::plain(Refusal::SelectionInvalid))
             }
             Selection::Cards(cards) => {
-                let dealt = self.dealt_of(cards.iter().map(|card| card.slab).collect(), way);
-                self.move_named(cards, way, &dealt)
+                let named: HashSet<u32> = cards.iter().map(|card| card.slab).collect();
+                let (dealt, _) = if way.from.contains(&CardStatus::Issued) {
+                    self.state.dealt(|slab| named.contains(&slab.facts.slab))
+                } else {
+                    Default::default()
+                };
+                self.move_named(cards, way, |slab, slot| {
+                    let words = dealt.get(&slab.facts.slab);
+                    words.is_some_and(|words| claim::has(words, slot))
+                })
             }
             Selection::Order(id) => {
                 let index = &self.state.index;
                 let settled = index
                     .get(index.hash(id.as_u128()))
                     .ok_or_else(|| Refused::plain(Refusal::OrderNotFound))?;
-                let (mut cards, mut dealt) = (Vec::new(), Dealt::new());
-                for (slab, slot) in index.cards(settled) {
-                    dealt.entry(slab).or_default().insert(slot);
-                    cards.push(CardRef {
-                        slab,
-                        slot,
-                        generation: 0,
-                    });
-                }
-                self.move_named(&cards, way, &dealt)
+                let cards = index.cards(settled).map(|(slab, slot)| CardRef {
+                    slab,
+                    slot,
+                    generation: 0,
+                });
+                self.move_named(&cards.collect::<Vec<_>>(), way, |_, _| true)
             }
         }
     }
@@ -177,7 +178,7 @@ impl Engine {
             for &from in way.from {
                 let slots = match from {
                     CardStatus::Free => take_free(slab),
-                    CardStatus::Suspended => slots_that_are(slab, from),
+                    CardStatus::Suspended => claim::slots_in(slab.slots_that_are(from)).collect(),
                     CardStatus::Issued | CardStatus::Void => continue,
                 };
                 self.write(Ready { slab, from, slots }, way.to, &mut done)?;
@@ -185,7 +186,7 @@ impl Engine {
         }
         // Last: what was free is gone, so nothing is sold any more while these are looked for.
         if way.from.contains(&CardStatus::Issued) {
-            for (slab, slots) in self.issued_of(&slabs, way) {
+            for (slab, slots) in self.issued_of(&slabs) {
                 let from = CardStatus::Issued;
                 self.write(Ready { slab, from, slots }, way.to, &mut done)?;
             }
@@ -194,30 +195,30 @@ impl Engine {
     }
 
     /// Cards of these slabs that orders have. Waits a moment for orders that are just getting theirs.
-    fn issued_of<'s>(
-        &self,
-        slabs: &[&'s Arc<SlabState>],
-        way: Way,
-    ) -> Vec<(&'s SlabState, Vec<u32>)> {
-        for look in 1.. {
-            let numbers = slabs.iter().map(|slab| slab.facts.slab).collect();
-            let dealt = self.dealt_of(numbers, way);
+    fn issued_of<'s>(&self, slabs: &[&'s Arc<SlabState>]) -> Vec<(&'s SlabState, Vec<u32>)> {
+        let numbers: HashSet<u32> = slabs.iter().map(|slab| slab.facts.slab).collect();
+        let mut looks = 0;
+        loop {
+            // The bits after the index: whoever is in the index has its bits.
+            let (dealt, _) = self.state.dealt(|slab| numbers.contains(&slab.facts.slab));
             let mut all_dealt = true;
-            let mut issued = Vec::new();
-            for &slab in slabs {
-                let mut slots = slots_that_are(slab, CardStatus::Issued);
-                let taken = slots.len();
-                let dealt = dealt.get(&slab.facts.slab);
-                slots.retain(|slot| dealt.is_some_and(|dealt| dealt.contains(slot)));
-                all_dealt &= slots.len() == taken;
-                issued.push((&**slab, slots));
-            }
-            if all_dealt || look == ISSUED_LOOKS_MAX {
+            let issued = slabs.iter().map(|&slab| {
+                let taken = slab.slots_that_are(CardStatus::Issued);
+                let dealt = &dealt[&slab.facts.slab];
+                all_dealt &= taken
+                    .iter()
+                    .zip(dealt)
+                    .all(|(taken, dealt)| taken & !dealt == 0);
+                let both = taken.iter().zip(dealt).map(|(taken, dealt)| taken & dealt);
+                (&**slab, claim::slots_in(both).collect())
+            });
+            let issued = issued.collect();
+            looks += 1;
+            if all_dealt || looks == ISSUED_LOOKS_MAX {
                 return issued;
             }
             thread::sleep(Duration::from_millis(1));
         }
-        unreachable!("a look is the last")
     }
 
     /// The numbers of a SKU's batches of that label.
@@ -239,23 +240,13 @@ impl Engine {
         Ok(numbers)
     }
 
-    /// Slots of these slabs that orders have, if the way asks for them. Reads the whole index.
-    fn dealt_of(&self, slabs: HashSet<u32>, way: Way) -> Dealt {
-        let mut dealt = Dealt::new();
-        if way.from.contains(&CardStatus::Issued) {
-            self.state.index.for_each(|_, settled| {
-                for (slab, slot) in self.state.index.cards(settled) {
-                    if slabs.contains(&slab) {
-                        dealt.entry(slab).or_default().insert(slot);
-                    }
-                }
-            });
-        }
-        dealt
-    }
-
-    /// `dealt`: which of the cards orders have.
-    fn move_named(&self, cards: &[CardRef], way: Way, dealt: &Dealt) -> Result<Done, Refused> {
+    /// `is_dealt`: whether an order has a card whose bit is set.
+    fn move_named(
+        &self,
+        cards: &[CardRef],
+        way: Way,
+        is_dealt: impl Fn(&SlabState, u32) -> bool,
+    ) -> Result<Done, Refused> {
         let catalog = self.state.catalog.load_full();
         let mut by_slab: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for card in cards {
@@ -272,10 +263,6 @@ impl Engine {
             .keys()
             .filter_map(|&slab| catalog.slab(slab))
             .collect();
-        let is_dealt = |slab: &SlabState, slot| {
-            let slots = dealt.get(&slab.facts.slab);
-            slots.is_some_and(|slots| slots.contains(&slot))
-        };
         let mut ready: Vec<Ready<'_>> = Vec::new();
         for (slab, mut slots) in slabs.into_iter().zip(by_slab.into_values()) {
             slots.sort_unstable();
@@ -289,7 +276,7 @@ impl Engine {
             }
             let last = ready.len() - 3;
             for slot in slots {
-                if let Err(refused) = sort_in(slab, slot, way, is_dealt, &mut ready[last..]) {
+                if let Err(refused) = sort_in(slab, slot, way, &is_dealt, &mut ready[last..]) {
                     ready.iter().for_each(Ready::undo);
                     return Err(refused);
                 }
@@ -454,11 +441,6 @@ fn take_free(slab: &SlabState) -> Vec<u32> {
     }
     slots.sort_unstable();
     slots
-}
-
-fn slots_that_are(slab: &SlabState, status: CardStatus) -> Vec<u32> {
-    let slots = 0..slab.facts.cards;
-    slots.filter(|&slot| slab.status(slot) == status).collect()
 }
 
 fn runs_of(slab: &SlabState, slots: &[u32]) -> Vec<Run> {

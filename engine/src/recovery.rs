@@ -3,7 +3,6 @@
 //! Claim bits in memory begin at zero and are set from checkpoint and log alone (DESIGN, rule 2). Verification and replay
 //! are the same walk without a live store around it.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,14 +16,12 @@ use crate::checkpoint::{
     self, BATCH, Checkpoint, OrderFileReader, OrderFileWriter, apply_block, apply_records,
 };
 use crate::error::{EngineError, IoContext as _};
-use crate::slab::claim::{WORD_SLOTS, count_set};
-use crate::slab::{Slab, remove_leftovers, slab_file_name};
+use crate::slab::{Slab, claim, remove_leftovers, slab_file_name};
 use crate::state::digest::digest_of;
 use crate::state::index::Spread;
 use crate::state::record::{self, Fact};
-use crate::state::{Catalog, Digest, Replay, SlabSource, SlabState, State, StateSeed, StockCounts};
+use crate::state::{Catalog, Digest, Replay, SlabSource, State, StateSeed, StockCounts};
 use crate::store::{BitsOnly, Store, init_copy};
-use crate::sync::atomic::Ordering;
 use crate::wal::reader::{Block, OwnedBlock};
 use crate::wal::segments::segment_path;
 use crate::wal::{BlockReader, Position, Tail};
@@ -406,75 +403,43 @@ pub struct VerifyReport {
 
 /// Checks that every card is accounted for once: free, in an order, or marked as out of sale.
 fn check_cards(state: &State, catalog: &Catalog, counts: &StockCounts) -> Result<(), String> {
-    let words_of = |slab: &SlabState| -> Vec<u64> {
-        let words = slab.words().iter();
-        words.map(|word| word.load(Ordering::Relaxed)).collect()
-    };
-    let mut left: HashMap<u32, Vec<u64>> = catalog
-        .slabs
-        .iter()
-        .flatten()
-        .map(|slab| (slab.facts.slab, words_of(slab)))
-        .collect();
-    let (mut issued, mut void) = (0, 0);
-    let mut fault = None;
-    state.index.for_each(|id, settled| {
-        for (slab, slot) in state.index.cards(settled) {
-            let word = left
-                .get_mut(&slab)
-                .and_then(|words| words.get_mut((slot / WORD_SLOTS) as usize));
-            let bit = 1 << (slot % WORD_SLOTS);
-            let status = match (word, catalog.slab(slab)) {
-                (Some(word), Some(known)) if *word & bit != 0 => {
-                    *word &= !bit;
-                    known.status(slot)
-                }
-                _ => CardStatus::Free,
-            };
-            match status {
-                CardStatus::Issued => issued += 1,
-                CardStatus::Void => void += 1,
-                CardStatus::Free | CardStatus::Suspended => {
-                    fault.get_or_insert_with(|| {
-                        format!(
-                            "card {slab}:{slot} of order {:032x} is {}",
-                            id,
-                            status.name()
-                        )
-                    });
-                }
-            }
-        }
-    });
-    if let Some(fault) = fault {
-        return Err(fault);
-    }
-    let (mut held, mut free) = (0, counts.imported);
+    let (dealt, cards) = state.dealt(|_| true);
+    let ones =
+        |words: &[u64]| -> u64 { words.iter().map(|word| u64::from(word.count_ones())).sum() };
+    let mut found = StockCounts::default();
+    let mut once = 0;
     for slab in catalog.slabs.iter().flatten() {
-        free -= count_set(slab.words());
-        for slot in (0..slab.facts.cards).filter(|slot| {
-            left[&slab.facts.slab][(slot / WORD_SLOTS) as usize] >> (slot % WORD_SLOTS) & 1 == 1
-        }) {
-            match slab.status(slot) {
-                CardStatus::Suspended => held += 1,
-                CardStatus::Void => void += 1,
-                CardStatus::Free | CardStatus::Issued => {
-                    return Err(format!(
-                        "card {}:{slot} is taken, by nobody",
-                        slab.facts.slab
-                    ));
-                }
+        let of = |status| slab.slots_that_are(status);
+        let (free, held) = (of(CardStatus::Free), of(CardStatus::Suspended));
+        let (issued, void) = (of(CardStatus::Issued), of(CardStatus::Void));
+        let dealt = &dealt[&slab.facts.slab];
+        for (at, &dealt) in dealt.iter().enumerate() {
+            // An order has no card that is free or suspended, and nobody else has one that is issued.
+            let wrong = (dealt & (free[at] | held[at])) | (issued[at] & !dealt);
+            let twice = (free[at] & (held[at] | void[at])) | (held[at] & void[at]);
+            if let Some(bit) = claim::slots_in([wrong | twice]).next() {
+                let slot = at as u32 * claim::WORD_SLOTS + bit;
+                return Err(format!(
+                    "card {}:{slot} is {}, and {} order has it",
+                    slab.facts.slab,
+                    slab.status(slot).name(),
+                    if dealt >> bit & 1 == 1 { "an" } else { "no" }
+                ));
             }
         }
+        once += ones(dealt);
+        found.free += ones(&free);
+        found.held += ones(&held);
+        found.issued += ones(&issued);
+        found.void += ones(&void);
+        found.imported += u64::from(slab.facts.cards);
     }
-    let found = StockCounts {
-        free,
-        held,
-        issued,
-        void,
-        ..*counts
-    };
-    if found != *counts || free + held + issued + void != counts.imported {
+    if once != cards {
+        return Err(format!(
+            "orders have {cards} cards, which are {once}: one has two orders"
+        ));
+    }
+    if found != *counts {
         return Err(format!(
             "the cards are {found:?}, the counts say {counts:?}"
         ));

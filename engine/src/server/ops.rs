@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use croupier_protocol::StockRow;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::core::CoreShared;
@@ -143,26 +144,17 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
     gauge("connections", "Open connections.", &connections);
     if let Ok(rows) = engine.stock(None) {
         let label = |name: &str| name.replace('\\', "\\\\").replace('"', "\\\"");
-        let free: Vec<_> = rows
-            .iter()
-            .map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.free))
-            .collect();
-        gauge("stock_free", "Free cards.", &free);
-        let issued: Vec<_> = rows
-            .iter()
-            .map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.issued))
-            .collect();
-        gauge("stock_issued", "Cards issued.", &issued);
-        let held: Vec<_> = rows
-            .iter()
-            .map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.held))
-            .collect();
-        gauge("stock_held", "Cards that are suspended.", &held);
-        let void: Vec<_> = rows
-            .iter()
-            .map(|row| (format!("{{sku=\"{}\"}}", label(&row.name)), row.void))
-            .collect();
-        gauge("stock_void", "Cards out of sale for good.", &void);
+        let mut cards = |name: &str, help: &str, count: fn(&StockRow) -> u64| {
+            let rows = rows.iter().map(|row| {
+                let labels = format!("{{sku=\"{}\"}}", label(&row.name));
+                (labels, count(row))
+            });
+            gauge(name, help, &rows.collect::<Vec<_>>());
+        };
+        cards("stock_free", "Free cards.", |row| row.free);
+        cards("stock_held", "Cards that are suspended.", |row| row.held);
+        cards("stock_issued", "Cards issued.", |row| row.issued);
+        cards("stock_void", "Cards out of sale for good.", |row| row.void);
     }
     text
 }

@@ -65,7 +65,7 @@ pub const fn words_for(slots: u32) -> usize {
 }
 
 /// The bits of word `word` that stand for slots below `slots`.
-fn valid_mask(word: usize, slots: u32) -> u64 {
+pub(crate) fn valid_mask(word: usize, slots: u32) -> u64 {
     let below = slots.saturating_sub(word as u32 * WORD_SLOTS);
     if below >= WORD_SLOTS {
         u64::MAX
@@ -142,6 +142,23 @@ pub fn give_back(words: &[impl Word], slot: u32) -> bool {
     let bit = 1u64 << (slot % WORD_SLOTS);
     // Release pairs with the Acquire of take_in: the former owner's doings come before the next claim.
     words[(slot / WORD_SLOTS) as usize].fetch_and(!bit, Ordering::Release) & bit != 0
+}
+
+/// Whether the bit of `slot` is set in plain words.
+pub fn has(words: &[u64], slot: u32) -> bool {
+    words[(slot / WORD_SLOTS) as usize] >> (slot % WORD_SLOTS) & 1 == 1
+}
+
+/// The slots whose bits are set in plain words.
+pub fn slots_in(words: impl IntoIterator<Item = u64>) -> impl Iterator<Item = u32> {
+    (0..).zip(words).flat_map(|(at, word)| {
+        let mut left = word;
+        std::iter::from_fn(move || {
+            let bit = (left != 0).then(|| left.trailing_zeros())?;
+            left &= left - 1;
+            Some(at * WORD_SLOTS + bit)
+        })
+    })
 }
 
 /// Whether `slot` is taken.

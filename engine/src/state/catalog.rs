@@ -47,13 +47,15 @@ impl Marks {
 
     /// The words, if any card is marked.
     pub fn words(&self) -> Option<Vec<u64>> {
-        let words = self.0.get()?;
-        // Relaxed: nobody marks meanwhile.
-        let words: Vec<u64> = words
-            .iter()
-            .map(|word| word.load(Ordering::Relaxed))
-            .collect();
+        let words: Vec<u64> = (0..self.0.get()?.len()).map(|at| self.word(at)).collect();
         words.iter().any(|&word| word != 0).then_some(words)
+    }
+
+    fn word(&self, at: usize) -> u64 {
+        // Relaxed: nobody marks meanwhile.
+        self.0
+            .get()
+            .map_or(0, |words| words[at].load(Ordering::Relaxed))
     }
 
     fn of(&self, cards: u32) -> &[AtomicU64] {
@@ -124,6 +126,23 @@ impl SlabState {
         } else {
             CardStatus::Issued
         }
+    }
+
+    /// The slots whose cards are of a status, a bit each. A card that a dealer has just claimed counts as issued.
+    pub fn slots_that_are(&self, status: CardStatus) -> Vec<u64> {
+        let cards = self.facts.cards;
+        let words = self.words().iter().enumerate().map(|(at, word)| {
+            // Relaxed: a look, as that of dealers.
+            let taken = word.load(Ordering::Relaxed);
+            let (suspended, void) = (self.suspended.word(at), self.void.word(at));
+            match status {
+                CardStatus::Free => !taken & claim::valid_mask(at, cards),
+                CardStatus::Suspended => suspended,
+                CardStatus::Void => void,
+                CardStatus::Issued => taken & !suspended & !void,
+            }
+        });
+        words.collect()
     }
 
     /// The marks of cards of a status, if it is one of the marked.

@@ -1,5 +1,7 @@
 //! Cards that leave stock, or come back, by other ways than orders: docs/cards.md.
 
+use std::collections::HashMap;
+
 use croupier_protocol::planted::{self, Bug};
 
 use super::apply::{State, slab_of, take_run};
@@ -63,6 +65,33 @@ impl State {
         if let Some(count) = sku.marked(moved.to) {
             count.fetch_add(cards, Ordering::Relaxed);
         }
+    }
+}
+
+/// Cards that orders have, by slab: a bit for each slot.
+pub type Dealt = HashMap<u32, Vec<u64>>;
+
+impl State {
+    /// The cards that orders have, of the slabs that are wanted, and how many they are, those of no slab and no slot included.
+    /// Reads the whole index; an order whose record is not in the log yet is not in it.
+    pub fn dealt(&self, wanted: impl Fn(&SlabState) -> bool) -> (Dealt, u64) {
+        let catalog = self.catalog.load();
+        let slabs = catalog.slabs.iter().flatten().filter(|slab| wanted(slab));
+        let mut dealt: Dealt = slabs
+            .map(|slab| (slab.facts.slab, vec![0; slab.words().len()]))
+            .collect();
+        let mut cards = 0;
+        self.index.for_each(|_, settled| {
+            for (slab, slot) in self.index.cards(settled) {
+                let words = dealt.get_mut(&slab);
+                cards += u64::from(words.is_some() || catalog.slab(slab).is_none());
+                let at = (slot / claim::WORD_SLOTS) as usize;
+                if let Some(word) = words.and_then(|words| words.get_mut(at)) {
+                    *word |= 1 << (slot % claim::WORD_SLOTS);
+                }
+            }
+        });
+        (dealt, cards)
     }
 }
 
@@ -135,15 +164,12 @@ pub(super) fn restore_marks(
         .zip(sku.marked(status))
         .ok_or_else(fault)?;
     let mut cards = 0;
-    for (at, word) in words.iter().enumerate() {
-        for bit in (0..claim::WORD_SLOTS).filter(|bit| word >> bit & 1 == 1) {
-            let slot = at as u32 * claim::WORD_SLOTS + bit;
-            if slot >= slab.facts.cards || slab.status(slot) != CardStatus::Issued {
-                return Err(fault());
-            }
-            slab.mark(marks, slot);
-            cards += 1;
+    for slot in claim::slots_in(words.iter().copied()) {
+        if slot >= slab.facts.cards || slab.status(slot) != CardStatus::Issued {
+            return Err(fault());
         }
+        slab.mark(marks, slot);
+        cards += 1;
     }
     count.fetch_add(cards, Ordering::Relaxed);
     Ok(())
