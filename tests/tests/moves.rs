@@ -8,7 +8,7 @@ use croupier_client::{
     CardMove, CardRef, CardSelection, Client, Error, ImportOptions, ImportRow, Order, OrderId,
     OrderOutcome, Refusal, SkuId, StockRow,
 };
-use croupier_tests::{Mint, Store};
+use croupier_tests::{Mint, Server, Store};
 
 async fn import(client: &Client, sku: &str, label: &str, secrets: &[Vec<u8>]) -> SkuId {
     let options = ImportOptions {
@@ -26,6 +26,15 @@ async fn import(client: &Client, sku: &str, label: &str, secrets: &[Vec<u8>]) ->
     let report = import.finish().await.expect("an import ends");
     assert_eq!(report.accepted, secrets.len() as u64);
     id
+}
+
+/// A server with one batch, `a`, of the SKU `s`.
+async fn stocked(mint: u16, cards: usize) -> (Store, Server, Client, SkuId) {
+    let store = Store::new();
+    let server = store.serve();
+    let client = server.client().await;
+    let sku = import(&client, "s", "a", &Mint::new(mint).secrets(cards, 20)).await;
+    (store, server, client, sku)
 }
 
 async fn issue(client: &Client, sku: SkuId) -> Result<(OrderId, CardRef), Refusal> {
@@ -95,10 +104,7 @@ const TABLE: [(Status, CardMove, bool, Result<Status, Refusal>); 16] = {
 
 #[tokio::test]
 async fn every_status_has_an_answer_to_every_move() {
-    let store = Store::new();
-    let server = store.serve();
-    let client = server.client().await;
-    let sku = import(&client, "s", "a", &Mint::new(1).secrets(200, 20)).await;
+    let (store, server, client, sku) = stocked(1, 200).await;
     // Dealers take the lowest slots first.
     let mut free = (0..200).rev().map(|slot| CardRef {
         slab: 1,
@@ -169,10 +175,7 @@ async fn every_status_has_an_answer_to_every_move() {
 
 #[tokio::test]
 async fn what_cannot_be_meant_is_refused_and_changes_nothing() {
-    let store = Store::new();
-    let server = store.serve();
-    let client = server.client().await;
-    import(&client, "s", "a", &Mint::new(2).secrets(5, 20)).await;
+    let (_store, server, client, _) = stocked(2, 5).await;
     let card = |slab, slot, generation| {
         CardSelection::Cards(vec![CardRef {
             slab,
@@ -349,10 +352,7 @@ async fn a_batch_out_of_sale_stays_so_over_kills_and_stops_and_orders_keep_their
 /// something is.
 #[tokio::test]
 async fn under_load_a_suspended_sku_deals_nothing_until_it_is_resumed() {
-    let store = Store::new();
-    let server = store.serve();
-    let client = server.client().await;
-    let sku = import(&client, "s", "a", &Mint::new(4).secrets(60_000, 20)).await;
+    let (store, server, client, sku) = stocked(4, 60_000).await;
     let over = Arc::new(AtomicBool::new(false));
     let loaders: Vec<_> = (0..4)
         .map(|_| {
@@ -405,4 +405,62 @@ async fn under_load_a_suspended_sku_deals_nothing_until_it_is_resumed() {
     assert_eq!(counts(&stock(&client).await), [0, 0, 0, 60_000]);
     server.kill();
     store.wal("verify", &[]).ok();
+}
+
+/// A stop while a move of many records is under way: the server stops in good order, what was written stands, and the same
+/// request goes on with the rest.
+#[tokio::test]
+async fn a_stop_in_the_middle_of_a_move_leaves_what_was_written_and_the_rest_to_the_next() {
+    let (store, mut server, mut client, _) = stocked(5, 60_000).await;
+    let all = CardSelection::Sku("s".into());
+    // Every second card: as many runs as there can be, and so many records.
+    for from in (0..60_000).step_by(2_000) {
+        let cards = (from..from + 2_000).step_by(2).map(|slot| CardRef {
+            slab: 1,
+            slot,
+            generation: 0,
+        });
+        let cards = CardSelection::Cards(cards.collect());
+        let moved = client.move_cards(&cards, CardMove::Suspend, false).await;
+        assert_eq!(moved.expect("free cards").moved, 1_000);
+    }
+    for round in 0..8 {
+        let mover = client.clone();
+        let (all_of_it, back) = (all.clone(), round % 2 == 0);
+        let to = if back {
+            CardMove::Resume
+        } else {
+            CardMove::Suspend
+        };
+        let before = counts(&stock(&client).await);
+        let moving = tokio::spawn(async move { mover.move_cards(&all_of_it, to, false).await });
+        tokio::time::sleep(std::time::Duration::from_micros(500 * round)).await;
+        server.stop().ok();
+        match moving.await.expect("a call does not panic") {
+            Ok(_) => {}
+            Err(error) => {
+                let known = matches!(
+                    error,
+                    Error::Refused {
+                        refusal: Refusal::ShuttingDown,
+                        ..
+                    } | Error::OutcomeUnknown { .. }
+                        | Error::Closed { .. }
+                        | Error::Unreachable { .. }
+                        | Error::TimedOut { .. }
+                );
+                assert!(known, "{error}");
+            }
+        }
+        store.wal("verify", &[]).ok();
+        server = store.serve();
+        client = server.client().await;
+        let after = counts(&stock(&client).await);
+        assert_eq!(before[0] + before[1], after[0] + after[1], "round {round}");
+        // The rest.
+        let rest = client.move_cards(&all, to, false).await.expect("a SKU");
+        let gone = usize::from(!back);
+        assert_eq!(rest.moved, if back { after[1] } else { after[0] });
+        assert_eq!(counts(&stock(&client).await)[gone], 60_000);
+    }
 }
