@@ -1,33 +1,38 @@
-//! Asking about many orders at once: an Issue and a LookUp differ in their items, not in how they are asked.
+//! Asking about many orders at once: the steps of an order and a LookUp differ in their items, not in how they are asked.
 
 use bytes::BytesMut;
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{
-    FRAME_HEADER_BYTES, HelloReply, IssueItem, Kind, OrderId, OrderOutcome, Refusal, order_items,
-    put_lookup,
+    FRAME_HEADER_BYTES, HelloReply, Kind, OrderId, OrderOutcome, Refusal, Step, StepItem,
+    order_items, put_lookup,
 };
 use tokio::time::Instant;
 
 use crate::call::{Caller, Deadline, Failure, Resend};
 use crate::error::{Cause, Error, ProtocolError};
 use crate::link::{Lost, ReplyFrame, Request};
-use crate::order::Order;
+use crate::order::{Order, OrderStep};
 use crate::retry::{Backoff, join_all};
 
-/// Cards that one Issue may ask for in all, so that its reply stays within what is kept of a reply, whatever the size
+/// Cards that the items of one frame may ask for in all, so that its reply stays within what is kept of a reply, whatever the size
 /// of the secrets.
 const CARDS_PER_FRAME_MAX: usize = 16_384;
 /// Order ids in one LookUp, for the same reason: each may have a thousand cards.
 const LOOKUP_IDS_PER_FRAME_MAX: usize = 64;
+/// What a commit of all held cards counts for, which does not say how many they are: as many go in one frame as look-ups.
+const CARDS_OF_COMMIT_ALL: usize = CARDS_PER_FRAME_MAX / LOOKUP_IDS_PER_FRAME_MAX;
 
 /// One item of a request that is answered by OrderItems.
 pub(crate) trait Item: Copy + Sync {
-    /// The kind of the request.
-    const KIND: Kind;
+    /// True if what is asked changes orders: then they are in doubt while no answer can be had.
+    const CHANGES: bool;
     /// Bytes of one item.
     const BYTES: usize;
     /// Items in one frame, whatever the server allows.
     const PER_FRAME_MAX: usize;
+
+    /// The kind of the request. Items of several kinds go in several frames.
+    fn kind(&self) -> Kind;
 
     fn order_id(&self) -> OrderId;
 
@@ -39,9 +44,13 @@ pub(crate) trait Item: Copy + Sync {
 }
 
 impl Item for Order {
-    const KIND: Kind = Kind::Issue;
-    const BYTES: usize = IssueItem::BYTES;
+    const CHANGES: bool = true;
+    const BYTES: usize = StepItem::BYTES;
     const PER_FRAME_MAX: usize = u16::MAX as usize;
+
+    fn kind(&self) -> Kind {
+        Kind::Issue
+    }
 
     fn order_id(&self) -> OrderId {
         self.order_id
@@ -52,34 +61,50 @@ impl Item for Order {
     }
 
     fn put(&self, out: &mut BytesMut, started: Instant) {
+        OrderStep::issue(*self).put(out, started);
+    }
+}
+
+impl Item for OrderStep {
+    const CHANGES: bool = true;
+    const BYTES: usize = StepItem::BYTES;
+    const PER_FRAME_MAX: usize = u16::MAX as usize;
+
+    fn kind(&self) -> Kind {
+        self.step.kind()
+    }
+
+    fn order_id(&self) -> OrderId {
+        self.order.order_id
+    }
+
+    fn cards(&self) -> usize {
+        match (self.step, self.order.quantity) {
+            (Step::Reserve | Step::Cancel | Step::Extend, _) => 0,
+            (Step::Commit, 0) => CARDS_OF_COMMIT_ALL,
+            (Step::Issue | Step::Commit, quantity) => usize::from(quantity),
+        }
+    }
+
+    fn put(&self, out: &mut BytesMut, started: Instant) {
+        let waited = started.elapsed();
+        let mut item = self.item(waited);
         // A first try has not waited, a later one has.
-        let is_retry = started.elapsed().as_millis() > 4;
-        let order_id = if planted::is(Bug::RetryWithNewId) && is_retry {
-            OrderId::from_u128(self.order_id.as_u128() + 1)
-        } else {
-            self.order_id
-        };
-        let item = IssueItem {
-            order_id,
-            sku: self.sku,
-            quantity: self.quantity,
-            priority: self.priority as u8,
-            flags: 0,
-            deadline_ms: self.deadline.map_or(0, |deadline| {
-                // Never zero, which means none. An order that was dealt in time by an earlier try is answered even
-                // if this one comes too late to be dealt.
-                let left_ms = deadline.saturating_sub(started.elapsed()).as_millis();
-                u32::try_from(left_ms).unwrap_or(u32::MAX).max(1)
-            }),
-        };
+        if planted::is(Bug::RetryWithNewId) && waited.as_millis() > 4 {
+            item.order_id = OrderId::from_u128(item.order_id.as_u128() + 1);
+        }
         item.encode_into(out);
     }
 }
 
 impl Item for OrderId {
-    const KIND: Kind = Kind::LookUp;
+    const CHANGES: bool = false;
     const BYTES: usize = 16;
     const PER_FRAME_MAX: usize = LOOKUP_IDS_PER_FRAME_MAX;
+
+    fn kind(&self) -> Kind {
+        Kind::LookUp
+    }
 
     fn order_id(&self) -> OrderId {
         *self
@@ -133,9 +158,7 @@ impl Caller {
         match failed {
             None => Ok(outcomes),
             // An error that says that nothing happened would be wrong about the orders that were answered.
-            Some(error) if T::KIND == Kind::Issue && !outcomes.is_empty() => {
-                Err(unknown(items, error))
-            }
+            Some(error) if T::CHANGES && !outcomes.is_empty() => Err(unknown(items, error)),
             Some(error) => Err(error),
         }
     }
@@ -207,7 +230,7 @@ impl Caller {
                 Err(_) => break,
             }
         }
-        if in_doubt && T::KIND == Kind::Issue {
+        if in_doubt && T::CHANGES {
             for outcome in &outcomes {
                 if let OrderOutcome::Refused {
                     refusal,
@@ -231,9 +254,9 @@ impl Caller {
         deadline: Deadline,
     ) -> Result<(Vec<OrderOutcome>, bool), AskFailure> {
         let encode = |out: &mut BytesMut| items.iter().for_each(|item| item.put(out, started));
-        // A chunk never has more items than the count of a frame can say.
+        // A chunk has at least one item, all are of one kind, and never more than the count of a frame can say.
         let request = Request {
-            kind: T::KIND,
+            kind: items[0].kind(),
             count: items.len() as u16,
             encode,
         };
@@ -250,7 +273,7 @@ impl Caller {
         }
     }
 
-    /// Says it in the caller's words: for orders that may have been dealt, that their outcome is unknown.
+    /// Says it in the caller's words: for steps that may have been taken, that their outcome is unknown.
     fn error<T: Item>(&self, items: &[T], failure: AskFailure) -> Error {
         let in_doubt = failure.in_doubt();
         let error = match failure {
@@ -262,7 +285,7 @@ impl Caller {
                 text: refusal.to_string(),
             },
         };
-        if in_doubt && T::KIND == Kind::Issue {
+        if in_doubt && T::CHANGES {
             unknown(items, error)
         } else {
             error
@@ -271,7 +294,7 @@ impl Caller {
 }
 
 impl AskFailure {
-    /// True if orders may have been dealt all the same.
+    /// True if steps may have been taken all the same.
     fn in_doubt(&self) -> bool {
         match self {
             Self::Failed(Failure::NoAnswer(lost)) => lost.sent,
@@ -317,7 +340,8 @@ fn worse(so_far: Option<Error>, error: Error) -> Option<Error> {
     }
 }
 
-/// A refusal that a server gives before it looks whether it knows the order: it says nothing about an earlier try.
+/// A refusal that a server gives before it looks whether it knows the order: it says nothing about an earlier try. Every
+/// other would have been given to the earlier try as well, or says how the order has ended.
 pub const fn leaves_doubt(refusal: Refusal) -> bool {
     matches!(
         refusal,
@@ -342,15 +366,15 @@ fn retry_after_ms(outcome: &OrderOutcome) -> Option<u32> {
     }
 }
 
-/// As few pieces as hold at most `count_max` items and `CARDS_PER_FRAME_MAX` cards each (a single item may ask for
-/// more cards: the server judges that).
+/// As few pieces as hold items of one kind, at most `count_max` of them and `CARDS_PER_FRAME_MAX` cards each (a single
+/// item may ask for more cards: the server judges that).
 fn cut<T: Item>(items: &[T], count_max: usize) -> Vec<&[T]> {
     let mut chunks = Vec::with_capacity(items.len() / count_max + 1);
     let (mut start, mut cards) = (0, 0);
     for (index, item) in items.iter().enumerate() {
         let full = index - start == count_max
             || (index > start && cards + item.cards() > CARDS_PER_FRAME_MAX);
-        if full {
+        if full || item.kind() != items[start].kind() {
             chunks.push(&items[start..index]);
             (start, cards) = (index, 0);
         }
@@ -388,8 +412,25 @@ fn read_outcomes<T: Item>(
         if asked != answered {
             return Err(ProtocolError::WrongOrder { asked, answered });
         }
+        if !answers(item.kind(), outcome) {
+            return Err(ProtocolError::WrongOutcome {
+                kind: item.kind(),
+                order_id: asked,
+            });
+        }
     }
     Ok(outcomes)
+}
+
+/// True if what is asked by this kind may be answered so.
+fn answers(kind: Kind, outcome: &OrderOutcome) -> bool {
+    match outcome {
+        OrderOutcome::Issued(_) => matches!(kind, Kind::Issue | Kind::Commit | Kind::LookUp),
+        OrderOutcome::Held(_) => matches!(kind, Kind::Reserve | Kind::Extend | Kind::LookUp),
+        OrderOutcome::Cancelled(_) => matches!(kind, Kind::Cancel | Kind::LookUp),
+        OrderOutcome::Expired(_) => kind == Kind::LookUp,
+        OrderOutcome::Refused { .. } => true,
+    }
 }
 
 #[cfg(test)]
@@ -416,6 +457,38 @@ mod tests {
         assert_eq!(sizes(&[1; 21], 10), [10, 10, 1]);
         assert_eq!(sizes(&[16_384, 1, 16_383, 1], 10), [1, 2, 1]);
         assert_eq!(sizes(&[65_535, 65_535], 10), [1, 1]);
+    }
+
+    #[test]
+    fn items_are_cut_where_the_kind_changes() {
+        let id = OrderId::from_u128(1);
+        let issue = OrderStep::issue(Order::new(id, SkuId(1)));
+        let (commit, cancel) = (OrderStep::commit(id), OrderStep::cancel(id));
+        let sizes = |steps: &[OrderStep]| -> Vec<usize> {
+            cut(steps, 100).into_iter().map(<[_]>::len).collect()
+        };
+        assert_eq!(sizes(&[issue, issue, cancel, issue]), [2, 1, 1]);
+        assert_eq!(sizes(&[cancel; 3]), [3]);
+        // A commit that does not say how many cards it is for counts for many.
+        assert_eq!(sizes(&[commit; 65]), [64, 1]);
+        assert_eq!(sizes(&[commit.quantity(1); 65]), [65]);
+    }
+
+    #[test]
+    fn a_refusal_leaves_doubt_only_if_the_order_was_not_looked_at() {
+        let doubtful: Vec<_> = Refusal::ALL
+            .into_iter()
+            .filter(|refusal| leaves_doubt(*refusal))
+            .collect();
+        let expect = [
+            Refusal::Busy,
+            Refusal::DeadlineExceeded,
+            Refusal::DiskFull,
+            Refusal::ShuttingDown,
+            Refusal::StoreFailed,
+            Refusal::TooManyOrders,
+        ];
+        assert_eq!(doubtful, expect);
     }
 
     #[test]
@@ -446,7 +519,7 @@ mod tests {
             Order::new(OrderId::from_u128(1), SkuId(1))
                 .deadline(deadline)
                 .put(&mut out, started);
-            IssueItem::decode(out[..].try_into().unwrap()).deadline_ms
+            StepItem::decode(out[..].try_into().unwrap()).deadline_ms
         };
         use std::time::Duration;
         let now = Instant::now();

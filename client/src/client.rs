@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use croupier_protocol::{
-    CardMove, CardPlace, ControlBody, IssuedOrder, Kind, MoveCards, MoveCardsReply, OrderId,
-    OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply,
+    CardMove, CardPlace, ControlBody, HeldOrder, IssuedOrder, Kind, MoveCards, MoveCardsReply,
+    OrderId, OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply,
     SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow, Stock, StockReply, StockRow,
     decode_control, encode_control,
 };
 use tokio::time::Instant;
 
+use crate::ask::Item;
 use crate::builder::{ClientBuilder, Settings};
 use crate::call::{Caller, Resend};
 use crate::error::{Error, ProtocolError};
 use crate::import::{Import, ImportOptions};
 use crate::link::{ReplyFrame, Request};
-use crate::order::{CardSelection, Order};
+use crate::order::{CardSelection, Order, OrderStep};
 
 /// A handle on a server. Cheap to clone; all clones share one connection, which closes with the last of them.
 ///
@@ -82,26 +83,102 @@ impl Client {
     /// [`Error::OutcomeUnknown`] if the order was sent and no answer can be had: ask again with the same id.
     /// [`Error::Unreachable`] or [`Error::TimedOut`] if it was never sent.
     pub async fn issue(&self, order: Order) -> Result<IssuedOrder, Error> {
-        match self.only(self.caller().ask(&[order]).await?)? {
-            OrderOutcome::Issued(issued) => Ok(issued),
+        issued(Kind::Issue, self.take(order).await?)
+    }
+
+    /// Puts the cards of one order by for `ttl` from now, without saying which: the first of two phases.
+    /// [`Client::commit`] turns them into cards, [`Client::cancel`] gives them back, and so does the server when `ttl` is
+    /// over. The same order with the same `ttl`, asked for again, gets the same answer, with `repeat` set.
+    ///
+    /// # Errors
+    /// As for [`Client::issue`]; [`Error::Refused`] as `TtlInvalid` if `ttl` is zero or longer than the server allows.
+    pub async fn reserve(&self, order: Order, ttl: Duration) -> Result<HeldOrder, Error> {
+        held(
+            Kind::Reserve,
+            self.take(OrderStep::reserve(order, ttl)).await?,
+        )
+    }
+
+    /// Takes all cards that an order holds. If the hold has expired, other cards of the SKU are taken, if there are enough;
+    /// [`Client::commit_only_held`] does without these.
+    ///
+    /// # Errors
+    /// As for [`Client::issue`]. [`Error::Refused`] as `OrderNotFound` if nothing was reserved under this id, as
+    /// `AlreadyCancelled` or `Expired` if the hold has ended without cards, and as `OrderIdReused` if another number of
+    /// its cards was committed before.
+    pub async fn commit(&self, order_id: OrderId) -> Result<IssuedOrder, Error> {
+        self.commit_part(order_id, 0).await
+    }
+
+    /// Takes so many of the cards that an order holds (0 = all), and gives the rest back to stock. Else as
+    /// [`Client::commit`].
+    ///
+    /// # Errors
+    /// As for [`Client::commit`]; [`Error::Refused`] as `NotSoManyHeld` if the order holds fewer.
+    pub async fn commit_part(
+        &self,
+        order_id: OrderId,
+        quantity: u16,
+    ) -> Result<IssuedOrder, Error> {
+        let step = OrderStep::commit(order_id).quantity(quantity);
+        issued(Kind::Commit, self.take(step).await?)
+    }
+
+    /// As [`Client::commit_part`], but an expired hold is refused as `Expired`, whether or not there are other cards.
+    ///
+    /// # Errors
+    /// As for [`Client::commit_part`].
+    pub async fn commit_only_held(
+        &self,
+        order_id: OrderId,
+        quantity: u16,
+    ) -> Result<IssuedOrder, Error> {
+        let step = OrderStep::commit(order_id).quantity(quantity).only_held();
+        issued(Kind::Commit, self.take(step).await?)
+    }
+
+    /// Ends the hold of an order and gives its cards back to stock. The id is used up.
+    ///
+    /// # Errors
+    /// As for [`Client::commit`]; [`Error::Refused`] as `AlreadyCommitted` or `Expired` if the hold has ended otherwise.
+    pub async fn cancel(&self, order_id: OrderId) -> Result<HeldOrder, Error> {
+        held(Kind::Cancel, self.take(OrderStep::cancel(order_id)).await?)
+    }
+
+    /// Makes a hold last `ttl` from now. `nth` says which extension of this hold it is, counted from 1
+    /// ([`Hold::extensions`](croupier_protocol::Hold::extensions) + 1), so that a retry of one is told from the next.
+    ///
+    /// # Errors
+    /// As for [`Client::cancel`]; [`Error::Refused`] as `NoExtensionLeft` if the hold may not be extended so often, or if
+    /// this is not its next extension, and as `TtlInvalid`.
+    pub async fn extend(
+        &self,
+        order_id: OrderId,
+        nth: u16,
+        ttl: Duration,
+    ) -> Result<HeldOrder, Error> {
+        let step = OrderStep::extend(order_id, nth, ttl);
+        held(Kind::Extend, self.take(step).await?)
+    }
+
+    /// What became of one step; a refusal is an error.
+    async fn take(&self, step: impl Item) -> Result<OrderOutcome, Error> {
+        match self.only(self.caller().ask(&[step]).await?)? {
             OrderOutcome::Refused {
-                refusal: Refusal::StoreFailed,
+                refusal: refusal @ Refusal::StoreFailed,
                 retry_after_ms,
-                ..
+                order_id,
             } => Err(Error::OutcomeUnknown {
                 count: 1,
-                first: order.order_id,
-                cause: Box::new(refused(
-                    order.order_id,
-                    Refusal::StoreFailed,
-                    retry_after_ms,
-                )),
+                first: order_id,
+                cause: Box::new(refused(order_id, refusal, retry_after_ms)),
             }),
             OrderOutcome::Refused {
                 refusal,
                 retry_after_ms,
-                ..
-            } => Err(refused(order.order_id, refusal, retry_after_ms)),
+                order_id,
+            } => Err(refused(order_id, refusal, retry_after_ms)),
+            outcome => Ok(outcome),
         }
     }
 
@@ -116,13 +193,24 @@ impl Client {
         self.caller().ask(orders).await
     }
 
-    /// Looks an order up that was issued before; `None` if there is none of this id.
+    /// Takes many steps, in as few frames as their kinds and the server's limits allow, all at once. The outcomes stand in
+    /// the order of `steps`; each step is taken or refused for itself. Steps of one order belong in calls of their own,
+    /// one after the other: in one call the server takes them in any order.
+    ///
+    /// A step refused as `StoreFailed` may have been taken: ask again with the same numbers once the server is back.
+    ///
+    /// # Errors
+    /// As for [`Client::issue_many`].
+    pub async fn steps(&self, steps: &[OrderStep]) -> Result<Vec<OrderOutcome>, Error> {
+        self.caller().ask(steps).await
+    }
+
+    /// Looks an order up: issued, held, cancelled or expired, never refused; `None` if there is none of this id.
     ///
     /// # Errors
     /// [`Error::Refused`] if the server cannot show it, or those of a lost connection.
-    pub async fn order(&self, order_id: OrderId) -> Result<Option<IssuedOrder>, Error> {
+    pub async fn order(&self, order_id: OrderId) -> Result<Option<OrderOutcome>, Error> {
         match self.only(self.caller().ask(&[order_id]).await?)? {
-            OrderOutcome::Issued(issued) => Ok(Some(issued)),
             OrderOutcome::Refused {
                 refusal: Refusal::OrderNotFound,
                 ..
@@ -132,10 +220,11 @@ impl Client {
                 retry_after_ms,
                 ..
             } => Err(refused(order_id, refusal, retry_after_ms)),
+            outcome => Ok(Some(outcome)),
         }
     }
 
-    /// Looks many orders up; those that were never issued are refused as `OrderNotFound`.
+    /// Looks many orders up; those that do not exist are refused as `OrderNotFound`.
     ///
     /// # Errors
     /// Those of a lost connection, or [`Error::Refused`] if the look-up is refused as a whole.
@@ -342,6 +431,29 @@ impl Client {
             .map(|(frames, _)| frames)
             .map_err(|failure| failure.into_error(&caller.settings.addr))
     }
+}
+
+/// The cards of a step that is answered by cards.
+fn issued(kind: Kind, outcome: OrderOutcome) -> Result<IssuedOrder, Error> {
+    match outcome {
+        OrderOutcome::Issued(order) => Ok(order),
+        outcome => Err(wrong_outcome(kind, &outcome)),
+    }
+}
+
+/// The hold of a step that is answered by a hold, or by the end of one.
+fn held(kind: Kind, outcome: OrderOutcome) -> Result<HeldOrder, Error> {
+    match outcome {
+        OrderOutcome::Held(order) | OrderOutcome::Cancelled(order) => Ok(order),
+        outcome => Err(wrong_outcome(kind, &outcome)),
+    }
+}
+
+fn wrong_outcome(kind: Kind, outcome: &OrderOutcome) -> Error {
+    Error::Protocol(ProtocolError::WrongOutcome {
+        kind,
+        order_id: outcome.order_id(),
+    })
 }
 
 fn refused(order_id: OrderId, refusal: Refusal, retry_after_ms: u32) -> Error {

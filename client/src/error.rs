@@ -42,10 +42,10 @@ pub enum Error {
         text: String,
     },
 
-    /// Orders were sent, and whether they were dealt is not known. **Ask again with the same ids**: an order that was
-    /// dealt gets its original answer, one that was not is dealt then. A new id could deal a second card.
+    /// Steps of orders were sent, and whether they were taken is not known. **Ask again with the same ids and numbers**: a
+    /// step that was taken gets its original answer, one that was not is taken then. A new id could deal a second card.
     #[error(
-        "not known whether {count} orders ({first} and on) were dealt, because {cause}: ask again with the same ids"
+        "not known what became of {count} orders ({first} and on), because {cause}: ask again with the same ids"
     )]
     OutcomeUnknown {
         /// How many orders this is about.
@@ -148,6 +148,14 @@ pub enum ProtocolError {
         asked: OrderId,
         /// The order in this place of the reply.
         answered: OrderId,
+    },
+    /// An answer that is none to what was asked, as cards to a reserve.
+    #[error("the answer to the {kind:?} of order {order_id} is none to that: the server is broken")]
+    WrongOutcome {
+        /// What was asked.
+        kind: Kind,
+        /// Of which order.
+        order_id: OrderId,
     },
     /// A reason of rejected lines that this version does not know.
     #[error("reject reason {found} is unknown: the server is newer, upgrade this client")]

@@ -24,16 +24,48 @@
 //! # fn ask_again_later_with_the_same(_order_id: OrderId) {}
 //! ```
 //!
+//! # Two phases
+//!
+//! A shop that takes money first *reserves* the cards, lets its customer pay, and *commits*: [`Client::reserve`],
+//! [`Client::commit`], [`Client::cancel`], [`Client::extend`]. A hold that is not committed in time expires, and its cards
+//! are for others again.
+//!
+//! ```no_run
+//! use croupier_client::{Client, DEFAULT_TTL, Error, Order, OrderId, Refusal};
+//!
+//! # async fn sell(client: &Client) -> Result<(), Error> {
+//! # let sku = client.sku_id("gift-50").await?;
+//! let order_id = OrderId::new_v7();
+//! let held = client.reserve(Order::new(order_id, sku), DEFAULT_TTL).await?;
+//! if !paid(held.hold.map(|hold| hold.ends_unix_ms)).await {
+//!     client.cancel(order_id).await?;
+//!     return Ok(());
+//! }
+//! match client.commit(order_id).await {
+//!     Ok(issued) => hand_over(issued.cards[0].secret.as_bytes()),
+//!     // Paid too late, and sold out since.
+//!     Err(Error::Refused { refusal: Refusal::Expired, .. }) => pay_back(order_id),
+//!     Err(Error::OutcomeUnknown { .. }) => commit_again_later(order_id),
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(())
+//! # }
+//! # async fn paid(_until: Option<u64>) -> bool { true }
+//! # fn hand_over(_secret: &[u8]) {}
+//! # fn pay_back(_order_id: OrderId) {}
+//! # fn commit_again_later(_order_id: OrderId) {}
+//! ```
+//!
 //! # What is tried again
 //!
 //! * A request that was never sent, whatever it is.
-//! * Orders, look-ups and other reads whose connection was lost before the reply, after 20 ms × 2ⁿ (1 s at most, with
+//! * Steps of orders, look-ups and other reads whose connection was lost before the reply, after 20 ms × 2ⁿ (1 s at most, with
 //!   jitter), until the call's time or its retries are used up.
 //! * What the server refused as `Busy`, `ShuttingDown` or `TooManyImports`, after the time it named, within the
 //!   call's time.
 //!
-//! Nothing else: a `sku_create` or `routes_load` that was sent and not answered is for the caller to look at. When an
-//! order was sent and no answer can be had, the error is [`Error::OutcomeUnknown`], and only then.
+//! Nothing else: a `sku_create` or `routes_load` that was sent and not answered is for the caller to look at. When a
+//! step of an order was sent and no answer can be had, the error is [`Error::OutcomeUnknown`], and only then.
 //!
 //! # Cancellation
 //!
@@ -69,10 +101,10 @@ pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{Error, ProtocolError};
 pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount};
-pub use order::{CardSelection, Order};
+pub use order::{CardSelection, DEFAULT_TTL, Order, OrderStep};
 
 pub use croupier_protocol::{
-    CARDS_NAMED_MAX, Card, CardMove, CardRef, FaultCode, ImportRow, IssuedOrder, Lsn,
-    MoveCardsReply, OrderId, OrderOutcome, Priority, Refusal, RejectReason, RoutesLoadReply,
-    RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow, StockRow,
+    CARDS_NAMED_MAX, Card, CardMove, CardRef, FaultCode, HeldOrder, Hold, ImportRow, IssuedOrder,
+    Lsn, MoveCardsReply, OrderId, OrderOutcome, Priority, Refusal, RejectReason, RoutesLoadReply,
+    RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow, Step, StepItem, StockRow,
 };

@@ -1,8 +1,11 @@
-//! One order, as the caller writes it down.
+//! One order, or one step of it, as the caller writes it down.
 
 use std::time::Duration;
 
-use croupier_protocol::{CardRef, OrderId, Priority, SkuId};
+use croupier_protocol::{CardRef, OrderId, Priority, STEP_FLAG_ONLY_HELD, SkuId, Step, StepItem};
+
+/// How long a hold lasts where nobody says otherwise: time to pay.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 
 /// An order: which SKU, how many cards, how urgent, under which id.
 ///
@@ -65,6 +68,133 @@ impl Order {
     }
 }
 
+/// One step of an order, for [`Client::steps`](crate::Client::steps).
+///
+/// ```
+/// use croupier_client::{DEFAULT_TTL, Order, OrderId, OrderStep, SkuId};
+///
+/// let id = OrderId::new_v7();
+/// let reserve = OrderStep::reserve(Order::new(id, SkuId(7)).quantity(3), DEFAULT_TTL);
+/// let commit = OrderStep::commit(id).quantity(2).only_held();
+/// assert_eq!(reserve.order.order_id, commit.order.order_id);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderStep {
+    /// What is asked.
+    pub step: Step,
+    /// Of which order. The quantity of a commit is how many of the held cards, 0 = all; SKU and quantity mean nothing in a
+    /// cancel or an extend.
+    pub order: Order,
+    /// How long the hold lasts from now: of a reserve and an extend. Whole milliseconds count, but a part of the first is one.
+    pub ttl: Duration,
+    /// Which extension of the hold this is, counted from 1: of an extend.
+    pub nth: u16,
+    /// Of a commit: refuse it if the hold has expired, instead of taking other cards.
+    pub only_held: bool,
+}
+
+impl OrderStep {
+    const fn new(step: Step, order: Order) -> Self {
+        Self {
+            step,
+            order,
+            ttl: Duration::ZERO,
+            nth: 0,
+            only_held: false,
+        }
+    }
+
+    /// A step of an order that is there, of standard priority, without a deadline.
+    const fn of(step: Step, order_id: OrderId) -> Self {
+        Self::new(step, Order::new(order_id, SkuId(0)).quantity(0))
+    }
+
+    /// Cards, at once and for good.
+    pub const fn issue(order: Order) -> Self {
+        Self::new(Step::Issue, order)
+    }
+
+    /// Cards put by for a while.
+    pub const fn reserve(order: Order, ttl: Duration) -> Self {
+        Self {
+            ttl,
+            ..Self::new(Step::Reserve, order)
+        }
+    }
+
+    /// All cards that are held, for good; if the hold has expired, other cards if there are enough.
+    pub const fn commit(order_id: OrderId) -> Self {
+        Self::of(Step::Commit, order_id)
+    }
+
+    /// The end of a hold.
+    pub const fn cancel(order_id: OrderId) -> Self {
+        Self::of(Step::Cancel, order_id)
+    }
+
+    /// More time for a hold: its `nth` extension, counted from 1, makes it last `ttl` from now.
+    pub const fn extend(order_id: OrderId, nth: u16, ttl: Duration) -> Self {
+        Self {
+            ttl,
+            nth,
+            ..Self::of(Step::Extend, order_id)
+        }
+    }
+
+    /// Asks for so many cards; of a commit, for so many of those that are held, and the rest goes back to stock.
+    #[must_use]
+    pub const fn quantity(self, quantity: u16) -> Self {
+        Self {
+            order: self.order.quantity(quantity),
+            ..self
+        }
+    }
+
+    /// Has a commit refused as `Expired` if the hold has expired, instead of given other cards.
+    #[must_use]
+    pub const fn only_held(self) -> Self {
+        Self {
+            only_held: true,
+            ..self
+        }
+    }
+
+    /// The step as it is sent. `waited` is the time that earlier tries of the same call took.
+    pub fn item(&self, waited: Duration) -> StepItem {
+        let order = &self.order;
+        StepItem {
+            order_id: order.order_id,
+            sku: order.sku,
+            quantity: match self.step {
+                Step::Extend => self.nth,
+                _ => order.quantity,
+            },
+            priority: order.priority as u8,
+            flags: if self.only_held {
+                STEP_FLAG_ONLY_HELD
+            } else {
+                0
+            },
+            // Never zero, which means none. A step that was taken in time by an earlier try is answered even if this one
+            // comes too late to be taken.
+            deadline_ms: order.deadline.map_or(0, |deadline| {
+                whole_ms(deadline.saturating_sub(waited)).max(1)
+            }),
+            // The same in every try: it is one of the numbers by which the server knows a repeat.
+            ttl_ms: if self.ttl.is_zero() {
+                0
+            } else {
+                whole_ms(self.ttl).max(1)
+            },
+        }
+    }
+}
+
+/// Whole milliseconds, at most what fits.
+fn whole_ms(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
 /// Which cards, for [`Client::move_cards`](crate::Client::move_cards).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CardSelection {
@@ -81,4 +211,23 @@ pub enum CardSelection {
     Cards(Vec<CardRef>),
     /// Those of an order.
     Order(OrderId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_live_is_sent_in_whole_milliseconds_and_never_rounded_to_none() {
+        let sent = |ttl| {
+            OrderStep::extend(OrderId::from_u128(1), 1, ttl)
+                .item(Duration::from_secs(1))
+                .ttl_ms
+        };
+        assert_eq!(sent(Duration::ZERO), 0);
+        assert_eq!(sent(Duration::from_nanos(1)), 1);
+        assert_eq!(sent(Duration::from_micros(2_999)), 2);
+        assert_eq!(sent(DEFAULT_TTL), 900_000);
+        assert_eq!(sent(Duration::MAX), u32::MAX);
+    }
 }

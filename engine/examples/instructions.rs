@@ -16,7 +16,7 @@ use croupier_engine::dealer::{Append, Dealer, OrderLimits, TURN_ORDERS_MAX};
 use croupier_engine::error::EngineError;
 use croupier_engine::lanes::{Lanes, Picked};
 use croupier_engine::limits::SLAB_CARDS_MAX;
-use croupier_engine::order::{Order, Outcome, Ticket, Verdict, check_item};
+use croupier_engine::order::{Order, Outcome, Ticket, Verdict};
 use croupier_engine::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use croupier_engine::server::translate;
 use croupier_engine::slab::{Ingest, IngestLimits, IngestPlan, KeyFile, Slab, Vault};
@@ -25,8 +25,8 @@ use croupier_engine::state::record::{Fact, Record, Stamp};
 use croupier_engine::state::{Hand, SlabBody, SlabFacts, SlabSource, State};
 use croupier_engine::wal::ring::{Ring, UNIT_BYTES};
 use croupier_protocol::{
-    FRAME_BYTES_MAX_DEFAULT, FRAME_HEADER_BYTES, FrameWriter, ImportRow, IssueItem, Kind, OrderId,
-    SkuId, issue_items, peek,
+    FRAME_BYTES_MAX_DEFAULT, FRAME_HEADER_BYTES, FrameWriter, ImportRow, Kind, OrderId, SkuId,
+    Step, StepItem, peek, step_items,
 };
 
 /// Orders that nobody counts: buffers have found their size, and lines their cache.
@@ -38,7 +38,7 @@ const READ_ORDERS: u64 = TURN_ORDERS_MAX as u64;
 const NOW_UNIX_MS: u64 = 1_800_000_000_000;
 const STORE_ID: [u8; 16] = *b"instructions    ";
 const SECRET_BYTES: usize = 32;
-const REQUEST_BYTES: usize = FRAME_HEADER_BYTES + IssueItem::BYTES;
+const REQUEST_BYTES: usize = FRAME_HEADER_BYTES + StepItem::BYTES;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -111,7 +111,7 @@ fn requests(numbers: std::ops::Range<u64>) -> BytesMut {
     for number in numbers {
         let mut frame = FrameWriter::begin(&mut out, Kind::Issue, number);
         let id = u128::from(number + 1) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-        let item = IssueItem::one(OrderId::from_u128(id), SkuId(1));
+        let item = StepItem::one(OrderId::from_u128(id), SkuId(1));
         item.encode_into(frame.body());
         frame.set_count(1);
         frame.finish();
@@ -125,6 +125,10 @@ struct Log(Ring);
 impl Append for Log {
     fn append(&self, units: &[u64]) -> Option<u64> {
         self.0.append(units)
+    }
+
+    fn units_max(&self) -> usize {
+        TURN_ORDERS_MAX
     }
 }
 
@@ -197,7 +201,7 @@ impl Core {
         let routes = RouteCell::new(RouteTable::parse(0, DEFAULT_ROUTES)?);
         let limits = OrderLimits {
             quantity_max: 1000,
-            frame_bytes_max: FRAME_BYTES_MAX_DEFAULT as usize,
+            ..OrderLimits::default()
         };
         Ok(Core {
             dealer: Dealer::new(state.clone(), &routes, limits),
@@ -227,16 +231,11 @@ impl Core {
     fn receive(&mut self, mut bytes: &[u8]) {
         self.dealer.refresh();
         while let Some(header) = peek(bytes, FRAME_BYTES_MAX_DEFAULT).expect("frames are right") {
-            let items = issue_items(header.body_of(bytes), header.count).expect("bodies are right");
+            let items = step_items(header.body_of(bytes), header.count).expect("bodies are right");
             for item in items {
-                let order = Order {
-                    id: item.order_id.as_u128(),
-                    sku: item.sku.0,
-                    quantity: item.quantity,
-                    priority: check_item(&item).expect("orders are right"),
-                    deadline_unix_ms: u64::MAX,
-                    ticket: Ticket::single(0, header.request_id),
-                };
+                let ticket = Ticket::single(0, header.request_id);
+                let order = Order::of_item(Step::Issue, &item, u64::MAX, ticket);
+                let order = order.expect("orders are right");
                 let lane = self.dealer.lane_of(&order).expect("the SKU has a lane");
                 self.lanes.push(lane, order).expect("the lane has room");
             }

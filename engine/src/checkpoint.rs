@@ -18,7 +18,7 @@ use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
 use crate::state::apply::Snapshot;
 use crate::state::digest::digest_of;
-use crate::state::record::{self, Fact};
+use crate::state::record::{self, Ended};
 use crate::state::{Digest, Replay, State, StateSeed};
 use crate::store::{BitsOnly, Paths, Store};
 use crate::wal::format::{BLOCK_HEADER_BYTES, StoreId};
@@ -211,7 +211,7 @@ pub fn install(
 /// Records that are put in together.
 pub const BATCH: usize = 256;
 
-/// Applies every record of a block; `each_order` gets LSN and bytes of the Issued ones. Returns how many records.
+/// Applies every record of a block; `each_order` gets LSN and bytes of those that end an order. Returns how many records.
 pub fn apply_block(
     replay: &mut Replay<'_>,
     path: &Path,
@@ -248,7 +248,7 @@ pub fn apply_records<'b>(
         let applied = replay.logged(&batch);
         applied.map_err(|(nth, unfit)| unfit.at(path, offset(places[nth].0)))?;
         for ((lsn, record), (_, bytes)) in batch.iter().zip(&places) {
-            if let Fact::Issued(_) = record.fact {
+            if Ended::of(&record.fact).is_some() {
                 each_order(*lsn, bytes)?;
             }
         }

@@ -57,6 +57,10 @@ pub struct Config {
     pub frame_bytes_max: u32,
     /// The most cards of one order.
     pub quantity_max: u32,
+    /// The longest time to live of a hold, in milliseconds.
+    pub hold_ttl_max_ms: u32,
+    /// How often a hold may be extended.
+    pub hold_extensions_max: u32,
     /// Sealed segments after which they are folded into a checkpoint.
     pub checkpoint_segments: u32,
     /// How blocks of the log are made durable.
@@ -95,6 +99,8 @@ impl Config {
             orders_in_flight_max: ORDERS_IN_FLIGHT_MAX_DEFAULT,
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             quantity_max: QUANTITY_MAX_DEFAULT,
+            hold_ttl_max_ms: 24 * 60 * 60 * 1000,
+            hold_extensions_max: 1,
             checkpoint_segments: 4,
             sync: Sync::Auto,
             unsafe_no_sync: false,
@@ -145,6 +151,14 @@ impl Config {
                 .quantity_max
                 .or(lower.quantity_max)
                 .unwrap_or(default.quantity_max),
+            hold_ttl_max_ms: upper
+                .hold_ttl_max_ms
+                .or(lower.hold_ttl_max_ms)
+                .unwrap_or(default.hold_ttl_max_ms),
+            hold_extensions_max: upper
+                .hold_extensions_max
+                .or(lower.hold_extensions_max)
+                .unwrap_or(default.hold_extensions_max),
             checkpoint_segments: upper
                 .checkpoint_segments
                 .or(lower.checkpoint_segments)
@@ -198,6 +212,19 @@ impl Config {
             self.quantity_max.into(),
             1,
             QUANTITY_LIMIT.into(),
+        )?;
+        within(
+            "hold_ttl_max_ms",
+            self.hold_ttl_max_ms.into(),
+            1,
+            u32::MAX.into(),
+        )?;
+        // A request counts them in 16 bits.
+        within(
+            "hold_extensions_max",
+            self.hold_extensions_max.into(),
+            0,
+            1 << 15,
         )?;
         within(
             "checkpoint_segments",
@@ -380,6 +407,24 @@ pub struct Layer {
     )]
     #[arg(help_heading = "Limits")]
     pub quantity_max: Option<u32>,
+    /// The longest time to live of a hold, in milliseconds [default: 86400000, a day]
+    #[arg(
+        long,
+        env = "CROUPIER_HOLD_TTL_MAX_MS",
+        value_name = "MS",
+        hide_env_values = true
+    )]
+    #[arg(help_heading = "Limits")]
+    pub hold_ttl_max_ms: Option<u32>,
+    /// How often a hold may be extended [default: 1]
+    #[arg(
+        long,
+        env = "CROUPIER_HOLD_EXTENSIONS_MAX",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    #[arg(help_heading = "Limits")]
+    pub hold_extensions_max: Option<u32>,
     /// Sealed segments after which they are folded into a checkpoint [default: 4]
     #[arg(
         long,

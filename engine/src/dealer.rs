@@ -12,28 +12,42 @@
 //! 4. a slot certainly exists for every credit;
 //! 5. the record gets its LSN, and only then the index tells what the order got.
 
+pub mod holds;
+
 use std::ops::Range;
 use std::sync::Arc;
 
-use croupier_protocol::Refusal;
 use croupier_protocol::planted::{self, Bug};
+use croupier_protocol::{Refusal, Step};
+use holds::{Change, Putting};
 
+use crate::config::{Config, DATA_DEFAULT};
 use crate::order::{Order, Outcome, Verdict};
 use crate::route::{NoTarget, Resolver, RouteCell};
 use crate::slab::claim;
-use crate::state::index::{Claim, Hashed, IndexView, Look, Place, Settled};
-use crate::state::record::{Issued, Run, Runs, Stamp, issued_units, put_issued};
+use crate::state::index::{Claim, Hashed, IndexView, Look, Place};
+use crate::state::record::{
+    HOLD_POOLS_MAX, Issued, Run, Runs, Stamp, Way, issued_units, put_issued,
+};
 use crate::state::{Catalog, Pool, Promise, State};
+use crate::timers::Timers;
 
 /// Where a dealer's records go.
 pub trait Append {
     /// Appends whole units and returns the LSN of the first; `None` when there is no room.
     fn append(&self, units: &[u64]) -> Option<u64>;
+
+    /// Most units of an append, but for one order that alone has more.
+    fn units_max(&self) -> usize;
 }
 
 impl Append for crate::wal::Log {
     fn append(&self, units: &[u64]) -> Option<u64> {
         crate::wal::Log::append(self, units)
+    }
+
+    fn units_max(&self) -> usize {
+        self.append_units_max() as usize
     }
 }
 
@@ -41,18 +55,24 @@ impl Append for crate::wal::Log {
 pub const TURN_ORDERS_MAX: usize = 1024;
 const _: () = assert!(TURN_ORDERS_MAX <= 1 << 16, "a group counts them in 16 bits");
 
-/// Units that an order may need at most.
+/// Units that an order may need at most, as far as is known.
 pub fn units_at_most(order: &Order) -> usize {
-    issued_units(order.quantity.into())
+    match order.step {
+        Step::Issue => issued_units(order.quantity.into()),
+        Step::Commit => issued_units(order.quantity.max(order.cards_at_most).into()),
+        Step::Reserve | Step::Cancel | Step::Extend => 1,
+    }
 }
 
-/// An order of a turn by its group, SKU and priority, and within it by when it came; in one word, because turns sort them.
+/// An order of a turn by its group, and within it by when it came; in one word, because turns sort them. A group are issues,
+/// or reserves, of one SKU and priority. Steps of orders that must be there already name no SKU, and come first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Grouped(u64);
 
 impl Grouped {
     fn of(order: &Order, nth: u16) -> Grouped {
-        let group = u64::from(order.sku) << 16 | order.priority as u64;
+        let reserves = u64::from(order.step == Step::Reserve);
+        let group = u64::from(order.sku) << 16 | (order.priority as u64) << 1 | reserves;
         Grouped(group << 16 | u64::from(nth))
     }
 
@@ -99,9 +119,29 @@ pub struct OrderLimits {
     pub quantity_max: u16,
     /// The answer must fit a frame of so many bytes.
     pub frame_bytes_max: usize,
+    /// Longest time to live of a hold.
+    pub hold_ttl_max_ms: u32,
+    /// How often a hold may be extended.
+    pub hold_extensions_max: u16,
+}
+
+impl Default for OrderLimits {
+    fn default() -> OrderLimits {
+        OrderLimits::of(&Config::new(DATA_DEFAULT))
+    }
 }
 
 impl OrderLimits {
+    /// Those of a configuration.
+    pub fn of(config: &Config) -> OrderLimits {
+        OrderLimits {
+            quantity_max: config.quantity_max as u16,
+            frame_bytes_max: config.frame_bytes_max as usize,
+            hold_ttl_max_ms: config.hold_ttl_max_ms,
+            hold_extensions_max: config.hold_extensions_max as u16,
+        }
+    }
+
     /// Whether an order of `quantity` cards of at most `class_bytes` each may be dealt.
     fn allow(&self, quantity: u16, class_bytes: u32) -> bool {
         let cards = usize::from(quantity) * (CARD_HEAD_BYTES + class_bytes as usize);
@@ -134,6 +174,14 @@ pub struct Dealer {
     runs: Vec<Run>,
     words: Vec<u64>,
     credits: Vec<(Arc<Pool>, u64, u64)>,
+    /// Orders that hold cards from this turn on.
+    putting: Vec<Putting>,
+    /// What becomes in this turn of orders that hold cards.
+    changes: Vec<Change>,
+    /// The cards of those that are committed.
+    bound: Vec<(u32, u32)>,
+    /// When the holds that were made here end.
+    timers: Timers,
     /// Orders to be dealt again next turn: somebody else is just dealing the same id.
     deferred: Vec<(u8, Order)>,
 }
@@ -155,6 +203,10 @@ impl Dealer {
             runs: Vec::new(),
             words: Vec::new(),
             credits: Vec::new(),
+            putting: Vec::new(),
+            changes: Vec::new(),
+            bound: Vec::new(),
+            timers: Timers::default(),
             deferred: Vec::new(),
         }
     }
@@ -169,6 +221,7 @@ impl Dealer {
     pub fn lane_of(&mut self, order: &Order) -> Result<usize, Refusal> {
         match self.resolver.resolve(order.sku, order.priority) {
             Ok(target) => Ok(target.lane.as_index()),
+            Err(NoTarget::UnknownSku) if order.follows() => Ok(order.priority.as_index()),
             Err(NoTarget::UnknownSku) => Err(Refusal::UnknownSku),
             Err(NoTarget::NoRoute) => Ok(order.priority.as_index()),
         }
@@ -184,8 +237,8 @@ impl Dealer {
         into.append(&mut self.deferred);
     }
 
-    /// Deals a batch. `orders` needs at most `APPEND_UNITS_MAX` units, and `log` has room for them. `cannot_record`: why
-    /// nothing new can be dealt just now; repeats are answered all the same.
+    /// Deals a batch, and ends the holds whose time is up. `orders` needs no more than `log` takes at once, and `log` has room
+    /// for that. `cannot_record`: why nothing new can be dealt just now; repeats are answered all the same.
     pub fn turn(
         &mut self,
         now_unix_ms: u64,
@@ -206,11 +259,28 @@ impl Dealer {
         groups.extend(numbered.map(|((_, order), nth)| Grouped::of(order, nth)));
         // Most turns have one group and are sorted already.
         groups.sort_unstable();
+        // Most turns have no use for it. Steps that may have come first.
+        let due = cannot_record.is_none() && self.timers.is_due(now_unix_ms);
+        let first = groups.first().map(|first| usize::from(first.nth()));
+        let follows = first.is_some_and(|nth| orders[nth].1.sku == 0);
+        let mut spare = if due || follows {
+            Spare::new(log.units_max(), orders)
+        } else {
+            Spare(0)
+        };
         for group in groups.chunk_by(|a, b| a.group() == b.group()) {
-            self.deal_group(now_unix_ms, cannot_record, orders, group, out);
+            let (_, like) = &orders[usize::from(group[0].nth())];
+            if like.sku == 0 {
+                self.change_group(now_unix_ms, cannot_record, orders, group, &mut spare, out);
+            } else {
+                self.deal_group(now_unix_ms, cannot_record, orders, group, out);
+            }
         }
         groups.clear();
         self.groups = groups;
+        if due {
+            self.expire(now_unix_ms, &mut spare);
+        }
         let stamp = Stamp {
             unix_ms: now_unix_ms,
             route_table,
@@ -218,7 +288,7 @@ impl Dealer {
         self.record(stamp, log, orders, out);
     }
 
-    /// Deals orders of one SKU and priority.
+    /// Deals issues, or reserves, of one SKU and priority.
     fn deal_group(
         &mut self,
         now: u64,
@@ -238,7 +308,10 @@ impl Dealer {
             let (lane, order) = &orders[usize::from(nth)];
             let seen = match self.index.look(self.hashes[usize::from(nth)]) {
                 Look::Known(settled) => {
-                    out.push(self.answer_known(order, settled));
+                    match self.answer_known(order, settled) {
+                        Some(outcome) => out.push(outcome),
+                        None => self.deferred.push((*lane, *order)),
+                    }
                     continue;
                 }
                 Look::InFlight => {
@@ -251,18 +324,13 @@ impl Dealer {
                 Some(Refusal::DeadlineExceeded)
             } else if !self.limits.allow(order.quantity, class_bytes) {
                 Some(Refusal::QuantityTooLarge)
+            } else if order.ttl_ms > self.limits.hold_ttl_max_ms && order.step == Step::Reserve {
+                Some(Refusal::TtlInvalid)
             } else {
                 cannot_record
             };
             match refusal {
-                Some(refusal) => {
-                    let retry_after_ms = if refusal.retryable() {
-                        RETRY_AFTER_MS
-                    } else {
-                        0
-                    };
-                    out.push(refused(order, refusal, retry_after_ms));
-                }
+                Some(refusal) => out.push(refused(order, refusal, retry_after(refusal))),
                 None => {
                     need += u64::from(order.quantity);
                     self.fresh.push((nth, seen));
@@ -281,6 +349,10 @@ impl Dealer {
             return;
         }
         let accepted_cards = self.claim_ids(orders, out);
+        if like.step == Step::Reserve {
+            self.put_by(like.sku, orders);
+            return;
+        }
         self.claim_slots(accepted_cards);
         self.hand_out(orders);
     }
@@ -293,7 +365,11 @@ impl Dealer {
             Err(NoTarget::NoRoute) => return Err(Refusal::NoRoute),
         };
         let mut missing = need;
-        for pool in target.pools.iter() {
+        let pools_max = match like.step {
+            Step::Reserve => HOLD_POOLS_MAX,
+            _ => usize::MAX,
+        };
+        for pool in target.pools.iter().take(pools_max) {
             let got = pool.take_credits(missing);
             if got > 0 {
                 self.credits.push((pool.clone(), got, 0));
@@ -328,7 +404,10 @@ impl Dealer {
                     self.accepted.push((nth, place));
                 }
                 Claim::InFlight => self.deferred.push((*lane, *order)),
-                Claim::Known(settled) => out.push(self.answer_known(order, settled)),
+                Claim::Known(settled) => match self.answer_known(order, settled) {
+                    Some(outcome) => out.push(outcome),
+                    None => self.deferred.push((*lane, *order)),
+                },
             }
         }
         self.fresh = fresh;
@@ -345,16 +424,8 @@ impl Dealer {
         let mut credits = std::mem::take(&mut self.credits);
         for (pool, got, used) in credits.drain(..) {
             if used > 0 {
-                let number = pool.number as usize;
-                if self.cursors.len() <= number {
-                    self.cursors.resize(number + 1, Cursor::default());
-                }
-                take_slots(
-                    &pool,
-                    &mut self.cursors[number],
-                    used as u32,
-                    &mut self.slots,
-                );
+                let cursor = cursor_of(&mut self.cursors, &pool);
+                take_slots(&pool, cursor, used as u32, &mut self.slots);
             }
             if got > used && !planted::is(Bug::LoseCredits) {
                 pool.add_credits(got - used);
@@ -389,7 +460,7 @@ impl Dealer {
         orders: &[(u8, Order)],
         out: &mut Vec<Outcome>,
     ) {
-        if self.placed.is_empty() {
+        if self.placed.is_empty() && self.putting.is_empty() && self.changes.is_empty() {
             return;
         }
         let mut offsets = 0u64;
@@ -407,6 +478,7 @@ impl Dealer {
         {
             claim::give_back(slab.words(), slot);
         }
+        self.write_holds(stamp, orders);
         let base = log
             .append(&self.words)
             .expect("room was checked before the turn");
@@ -438,51 +510,53 @@ impl Dealer {
                 },
             });
         }
+        self.apply_holds(base + offsets, at, stamp, orders, out);
         self.words.clear();
         self.runs.clear();
         self.slots.clear();
-    }
-
-    /// The answer to an id that has been dealt: the same again, or a refusal when it was another order.
-    fn answer_known(&mut self, order: &Order, settled: Settled) -> Outcome {
-        let first = self.state.index.cards(settled).next();
-        let sku = first.and_then(|(slab, _)| {
-            self.resolver
-                .catalog()
-                .slab(slab)
-                .map(|slab| slab.facts.sku)
-        });
-        let reused = sku != Some(order.sku) || settled.quantity != order.quantity;
-        if reused && !planted::is(Bug::IgnoreIdReuse) {
-            return refused(order, Refusal::OrderIdReused, 0);
-        }
-        let verdict = Verdict::Issued {
-            settled,
-            repeat: true,
-        };
-        Outcome {
-            ticket: order.ticket,
-            id: order.id,
-            sku: order.sku,
-            verdict,
-        }
     }
 }
 
 /// What a caller is told to wait when nothing better is known.
 pub const RETRY_AFTER_MS: u32 = 20;
 
+/// How long a caller who is refused so is told to wait.
+fn retry_after(refusal: Refusal) -> u32 {
+    if refusal.retryable() {
+        RETRY_AFTER_MS
+    } else {
+        0
+    }
+}
+
 /// A refusal of an order.
 pub fn refused(order: &Order, refusal: Refusal, retry_after_ms: u32) -> Outcome {
-    let verdict = Verdict::Refused {
-        refusal,
-        retry_after_ms,
-    };
+    outcome(order, Verdict::refused(refusal, retry_after_ms))
+}
+
+fn outcome(order: &Order, verdict: Verdict) -> Outcome {
     Outcome {
         ticket: order.ticket,
         id: order.id,
         sku: order.sku,
         verdict,
+    }
+}
+
+/// Units of the log that a turn has left for what its orders did not say.
+struct Spare(usize);
+
+impl Spare {
+    fn new(units_max: usize, orders: &[(u8, Order)]) -> Spare {
+        let asked = orders.iter().map(|(_, order)| units_at_most(order));
+        Spare(units_max.saturating_sub(asked.sum()))
+    }
+
+    /// Takes some, if there are so many.
+    fn take(&mut self, units: usize) -> bool {
+        let enough = units <= self.0;
+        self.0 -= if enough { units } else { 0 };
+        enough
     }
 }
 
@@ -494,8 +568,19 @@ fn issued<'r>((lane, order): &(u8, Order), runs: Runs<'r>) -> Issued<'r> {
         quantity: order.quantity,
         priority: order.priority as u8,
         lane: *lane,
+        way: Way::Issue,
+        fewer: 0,
         runs,
     }
+}
+
+/// Where to look for free slots of a pool.
+fn cursor_of<'c>(cursors: &'c mut Vec<Cursor>, pool: &Pool) -> &'c mut Cursor {
+    let number = pool.number as usize;
+    if cursors.len() <= number {
+        cursors.resize(number + 1, Cursor::default());
+    }
+    &mut cursors[number]
 }
 
 /// Appends the runs that `slots` form.

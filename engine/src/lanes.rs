@@ -84,18 +84,10 @@ pub enum Picked {
 mod tests {
     use super::*;
     use crate::order::Ticket;
-    use croupier_protocol::Priority;
 
     fn order(id: u128) -> Order {
         let ticket = Ticket::single(0, 0);
-        Order {
-            id,
-            sku: 1,
-            quantity: 1,
-            priority: Priority::Standard,
-            deadline_unix_ms: u64::MAX,
-            ticket,
-        }
+        Order::issue(id, 1, 1, ticket)
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod route;
 pub mod server;
 pub mod slab;
 pub mod state;
+pub mod timers;
 pub mod turns;
 pub mod wal;
 

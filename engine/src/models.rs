@@ -79,15 +79,7 @@ const TURN: usize = 2;
 
 fn order(&(id, sku, quantity): &(u128, u32, u16)) -> (u8, Order) {
     let ticket = Ticket::single(0, 0);
-    let order = Order {
-        id,
-        sku,
-        quantity,
-        priority: Priority::Standard,
-        deadline_unix_ms: u64::MAX,
-        ticket,
-    };
-    (0, order)
+    (0, Order::issue(id, sku, quantity, ticket))
 }
 
 /// One run's store.
@@ -179,7 +171,7 @@ impl Shop {
     fn deal(&self, asked: &[(u128, u32, u16)]) -> Vec<Outcome> {
         let limits = OrderLimits {
             quantity_max: 10,
-            frame_bytes_max: 64 << 10,
+            ..OrderLimits::default()
         };
         let mut dealer = Dealer::new(self.state.clone(), &self.routes, limits);
         let mut outcomes = Vec::new();
@@ -240,6 +232,9 @@ fn check(shop: &Shop, outcomes: &[Outcome]) {
                 let before = issued.entry(outcome.id).or_insert_with(|| answer.clone());
                 assert_eq!(*before, answer, "order {}: one answer for ever", outcome.id);
                 assert!(repeat || first.insert(outcome.id), "dealt as new once");
+            }
+            Verdict::Held { .. } | Verdict::Released { .. } => {
+                unreachable!("nobody reserves")
             }
             Verdict::Refused { refusal, .. } => {
                 let can_be = [Refusal::OutOfStock, Refusal::OrderIdReused];

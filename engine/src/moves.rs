@@ -135,7 +135,12 @@ impl Engine {
                 let index = &self.state.index;
                 let settled = index
                     .get(index.hash(id.as_u128()))
-                    .ok_or_else(|| Refused::plain(Refusal::OrderNotFound))?;
+                    .filter(|settled| settled.state.has_cards())
+                    .ok_or_else(|| {
+                        let text =
+                            "no order of this id has cards: one that holds some has none yet";
+                        Refused::because(Refusal::OrderNotFound, text)
+                    })?;
                 let cards = index.cards(settled).map(|(slab, slot)| CardRef {
                     slab,
                     slot,
@@ -380,13 +385,19 @@ fn sort_in(
     let mut status = slab.status(slot);
     if status == CardStatus::Free && way.from.contains(&status) {
         // A credit first, as for an order; without one, all free cards are promised.
-        let promised = slab.pool.take_credits(1) == 0;
-        if promised || !claim::set(slab.words(), slot) {
-            slab.pool.add_credits(u64::from(!promised));
+        if slab.pool.take_credits(1) == 0 {
+            let text = format!(
+                "all free cards are promised to orders and holds, so {} cannot be taken: try again when one has ended",
+                name(slab, slot)
+            );
+            return Err(Refused::because(Refusal::CardIssued, text));
+        }
+        if !claim::set(slab.words(), slot) {
+            slab.pool.add_credits(1);
             status = CardStatus::Issued;
         }
     }
-    let card = format!("card {}:{slot}.0", slab.facts.slab);
+    let card = name(slab, slot);
     if status == CardStatus::Issued && !(way.from.contains(&status) && is_dealt(slab, slot)) {
         let text = if way.from.contains(&status) {
             format!("an order is just getting {card}: try again")
@@ -409,6 +420,10 @@ fn sort_in(
             Err(Refused::because(Refusal::CardNotInState, text))
         }
     }
+}
+
+fn name(slab: &SlabState, slot: u32) -> String {
+    format!("card {}:{slot}.0", slab.facts.slab)
 }
 
 /// Takes the free cards of a slab, a credit and a bit each.

@@ -1,9 +1,9 @@
 //! An order on its way: from the frame it came in to the answer that goes back.
 
-use croupier_protocol::{IssueItem, Priority, Refusal};
+use croupier_protocol::{Hold, Priority, Refusal, STEP_FLAG_ONLY_HELD, Step, StepItem};
 
 use crate::state::index::Settled;
-use crate::state::record::QUANTITY_LIMIT;
+use crate::state::record::{QUANTITY_LIMIT, Release};
 
 /// Where an answer goes: which connection of which core, and which place in which request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,16 +36,76 @@ impl Ticket {
     }
 }
 
-/// An order waiting in a lane.
+/// An order waiting in a lane: a step of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     pub id: u128,
+    /// Of an issue and a reserve; 0 else.
     pub sku: u32,
+    /// As in [`StepItem`].
     pub quantity: u16,
     pub priority: Priority,
+    pub step: Step,
     /// When it is refused instead of dealt, in Unix milliseconds; `u64::MAX` = never.
     pub deadline_unix_ms: u64,
+    /// Of a reserve and an extend.
+    pub ttl_ms: u32,
+    /// Cards that its record may name, once that has been found out: a commit of all that is held does not say.
+    pub cards_at_most: u16,
+    /// A commit does not take other cards when the hold has expired.
+    pub only_held: bool,
     pub ticket: Ticket,
+}
+
+const _: () = assert!(size_of::<Order>() == 64, "an order is a cache line");
+
+impl Order {
+    /// An issue of standard priority, without a deadline.
+    pub fn issue(id: u128, sku: u32, quantity: u16, ticket: Ticket) -> Order {
+        Order {
+            id,
+            sku,
+            quantity,
+            priority: Priority::Standard,
+            step: Step::Issue,
+            deadline_unix_ms: u64::MAX,
+            ttl_ms: 0,
+            cards_at_most: 0,
+            only_held: false,
+            ticket,
+        }
+    }
+
+    /// A step as it was asked for. The error is what could never have been dealt, whatever the state.
+    pub fn of_item(
+        step: Step,
+        item: &StepItem,
+        deadline_unix_ms: u64,
+        ticket: Ticket,
+    ) -> Result<Order, Refusal> {
+        let priority = check_item(step, item)?;
+        Ok(Order {
+            id: item.order_id.as_u128(),
+            // A step of an order that must be there names none, whatever the item says: dealers tell the two apart by it.
+            sku: match step {
+                Step::Issue | Step::Reserve => item.sku.0,
+                Step::Commit | Step::Cancel | Step::Extend => 0,
+            },
+            quantity: item.quantity,
+            priority,
+            step,
+            deadline_unix_ms,
+            ttl_ms: item.ttl_ms,
+            cards_at_most: 0,
+            only_held: item.flags & STEP_FLAG_ONLY_HELD != 0,
+            ticket,
+        })
+    }
+
+    /// Whether it is about an order that must be there already.
+    pub fn follows(&self) -> bool {
+        !matches!(self.step, Step::Issue | Step::Reserve)
+    }
 }
 
 /// What becomes of an order.
@@ -53,10 +113,37 @@ pub struct Order {
 pub enum Verdict {
     /// Its cards; to be answered once `lsn` is durable.
     Issued { settled: Settled, repeat: bool },
+    /// It holds cards; to be answered once `lsn` is durable.
+    Held {
+        lsn: u64,
+        quantity: u16,
+        hold: Hold,
+        repeat: bool,
+    },
+    /// Its hold has ended without cards; to be answered once `lsn` is durable.
+    Released {
+        lsn: u64,
+        quantity: u16,
+        why: Release,
+        repeat: bool,
+    },
     Refused {
         refusal: Refusal,
         retry_after_ms: u32,
+        /// Of the record that is the reason, which must be durable too; 0: none is.
+        lsn: u64,
     },
+}
+
+impl Verdict {
+    /// A refusal for which no record is the reason.
+    pub fn refused(refusal: Refusal, retry_after_ms: u32) -> Verdict {
+        Verdict::Refused {
+            refusal,
+            retry_after_ms,
+            lsn: 0,
+        }
+    }
 }
 
 /// A verdict on its way back.
@@ -73,24 +160,35 @@ impl Outcome {
     pub fn lsn(&self) -> u64 {
         match self.verdict {
             Verdict::Issued { settled, .. } => settled.lsn,
-            Verdict::Refused { .. } => 0,
+            Verdict::Held { lsn, .. }
+            | Verdict::Released { lsn, .. }
+            | Verdict::Refused { lsn, .. } => lsn,
         }
     }
 }
 
 /// Checks what can be told from the request alone, and could never have been dealt.
-pub fn check_item(item: &IssueItem) -> Result<Priority, Refusal> {
+fn check_item(step: Step, item: &StepItem) -> Result<Priority, Refusal> {
     if item.order_id.is_zero() {
         return Err(Refusal::OrderIdZero);
     }
-    if item.flags != 0 {
+    let flags = match step {
+        Step::Commit => STEP_FLAG_ONLY_HELD,
+        _ => 0,
+    };
+    if item.flags & !flags != 0 {
         return Err(Refusal::UnsupportedFlag);
     }
-    if item.quantity == 0 {
-        return Err(Refusal::QuantityZero);
+    match step {
+        Step::Issue | Step::Reserve if item.quantity == 0 => return Err(Refusal::QuantityZero),
+        Step::Issue | Step::Reserve | Step::Commit if item.quantity > QUANTITY_LIMIT => {
+            return Err(Refusal::QuantityTooLarge);
+        }
+        Step::Extend if item.quantity == 0 => return Err(Refusal::NoExtensionLeft),
+        _ => {}
     }
-    if item.quantity > QUANTITY_LIMIT {
-        return Err(Refusal::QuantityTooLarge);
+    if matches!(step, Step::Reserve | Step::Extend) && item.ttl_ms == 0 {
+        return Err(Refusal::TtlInvalid);
     }
     Priority::try_from(item.priority).map_err(|_| Refusal::UnknownPriority)
 }

@@ -19,7 +19,7 @@ use crate::error::{EngineError, IoContext as _};
 use crate::slab::{Slab, claim, remove_leftovers, slab_file_name};
 use crate::state::digest::digest_of;
 use crate::state::index::Spread;
-use crate::state::record::{self, Fact};
+use crate::state::record::{self, Ended};
 use crate::state::{Catalog, Digest, Replay, SlabSource, State, StateSeed, StockCounts};
 use crate::store::{BitsOnly, Store, init_copy};
 use crate::wal::reader::{Block, OwnedBlock};
@@ -263,9 +263,9 @@ impl Apply<OwnedChunk> for Restorer<'_> {
         loop {
             batch.clear();
             for order in orders.by_ref().take(BATCH) {
-                let (lsn, _, issued) = order?;
-                self.read.add(issued.order_id, lsn, issued.cards());
-                batch.push((lsn, issued));
+                let (lsn, _, ended) = order?;
+                self.read.add(lsn, &ended);
+                batch.push((lsn, ended));
             }
             if batch.is_empty() {
                 return Ok(ControlFlow::Continue(()));
@@ -434,6 +434,19 @@ fn check_cards(state: &State, catalog: &Catalog, counts: &StockCounts) -> Result
         found.void += ones(&void);
         found.imported += u64::from(slab.facts.cards);
     }
+    let promised: u64 = state
+        .index
+        .open_holds()
+        .map(|(_, _, hold)| hold.credits.sum())
+        .sum();
+    if promised > found.free {
+        return Err(format!(
+            "{promised} cards are promised to holds, and {} are free",
+            found.free
+        ));
+    }
+    found.free -= promised;
+    found.held += promised;
     if once != cards {
         return Err(format!(
             "orders have {cards} cards, which are {once}: one has two orders"
@@ -600,7 +613,7 @@ fn copy_orders(
             if placed.lsn >= end_lsn {
                 break 'log;
             }
-            if let Fact::Issued(_) = placed.record.fact {
+            if Ended::of(&placed.record.fact).is_some() {
                 put(placed.lsn, placed.bytes).map_err(damaged)?;
             }
         }

@@ -60,8 +60,10 @@ pub struct Turns {
     outcomes: Vec<Outcome>,
     /// Dealt, and not yet durable: oldest first.
     waiting: VecDeque<Outcome>,
-    /// To be dealt again: another core holds the id.
-    deferred: Vec<(u8, Order)>,
+    /// To be dealt again: another core holds the id, or the turn had no room for it.
+    deferred: VecDeque<(u8, Order)>,
+    /// What `dealer.take_deferred` brings.
+    again: Vec<(u8, Order)>,
     /// Picked, but too large for the rest of that turn.
     held_back: Option<(u8, Order)>,
 }
@@ -75,7 +77,8 @@ impl Turns {
             orders: Vec::new(),
             outcomes: Vec::new(),
             waiting: VecDeque::new(),
-            deferred: Vec::new(),
+            deferred: VecDeque::new(),
+            again: Vec::new(),
             held_back: None,
         }
     }
@@ -122,10 +125,7 @@ impl Turns {
             if outcome.lsn() < durable {
                 answer(outcome);
             } else if failed {
-                let verdict = Verdict::Refused {
-                    refusal: Refusal::StoreFailed,
-                    retry_after_ms: 0,
-                };
+                let verdict = Verdict::refused(Refusal::StoreFailed, 0);
                 answer(&Outcome {
                     verdict,
                     ..*outcome
@@ -139,11 +139,12 @@ impl Turns {
         any
     }
 
-    /// Picks a batch from this core's lanes, or from those of a busy core, if the log has room for one.
-    pub fn pick(&mut self, queues: &[impl AsRef<Queues>], log: &Log) -> Pick {
+    /// Picks a batch from this core's lanes, or from those of a busy core, if the log has room for one. `due`: there is
+    /// something to deal even without orders.
+    pub fn pick(&mut self, queues: &[impl AsRef<Queues>], log: &Log, due: bool) -> Pick {
         let lanes = &queues[usize::from(self.index)].as_ref().lanes;
         if !log.has_room() && log.failure().is_none() {
-            let waits = !lanes.is_empty() || self.held_back.is_some();
+            let waits = !lanes.is_empty() || self.held_back.is_some() || due;
             return if waits { Pick::NoRoom } else { Pick::Nothing };
         }
         let units_max = log.append_units_max() as usize;
@@ -157,7 +158,7 @@ impl Turns {
                 self.pick_from(&busy.as_ref().lanes, units_max);
             }
         }
-        if self.orders.is_empty() {
+        if self.orders.is_empty() && !due {
             Pick::Nothing
         } else {
             Pick::Batch
@@ -165,13 +166,22 @@ impl Turns {
     }
 
     fn pick_from(&mut self, lanes: &Lanes, units_max: usize) {
-        self.orders.append(&mut self.deferred);
         self.orders.extend(self.held_back.take());
         let mut units: usize = self
             .orders
             .iter()
             .map(|(_, order)| units_at_most(order))
             .sum();
+        // One order alone may be larger than a turn.
+        while let Some((_, order)) = self.deferred.front()
+            && (self.orders.is_empty() || units + units_at_most(order) <= units_max)
+        {
+            units += units_at_most(order);
+            self.orders.extend(self.deferred.pop_front());
+        }
+        if !self.deferred.is_empty() {
+            return;
+        }
         let most = TURN_ORDERS_MAX
             .min(units_max)
             .saturating_sub(self.orders.len());
@@ -207,7 +217,8 @@ impl Turns {
             &self.orders,
             &mut self.outcomes,
         );
-        dealer.take_deferred(&mut self.deferred);
+        dealer.take_deferred(&mut self.again);
+        self.deferred.extend(self.again.drain(..));
         self.orders.clear();
     }
 

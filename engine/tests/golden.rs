@@ -11,7 +11,7 @@ use croupier_engine::checkpoint::format::{self, Checkpoint, OrderFile};
 use croupier_engine::checkpoint::{OrderFileReader, OrderFileWriter, apply_block};
 use croupier_engine::disk::Disk;
 use croupier_engine::state::index::Spread;
-use croupier_engine::state::record::{Fact, Issued, Record, Run, Runs, Stamp};
+use croupier_engine::state::record::{Fact, Issued, Record, Run, Runs, Stamp, Way};
 use croupier_engine::state::{Digest, Replay, State};
 use croupier_engine::store::BitsOnly;
 use croupier_engine::wal::format::{
@@ -58,6 +58,8 @@ fn order(number: u8, priority: u8, runs: &[Run]) -> Vec<u8> {
         quantity,
         priority,
         lane: 1,
+        way: Way::Issue,
+        fewer: 0,
         runs,
     }))
 }

@@ -7,8 +7,8 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use croupier_protocol::{
-    CardRef, FRAME_BYTES_MAX_DEFAULT, FrameWriter, IssueItem, IssuedWriter, Kind, Lsn, OrderId,
-    SkuId, issue_items, peek,
+    CardRef, FRAME_BYTES_MAX_DEFAULT, FrameWriter, IssuedWriter, Kind, Lsn, OrderId, SkuId,
+    StepItem, peek, step_items,
 };
 
 /// Orders of a frame.
@@ -23,7 +23,7 @@ fn order_id(number: u16) -> OrderId {
 fn put_request(out: &mut BytesMut) {
     let mut frame = FrameWriter::begin(out, Kind::Issue, 1);
     for number in 0..ORDERS {
-        let item = IssueItem::one(order_id(number), SkuId(1));
+        let item = StepItem::one(order_id(number), SkuId(1));
         item.encode_into(frame.body());
     }
     frame.set_count(ORDERS);
@@ -58,7 +58,7 @@ fn codec(criterion: &mut Criterion) {
             let header = peek(black_box(&request), FRAME_BYTES_MAX_DEFAULT)
                 .expect("the frame is right")
                 .expect("the frame is whole");
-            let items = issue_items(header.body_of(&request), header.count)
+            let items = step_items(header.body_of(&request), header.count)
                 .expect("the body is as long as its count says");
             items.for_each(|item| {
                 black_box(item);

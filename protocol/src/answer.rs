@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! OrderItem  0 order_id [16] | 16 lsn u64 | 24 status u8 | 25 flags u8 | 26 refusal u16 | 28 retry_after_ms u32
-//!            32 sku u32 | 36 card_count u16 | 38 reserved u16 | 40 cards_bytes u32 | 44 reserved u32
+//!            32 sku u32 | 36 card_count u16 | 38 held u16 | 40 cards_bytes u32 | 44 reserved u32
 //! Card       0 slab u32 | 4 slot u32 | 8 generation u16 | 10 secret_bytes u16 | 12 secret …
+//! Hold       0 ends_unix_ms u64 | 8 extensions u16 | 10 reserved [6]
 //! ```
 //!
-//! The server writes them straight into its output ([`put_refused`], [`IssuedWriter`]); a client reads them in place
+//! The server writes them straight into its output ([`put_refused`], [`put_hold`], [`IssuedWriter`]); a client reads them in place
 //! ([`OrderItems`]) or as values ([`order_items`]).
 
 use std::mem::offset_of;
@@ -24,6 +25,12 @@ use crate::words::{CardRef, Lsn, OrderId, Secret, SkuId};
 pub const STATUS_ISSUED: u8 = 1;
 /// `status` of an order that was refused.
 pub const STATUS_REFUSED: u8 = 2;
+/// `status` of an order that holds cards.
+pub const STATUS_HELD: u8 = 3;
+/// `status` of an order whose hold was cancelled.
+pub const STATUS_CANCELLED: u8 = 4;
+/// `status` of an order whose hold has ended by itself.
+pub const STATUS_EXPIRED: u8 = 5;
 /// `flags` of an order that had been dealt before.
 pub const ORDER_FLAG_REPEAT: u8 = 1;
 
@@ -38,9 +45,17 @@ struct OrderItemLayout {
     retry_after_ms: U32,
     sku: U32,
     card_count: U16,
-    reserved: U16,
+    held: U16,
     cards_bytes: U32,
     reserved_tail: U32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct HoldLayout {
+    ends_unix_ms: U64,
+    extensions: U16,
+    reserved: [u8; 6],
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -65,6 +80,9 @@ const _: () = {
     assert!(offset_of!(OrderItemLayout, sku) == 32);
     assert!(offset_of!(OrderItemLayout, card_count) == 36);
     assert!(offset_of!(OrderItemLayout, cards_bytes) == 40);
+    assert!(offset_of!(OrderItemLayout, held) == 38);
+    assert!(offset_of!(HoldLayout, extensions) == 8);
+    assert!(size_of::<HoldLayout>() == Hold::BYTES);
     assert!(
         size_of::<CardLayout>() == Card::HEAD_BYTES,
         "clients would misread every secret"
@@ -81,7 +99,7 @@ pub struct OrderItemHead {
     pub order_id: OrderId,
     /// The place of its record in the log; zero when refused.
     pub lsn: Lsn,
-    /// [`STATUS_ISSUED`] or [`STATUS_REFUSED`].
+    /// [`STATUS_ISSUED`], [`STATUS_REFUSED`], [`STATUS_HELD`], [`STATUS_CANCELLED`] or [`STATUS_EXPIRED`].
     pub status: u8,
     /// See [`ORDER_FLAG_REPEAT`].
     pub flags: u8,
@@ -93,7 +111,9 @@ pub struct OrderItemHead {
     pub sku: SkuId,
     /// Cards that follow.
     pub card_count: u16,
-    /// Bytes that these cards take.
+    /// Cards that are held, or were until the hold was cancelled or has expired; 0 else.
+    pub held: u16,
+    /// Bytes that follow: cards, or a hold.
     pub cards_bytes: u32,
 }
 
@@ -113,7 +133,7 @@ impl OrderItemHead {
             retry_after_ms: U32::new(self.retry_after_ms),
             sku: U32::new(self.sku.0),
             card_count: U16::new(self.card_count),
-            reserved: U16::ZERO,
+            held: U16::new(self.held),
             cards_bytes: U32::new(self.cards_bytes),
             reserved_tail: U32::ZERO,
         };
@@ -131,11 +151,12 @@ impl OrderItemHead {
             retry_after_ms: layout.retry_after_ms.get(),
             sku: SkuId(layout.sku.get()),
             card_count: layout.card_count.get(),
+            held: layout.held.get(),
             cards_bytes: layout.cards_bytes.get(),
         }
     }
 
-    /// True if this order had been dealt before.
+    /// True if this step had been taken before.
     #[inline]
     pub const fn is_repeat(&self) -> bool {
         self.flags & ORDER_FLAG_REPEAT != 0
@@ -160,9 +181,75 @@ pub fn put_refused(
         retry_after_ms,
         sku,
         card_count: 0,
+        held: 0,
         cards_bytes: 0,
     };
     head.encode_into(out);
+}
+
+/// How a hold stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// When it ends by itself, in Unix milliseconds of the server's clock.
+    pub ends_unix_ms: u64,
+    /// How often it has been extended.
+    pub extensions: u16,
+}
+
+impl Hold {
+    /// Bytes of a hold on the wire.
+    pub const BYTES: usize = 16;
+
+    #[inline]
+    fn from_layout(layout: &HoldLayout) -> Self {
+        Self {
+            ends_unix_ms: layout.ends_unix_ms.get(),
+            extensions: layout.extensions.get(),
+        }
+    }
+}
+
+/// An order that has cards by name only: it holds them, or did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldOrder {
+    /// The caller's id of the order.
+    pub order_id: OrderId,
+    /// The place in the log of the record that this answer tells.
+    pub lsn: Lsn,
+    /// What was ordered.
+    pub sku: SkuId,
+    /// How many cards are held, or were.
+    pub quantity: u16,
+    /// True if this step had been taken before, and this is its original answer again.
+    pub repeat: bool,
+    /// The hold, while there is one.
+    pub hold: Option<Hold>,
+}
+
+/// Appends the answer to an order that holds cards; `status` says what became of the hold if `order` has none.
+#[inline]
+pub fn put_hold(out: &mut BytesMut, status: u8, order: &HeldOrder) {
+    let head = OrderItemHead {
+        order_id: order.order_id,
+        lsn: order.lsn,
+        status,
+        flags: if order.repeat { ORDER_FLAG_REPEAT } else { 0 },
+        refusal: 0,
+        retry_after_ms: 0,
+        sku: order.sku,
+        card_count: 0,
+        held: order.quantity,
+        cards_bytes: order.hold.map_or(0, |_| Hold::BYTES as u32),
+    };
+    head.encode_into(out);
+    if let Some(hold) = order.hold {
+        let layout = HoldLayout {
+            ends_unix_ms: U64::new(hold.ends_unix_ms),
+            extensions: U16::new(hold.extensions),
+            reserved: [0; 6],
+        };
+        out.extend_from_slice(layout.as_bytes());
+    }
 }
 
 /// The answer to an order that is issued, being written at the end of a buffer. Dropped before
@@ -196,6 +283,7 @@ impl<'a> IssuedWriter<'a> {
             retry_after_ms: 0,
             sku,
             card_count: 0,
+            held: 0,
             cards_bytes: 0,
         };
         head.encode_into(out);
@@ -342,6 +430,12 @@ pub struct IssuedOrder {
 pub enum OrderOutcome {
     /// Its cards.
     Issued(IssuedOrder),
+    /// It holds cards.
+    Held(HeldOrder),
+    /// Its hold was cancelled.
+    Cancelled(HeldOrder),
+    /// Its hold has ended by itself; only a look-up says so.
+    Expired(HeldOrder),
     /// Why there are none. Nothing was taken, and the id may try again.
     Refused {
         /// The caller's id of the order.
@@ -358,7 +452,24 @@ impl OrderOutcome {
     pub const fn order_id(&self) -> OrderId {
         match self {
             Self::Issued(order) => order.order_id,
+            Self::Held(order) | Self::Cancelled(order) | Self::Expired(order) => order.order_id,
             Self::Refused { order_id, .. } => *order_id,
+        }
+    }
+
+    /// Its cards, if it has any.
+    pub const fn issued(&self) -> Option<&IssuedOrder> {
+        match self {
+            Self::Issued(order) => Some(order),
+            _ => None,
+        }
+    }
+
+    /// Its cards, if it has any.
+    pub fn into_issued(self) -> Option<IssuedOrder> {
+        match self {
+            Self::Issued(order) => Some(order),
+            _ => None,
         }
     }
 }
@@ -383,12 +494,13 @@ impl std::fmt::Debug for OrderItemView<'_> {
 }
 
 impl<'a> OrderItemView<'a> {
-    /// The cards: which one, and its secret.
+    /// The cards: which one, and its secret. None of an order that only holds some.
     #[inline]
     pub fn cards(&self) -> Cards<'a> {
+        let is_issued = self.head.status == STATUS_ISSUED;
         Cards {
             rest: Cursor::new(self.cards),
-            left: self.head.card_count,
+            left: if is_issued { self.head.card_count } else { 0 },
         }
     }
 
@@ -415,6 +527,25 @@ impl<'a> OrderItemView<'a> {
                 order_id,
                 refusal,
                 retry_after_ms,
+            });
+        }
+        if self.head.status != STATUS_ISSUED {
+            let mut held = HeldOrder {
+                order_id,
+                lsn,
+                sku,
+                quantity: self.head.held,
+                repeat: self.head.is_repeat(),
+                hold: None,
+            };
+            return Ok(match self.head.status {
+                STATUS_CANCELLED => OrderOutcome::Cancelled(held),
+                STATUS_EXPIRED => OrderOutcome::Expired(held),
+                _ => {
+                    let mut body = Cursor::new(self.cards);
+                    held.hold = Some(Hold::from_layout(body.take_fixed("hold of an order")?));
+                    OrderOutcome::Held(held)
+                }
             });
         }
         let cards = self
@@ -494,11 +625,11 @@ impl<'a> OrderItems<'a> {
     fn take_item(&mut self) -> Result<OrderItemView<'a>, BodyError> {
         let offset = self.rest.offset();
         let head = OrderItemHead::from_layout(self.rest.take_fixed("OrderItem")?);
-        if head.status != STATUS_ISSUED && head.status != STATUS_REFUSED {
+        if !(STATUS_ISSUED..=STATUS_EXPIRED).contains(&head.status) {
             return Err(BodyError {
                 what: "status of an order",
                 offset: offset + offset_of!(OrderItemLayout, status),
-                need: usize::from(STATUS_REFUSED),
+                need: usize::from(STATUS_EXPIRED),
                 have: usize::from(head.status),
             });
         }
@@ -507,13 +638,21 @@ impl<'a> OrderItems<'a> {
             .rest
             .take("cards of an order", head.cards_bytes as usize)?;
         let mut cursor = Cursor::new(cards);
-        (0..head.card_count)
-            .try_for_each(|_| take_card(&mut cursor).map(|_| ()))
-            .and_then(|()| cursor.expect_end())
-            .map_err(|error| BodyError {
-                offset: cards_offset + error.offset,
-                ..error
-            })?;
+        let hold = if head.status == STATUS_HELD {
+            cursor
+                .take_fixed::<HoldLayout>("hold of an order")
+                .map(|_| ())
+        } else {
+            Ok(())
+        };
+        hold.and_then(|()| {
+            (0..head.card_count).try_for_each(|_| take_card(&mut cursor).map(|_| ()))
+        })
+        .and_then(|()| cursor.expect_end())
+        .map_err(|error| BodyError {
+            offset: cards_offset + error.offset,
+            ..error
+        })?;
         Ok(OrderItemView {
             head,
             offset,

@@ -92,10 +92,18 @@ kinds! {
     Ping = 2,
     /// Asks what server this is: empty.
     ServerInfo = 3,
-    /// Orders: `count` × `IssueItem`.
+    /// Orders: `count` × `StepItem`.
     Issue = 16,
-    /// Asks for orders issued before: `count` × order id.
+    /// Asks what became of orders: `count` × order id.
     LookUp = 17,
+    /// Orders that hold cards: `count` × `StepItem`.
+    Reserve = 18,
+    /// Turns holds into cards: `count` × `StepItem`.
+    Commit = 19,
+    /// Ends holds: `count` × `StepItem`.
+    Cancel = 20,
+    /// Prolongs holds: `count` × `StepItem`.
+    Extend = 21,
     /// Makes a SKU: bincode.
     SkuCreate = 32,
     /// Asks for all SKUs: empty.
@@ -124,6 +132,14 @@ kinds! {
     IssueReply = 144,
     /// `count` × `OrderItem`.
     LookUpReply = 145,
+    /// `count` × `OrderItem`.
+    ReserveReply = 146,
+    /// `count` × `OrderItem`.
+    CommitReply = 147,
+    /// `count` × `OrderItem`.
+    CancelReply = 148,
+    /// `count` × `OrderItem`.
+    ExtendReply = 149,
     /// Bincode.
     SkuCreateReply = 160,
     /// Bincode, in pages.
@@ -159,6 +175,10 @@ impl Kind {
             Self::ServerInfo => Self::ServerInfoReply,
             Self::Issue => Self::IssueReply,
             Self::LookUp => Self::LookUpReply,
+            Self::Reserve => Self::ReserveReply,
+            Self::Commit => Self::CommitReply,
+            Self::Cancel => Self::CancelReply,
+            Self::Extend => Self::ExtendReply,
             Self::SkuCreate => Self::SkuCreateReply,
             Self::SkuList => Self::SkuListReply,
             Self::Stock => Self::StockReply,

@@ -10,21 +10,22 @@
 //!  | length   u32  | checksum u32  | magic |ver|knd| flags | count | request_id                u64 | body …
 //!  +---------------+---------------+-------+---+---+-------+-------+-------------------------------+------ - -
 //!
-//!  Issue       body = count × IssueItem (32 bytes)
+//!  Issue       body = count × StepItem (32 bytes)
 //!  IssueReply  body = count × OrderItem (48 bytes, then its cards)
+//!  Reserve, Commit, Cancel, Extend and their replies: as for Issue
 //!  LookUp      body = count × order id  (16 bytes)         the reply is as for Issue
 //!  ImportRows  body = import id (8 bytes), count × row     (40 bytes, then label and secret)
 //!  the rest    body = one fixed layout, or one bincode value (see `control`)
 //! ```
 //!
-//! A server reads with [`peek`] and [`issue_items`], and answers with [`FrameWriter`], [`put_refused`] and
+//! A server reads with [`peek`] and [`step_items`], and answers with [`FrameWriter`], [`put_refused`] and
 //! [`IssuedWriter`]:
 //!
 //! ```
 //! use bytes::BytesMut;
 //! use croupier_protocol::*;
 //!
-//! let item = IssueItem::one(OrderId::new_v7(), SkuId(1));
+//! let item = StepItem::one(OrderId::new_v7(), SkuId(1));
 //! let mut wire = BytesMut::new();
 //! let mut frame = FrameWriter::begin(&mut wire, Kind::Issue, 7);
 //! item.encode_into(frame.body());
@@ -32,7 +33,7 @@
 //! frame.finish();
 //!
 //! let header = peek(&wire, FRAME_BYTES_MAX_DEFAULT)?.expect("the frame is whole");
-//! let items: Vec<_> = issue_items(header.body_of(&wire), header.count)?.collect();
+//! let items: Vec<_> = step_items(header.body_of(&wire), header.count)?.collect();
 //! assert_eq!(items, [item]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -61,8 +62,9 @@ mod order;
 mod refused;
 
 pub use answer::{
-    Card, Cards, IssuedOrder, IssuedWriter, ORDER_FLAG_REPEAT, OrderItemHead, OrderItemView,
-    OrderItems, OrderOutcome, STATUS_ISSUED, STATUS_REFUSED, order_items, put_refused,
+    Card, Cards, HeldOrder, Hold, IssuedOrder, IssuedWriter, ORDER_FLAG_REPEAT, OrderItemHead,
+    OrderItemView, OrderItems, OrderOutcome, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_HELD,
+    STATUS_ISSUED, STATUS_REFUSED, order_items, put_hold, put_refused,
 };
 pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
@@ -79,7 +81,7 @@ pub use import::{ImportEnd, ImportRow, ImportRows, ImportRowsReply, import_rows,
 pub use limits::*;
 pub use moves::CardMove;
 pub use numbered::UnknownNumber;
-pub use order::{IssueItem, issue_items, lookup_items, put_lookup};
+pub use order::{STEP_FLAG_ONLY_HELD, Step, StepItem, lookup_items, put_lookup, step_items};
 pub use refusal::{FaultCode, Refusal, RejectReason};
 pub use refused::{FaultBody, RefusedBody};
 pub use words::{

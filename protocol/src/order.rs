@@ -1,4 +1,4 @@
-//! Orders as they are asked for: the items of an Issue and of a LookUp. How they are answered: `answer`.
+//! Orders as they are asked for: the steps of an order, and the items of a LookUp. How they are answered: `answer`.
 //!
 //! Items are read as they came, whatever their values: which SKU exists and which priority is one is for the server
 //! to say, item by item.
@@ -10,76 +10,157 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute_ref};
 
 use crate::body::BodyError;
+use crate::frame::Kind;
 use crate::words::{OrderId, Priority, SkuId};
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct IssueItemLayout {
+struct StepItemLayout {
     order_id: [u8; 16],
     sku: U32,
     quantity: U16,
     priority: u8,
     flags: u8,
     deadline_ms: U32,
-    reserved: U32,
+    ttl_ms: U32,
 }
 
 const _: () = {
     assert!(
-        size_of::<IssueItemLayout>() == IssueItem::BYTES,
+        size_of::<StepItemLayout>() == StepItem::BYTES,
         "servers would misread every order"
     );
-    assert!(offset_of!(IssueItemLayout, sku) == 16);
-    assert!(offset_of!(IssueItemLayout, quantity) == 20);
-    assert!(offset_of!(IssueItemLayout, priority) == 22);
-    assert!(offset_of!(IssueItemLayout, flags) == 23);
-    assert!(offset_of!(IssueItemLayout, deadline_ms) == 24);
+    assert!(offset_of!(StepItemLayout, sku) == 16);
+    assert!(offset_of!(StepItemLayout, quantity) == 20);
+    assert!(offset_of!(StepItemLayout, priority) == 22);
+    assert!(offset_of!(StepItemLayout, flags) == 23);
+    assert!(offset_of!(StepItemLayout, deadline_ms) == 24);
+    assert!(offset_of!(StepItemLayout, ttl_ms) == 28);
 };
 
-/// One order of an Issue.
+/// What is asked of an order: the kind of a frame of [`StepItem`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum Step {
+    /// Cards, at once and for good.
+    #[default]
+    Issue,
+    /// Cards put by for a while, without saying which.
+    Reserve,
+    /// The cards that are held, for good.
+    Commit,
+    /// The end of a hold.
+    Cancel,
+    /// More time for a hold.
+    Extend,
+}
+
+impl Step {
+    /// All steps.
+    pub const ALL: [Self; 5] = [
+        Self::Issue,
+        Self::Reserve,
+        Self::Commit,
+        Self::Cancel,
+        Self::Extend,
+    ];
+
+    /// The kind of a frame that asks for it.
+    #[inline]
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Issue => Kind::Issue,
+            Self::Reserve => Kind::Reserve,
+            Self::Commit => Kind::Commit,
+            Self::Cancel => Kind::Cancel,
+            Self::Extend => Kind::Extend,
+        }
+    }
+
+    /// The step that a frame of this kind asks for.
+    #[inline]
+    pub const fn of_kind(kind: Kind) -> Option<Self> {
+        Some(match kind {
+            Kind::Issue => Self::Issue,
+            Kind::Reserve => Self::Reserve,
+            Kind::Commit => Self::Commit,
+            Kind::Cancel => Self::Cancel,
+            Kind::Extend => Self::Extend,
+            _ => return None,
+        })
+    }
+
+    /// The name that commands use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Issue => "issue",
+            Self::Reserve => "reserve",
+            Self::Commit => "commit",
+            Self::Cancel => "cancel",
+            Self::Extend => "extend",
+        }
+    }
+}
+
+/// `flags` of a commit that takes nothing but what is held: an expired hold is refused instead of given other cards.
+pub const STEP_FLAG_ONLY_HELD: u8 = 1;
+
+/// One step of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IssueItem {
+pub struct StepItem {
     /// The caller's id of the order.
     pub order_id: OrderId,
-    /// What is ordered.
+    /// What is ordered: of an issue and a reserve. 0 else.
     pub sku: SkuId,
-    /// How many cards.
+    /// How many cards: of an issue and a reserve. Of a commit, how many of those that are held; 0 = all. Of an extend, the
+    /// how-manieth of this hold it is, from 1. Of a cancel 0.
     pub quantity: u16,
     /// The number of a [`crate::Priority`], as it came.
     pub priority: u8,
-    /// Zero in version 1.
+    /// See [`STEP_FLAG_ONLY_HELD`].
     pub flags: u8,
     /// From arrival at the server, in milliseconds; 0 = none.
     pub deadline_ms: u32,
+    /// How long a hold lasts from now, in milliseconds: of a reserve and an extend. 0 else.
+    pub ttl_ms: u32,
 }
 
-impl IssueItem {
+impl StepItem {
     /// Bytes of one item.
     pub const BYTES: usize = 32;
 
     /// One card, of standard priority, without a deadline.
-    pub const fn one(order_id: OrderId, sku: SkuId) -> IssueItem {
-        IssueItem {
+    pub const fn one(order_id: OrderId, sku: SkuId) -> StepItem {
+        StepItem {
             order_id,
             sku,
             quantity: 1,
             priority: Priority::Standard as u8,
             flags: 0,
             deadline_ms: 0,
+            ttl_ms: 0,
+        }
+    }
+
+    /// A commit, cancel or extend of an order, of standard priority, without a deadline.
+    pub const fn of(order_id: OrderId) -> StepItem {
+        StepItem {
+            quantity: 0,
+            ..StepItem::one(order_id, SkuId(0))
         }
     }
 
     /// Appends the item.
     #[inline]
     pub fn encode_into(&self, out: &mut BytesMut) {
-        let layout = IssueItemLayout {
+        let layout = StepItemLayout {
             order_id: self.order_id.to_bytes(),
             sku: U32::new(self.sku.0),
             quantity: U16::new(self.quantity),
             priority: self.priority,
             flags: self.flags,
             deadline_ms: U32::new(self.deadline_ms),
-            reserved: U32::ZERO,
+            ttl_ms: U32::new(self.ttl_ms),
         };
         out.extend_from_slice(layout.as_bytes());
     }
@@ -87,7 +168,7 @@ impl IssueItem {
     /// Reads one item.
     #[inline]
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Self {
-        let layout: &IssueItemLayout = transmute_ref!(bytes);
+        let layout: &StepItemLayout = transmute_ref!(bytes);
         Self {
             order_id: OrderId::from_bytes(layout.order_id),
             sku: SkuId(layout.sku.get()),
@@ -95,21 +176,22 @@ impl IssueItem {
             priority: layout.priority,
             flags: layout.flags,
             deadline_ms: layout.deadline_ms.get(),
+            ttl_ms: layout.ttl_ms.get(),
         }
     }
 }
 
-/// The items of an Issue, read in place.
+/// The items of a frame of steps, read in place.
 ///
 /// # Errors
 /// If `body` is not `count` items long.
 #[inline]
-pub fn issue_items(
+pub fn step_items(
     body: &[u8],
     count: u16,
-) -> Result<impl ExactSizeIterator<Item = IssueItem> + '_, BodyError> {
-    let items = fixed_items::<{ IssueItem::BYTES }>("items of Issue", body, count)?;
-    Ok(items.iter().map(IssueItem::decode))
+) -> Result<impl ExactSizeIterator<Item = StepItem> + '_, BodyError> {
+    let items = fixed_items::<{ StepItem::BYTES }>("steps of orders", body, count)?;
+    Ok(items.iter().map(StepItem::decode))
 }
 
 /// The order ids of a LookUp, read in place.

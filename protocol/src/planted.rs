@@ -79,6 +79,12 @@ bugs! {
     SellVoid = "sell-void", Sim;
     /// A checkpoint does not hold which cards are out of sale.
     ForgetMarks = "forget-marks", Sim;
+    /// A checkpoint does not hold which orders hold cards.
+    ForgetHolds = "forget-holds", Sim;
+    /// A commit gives all cards of its hold back, those that it took too.
+    GiveHoldBack = "give-hold-back", Sim;
+    /// A caller is told how an order has ended although that is not durable.
+    TellEndEarly = "tell-end-early", Sim;
     /// A slot is claimed by a load and a store instead of one atomic step.
     ClaimInTwoSteps = "claim-in-two-steps", Loom;
     /// A batch is shown to the committer before its words are there.
@@ -87,6 +93,8 @@ bugs! {
     LostWakeUp = "lost-wake-up", Loom;
     /// A core that wrote a block in the committer's place does not look whether more has come.
     LeaveBehind = "leave-behind", Loom;
+    /// An order that holds cards is claimed for a change by a load and a store instead of one atomic step.
+    ChangeInTwoSteps = "change-in-two-steps", Loom;
     /// Two slots of a slab share a nonce.
     NonceReuse = "nonce-reuse", Engine;
     /// Claim bits of a slab's file are believed (rule 2).

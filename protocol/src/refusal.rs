@@ -12,11 +12,11 @@ numbered! {
         QuantityZero = 2, "QuantityZero", "the quantity must be at least 1";
         QuantityTooLarge = 3, "QuantityTooLarge", "the quantity is above the server's limit, or more than one frame can answer: split the order";
         OrderIdZero = 4, "OrderIdZero", "an order id of all zeros is not allowed: choose another id";
-        OrderIdReused = 5, "OrderIdReused", "this id belongs to an order with another SKU or quantity: use a new id";
+        OrderIdReused = 5, "OrderIdReused", "this id belongs to an order of another kind, SKU or quantity: use a new id";
         OutOfStock = 6, "OutOfStock", "fewer cards are free than were asked for: import more, or ask for fewer";
         Busy = 7, "Busy", "the lane is full: try again after the given time";
         DeadlineExceeded = 8, "DeadlineExceeded", "the order was not dealt in time and nothing was taken: try again with the same id";
-        OrderNotFound = 9, "OrderNotFound", "no order with this id has been issued";
+        OrderNotFound = 9, "OrderNotFound", "there is no order of this id";
         SkuExists = 10, "SkuExists", "a SKU of this name exists: use it, or choose another name";
         NameInvalid = 11, "NameInvalid", "a name is 1 to 64 bytes without control characters or white space at its ends";
         UnknownPriority = 12, "UnknownPriority", "the priority must be 0 (vip), 1 (standard), 2 (bulk) or 3 (background)";
@@ -39,6 +39,12 @@ numbered! {
         CardIssued = 29, "CardIssued", "an order has this card: only void with `issued` takes it, and nothing brings it back";
         CardNotInState = 30, "CardNotInState", "the card is not in a state from which this can be done";
         SelectionInvalid = 31, "SelectionInvalid", "say which cards: a SKU, a SKU and one of its batches, at most 1000 cards, or an order";
+        AlreadyCommitted = 32, "AlreadyCommitted", "the order has its cards: look it up";
+        AlreadyCancelled = 33, "AlreadyCancelled", "the order was cancelled and got nothing: use a new id";
+        Expired = 34, "Expired", "the hold ended before it was committed, and there is no other card for it: use a new id";
+        NoExtensionLeft = 35, "NoExtensionLeft", "the hold has been extended as often as it may be, or this extension is not the next one";
+        TtlInvalid = 36, "TtlInvalid", "a hold lasts at least 1 ms and at most as long as the server's hold_ttl_max_ms";
+        NotSoManyHeld = 37, "NotSoManyHeld", "the order holds fewer cards than are to be committed: commit what it holds, or a part";
     }
 }
 

@@ -213,18 +213,18 @@ fn errors_of_fixed_bodies() {
 #[test]
 fn errors_of_orders() {
     check(
-        issue_items(&[0; 63], 2).map(drop),
+        step_items(&[0; 63], 2).map(drop),
         0,
         64,
         63,
-        "items of Issue",
+        "steps of orders",
     );
     check(
-        issue_items(&[0; 32], 0).map(drop),
+        step_items(&[0; 32], 0).map(drop),
         0,
         0,
         32,
-        "items of Issue",
+        "steps of orders",
     );
     check(
         lookup_items(&[0; 33], 2).map(drop),
@@ -247,15 +247,15 @@ fn errors_of_answers() {
     check(
         order_items(&bent_order(24, 0), 1),
         24,
-        2,
+        5,
         0,
         "status of an order",
     );
     check(
-        order_items(&bent_order(24, 3), 1),
+        order_items(&bent_order(24, 6), 1),
         24,
-        2,
-        3,
+        5,
+        6,
         "status of an order",
     );
     check(
@@ -299,6 +299,61 @@ fn errors_of_answers() {
         Refusal::ALL.len(),
         99,
         "number of a refusal",
+    );
+}
+
+/// An order that holds cards, with the byte at `offset` replaced.
+fn bent_hold(offset: usize, byte: u8) -> BytesMut {
+    let order = HeldOrder {
+        order_id: OrderId::from_u128(1),
+        lsn: Lsn(2),
+        sku: SkuId(3),
+        quantity: 4,
+        repeat: false,
+        hold: Some(Hold {
+            ends_unix_ms: 5,
+            extensions: 6,
+        }),
+    };
+    let mut body = BytesMut::new();
+    put_hold(&mut body, STATUS_HELD, &order);
+    body[offset] = byte;
+    body
+}
+
+#[test]
+fn errors_of_holds() {
+    let good = bent_hold(24, STATUS_HELD);
+    assert_eq!(good.len(), OrderItemHead::BYTES + Hold::BYTES);
+    assert!(order_items(&good, 1).is_ok());
+    check(order_items(&good[..63], 1), 48, 16, 15, "cards of an order");
+    check(order_items(&good[..48], 1), 48, 16, 0, "cards of an order");
+    // Fewer bytes than a hold has, and more.
+    let short = &bent_hold(40, 15)[..63];
+    check(order_items(short, 1), 48, 16, 15, "hold of an order");
+    let long = [&bent_hold(40, 17)[..], &[0]].concat();
+    check(order_items(&long, 1), 64, 0, 1, "end of the body");
+    // A hold has no cards, and what has ended has no hold.
+    check(
+        order_items(&bent_hold(36, 1), 1),
+        64,
+        12,
+        0,
+        "head of a card",
+    );
+    for status in [STATUS_REFUSED, STATUS_CANCELLED, STATUS_EXPIRED] {
+        let bent = bent_hold(24, status);
+        check(order_items(&bent, 1), 48, 0, 16, "end of the body");
+    }
+    for status in [0, 6, 255] {
+        let bent = bent_hold(24, status);
+        let have = usize::from(status);
+        check(order_items(&bent, 1), 24, 5, have, "status of an order");
+    }
+    // What is reserved is ignored.
+    assert_eq!(
+        order_items(&bent_hold(63, 1), 1).unwrap(),
+        order_items(&good, 1).unwrap()
     );
 }
 

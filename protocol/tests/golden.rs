@@ -40,24 +40,76 @@ fn other_order_id() -> OrderId {
     OrderId::from_u128(order_id().as_u128() + 1)
 }
 
-fn issue_items_example() -> [IssueItem; 2] {
-    let vip = IssueItem {
+fn step_items_example() -> [StepItem; 2] {
+    let vip = StepItem {
         order_id: order_id(),
         sku: SkuId(7),
         quantity: 2,
         priority: Priority::Vip as u8,
         flags: 0,
         deadline_ms: 250,
+        ttl_ms: 0,
     };
-    let standard = IssueItem {
+    let standard = StepItem {
         order_id: other_order_id(),
         sku: SkuId(8),
         quantity: 1,
         priority: Priority::Standard as u8,
         flags: 0,
         deadline_ms: 0,
+        ttl_ms: 0,
     };
     [vip, standard]
+}
+
+/// Of each step after Issue: its items.
+fn later_steps_example() -> [(Step, Vec<StepItem>); 4] {
+    let [vip, standard] = step_items_example();
+    let reserved = vec![
+        StepItem {
+            ttl_ms: 900_000,
+            ..vip
+        },
+        StepItem {
+            ttl_ms: 1,
+            ..standard
+        },
+    ];
+    let committed = vec![
+        StepItem {
+            flags: STEP_FLAG_ONLY_HELD,
+            ..StepItem::of(order_id())
+        },
+        StepItem {
+            quantity: 2,
+            ..StepItem::of(other_order_id())
+        },
+    ];
+    let extended = StepItem {
+        quantity: 1,
+        ttl_ms: 900_000,
+        ..StepItem::of(order_id())
+    };
+    [
+        (Step::Reserve, reserved),
+        (Step::Commit, committed),
+        (Step::Cancel, vec![StepItem::of(order_id())]),
+        (Step::Extend, vec![extended]),
+    ]
+}
+
+fn held_example(lsn: u64, extensions: u16) -> HeldOrder {
+    HeldOrder {
+        order_id: order_id(),
+        lsn: Lsn(lsn),
+        sku: SkuId(7),
+        quantity: 2,
+        repeat: false,
+        hold: Some(Hold {
+            ends_unix_ms: 1_893_456_000_000,
+            extensions,
+        }),
+    }
 }
 
 fn cards_example() -> [Card; 2] {
@@ -238,13 +290,13 @@ fn handshake_and_ping() {
 
 #[test]
 fn issue_and_look_up() {
-    let items = issue_items_example();
+    let items = step_items_example();
     check(
         Kind::Issue,
         2,
         0,
         |out| items.iter().for_each(|item| item.encode_into(out)),
-        |body| assert_eq!(issue_items(body, 2).unwrap().collect::<Vec<_>>(), items),
+        |body| assert_eq!(step_items(body, 2).unwrap().collect::<Vec<_>>(), items),
     );
     let ids = [order_id(), other_order_id()];
     check(
@@ -282,6 +334,84 @@ fn issue_reply_and_look_up_reply() {
             std::slice::from_ref(&not_found)
         );
     });
+}
+
+#[test]
+fn the_later_steps() {
+    for (step, items) in later_steps_example() {
+        let count = items.len() as u16;
+        check(
+            step.kind(),
+            count,
+            0,
+            |out| items.iter().for_each(|item| item.encode_into(out)),
+            |body| assert_eq!(step_items(body, count).unwrap().collect::<Vec<_>>(), items),
+        );
+    }
+}
+
+#[test]
+fn replies_to_the_later_steps() {
+    let (out_of_stock, put_out_of_stock) = refused_example(8, Refusal::OutOfStock, 0);
+    let held = held_example(42, 0);
+    check(
+        Kind::ReserveReply,
+        2,
+        0,
+        |out| {
+            put_hold(out, STATUS_HELD, &held);
+            put_out_of_stock(out);
+        },
+        |body| {
+            let expect = [OrderOutcome::Held(held), out_of_stock.clone()];
+            assert_eq!(order_items(body, 2).unwrap(), expect);
+        },
+    );
+    let (issued, put_issued) = issued_example();
+    let (too_many, put_too_many) = refused_example(8, Refusal::NotSoManyHeld, 0);
+    check(
+        Kind::CommitReply,
+        2,
+        0,
+        |out| {
+            put_issued(out);
+            put_too_many(out);
+        },
+        |body| {
+            let expect = [issued.clone(), too_many.clone()];
+            assert_eq!(order_items(body, 2).unwrap(), expect);
+        },
+    );
+    let cancelled = HeldOrder {
+        repeat: true,
+        hold: None,
+        ..held_example(43, 0)
+    };
+    check(
+        Kind::CancelReply,
+        1,
+        0,
+        |out| put_hold(out, STATUS_CANCELLED, &cancelled),
+        |body| {
+            let expect = [OrderOutcome::Cancelled(cancelled)];
+            assert_eq!(order_items(body, 1).unwrap(), expect);
+        },
+    );
+    let (none_left, put_none_left) = refused_example(8, Refusal::NoExtensionLeft, 0);
+    let longer = held_example(44, 1);
+    check(
+        Kind::ExtendReply,
+        2,
+        0,
+        |out| {
+            put_hold(out, STATUS_HELD, &longer);
+            put_none_left(out);
+        },
+        |body| {
+            let expect = [OrderOutcome::Held(longer), none_left.clone()];
+            assert_eq!(order_items(body, 2).unwrap(), expect);
+        },
+    );
 }
 
 #[test]

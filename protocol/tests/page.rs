@@ -119,8 +119,9 @@ fn sizes_of_fixed_bodies() {
     let sizes = [
         ("Hello ", Hello::BYTES),
         ("HelloReply ", HelloReply::BYTES),
-        ("IssueItem ", IssueItem::BYTES),
+        ("StepItem ", StepItem::BYTES),
         ("OrderItem ", OrderItemHead::BYTES),
+        ("Hold ", Hold::BYTES),
         ("ImportRowsReply ", ImportRowsReply::BYTES),
     ];
     for (name, bytes) in sizes {

@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use tokio_util::codec::{Decoder, Encoder};
 
 prop_compose! {
-    fn issue_item()(
-        order_id: u128, sku: u32, quantity: u16, priority: u8, flags: u8, deadline_ms: u32,
-    ) -> IssueItem {
-        IssueItem { order_id: OrderId::from_u128(order_id), sku: SkuId(sku), quantity, priority, flags, deadline_ms }
+    fn step_item()(
+        order_id: u128, sku: u32, quantity: u16, priority: u8, flags: u8, deadline_ms: u32, ttl_ms: u32,
+    ) -> StepItem {
+        let order_id = OrderId::from_u128(order_id);
+        StepItem { order_id, sku: SkuId(sku), quantity, priority, flags, deadline_ms, ttl_ms }
     }
 }
 
@@ -57,7 +58,40 @@ fn outcome() -> impl Strategy<Value = (u32, OrderOutcome)> {
                 },
             )
         });
-    prop_oneof![issued, refused]
+    prop_oneof![issued, held(), refused]
+}
+
+/// An order with a hold, or with one that has ended.
+fn held() -> impl Strategy<Value = (u32, OrderOutcome)> {
+    let order = (
+        any::<u128>(),
+        any::<u64>(),
+        any::<u32>(),
+        any::<u16>(),
+        any::<bool>(),
+    );
+    let hold = option::of((any::<u64>(), any::<u16>()));
+    (order, hold, any::<bool>()).prop_map(
+        |((order_id, lsn, sku, quantity, repeat), hold, cancelled)| {
+            let order = HeldOrder {
+                order_id: OrderId::from_u128(order_id),
+                lsn: Lsn(lsn),
+                sku: SkuId(sku),
+                quantity,
+                repeat,
+                hold: hold.map(|(ends_unix_ms, extensions)| Hold {
+                    ends_unix_ms,
+                    extensions,
+                }),
+            };
+            let outcome = match (hold, cancelled) {
+                (Some(_), _) => OrderOutcome::Held(order),
+                (None, true) => OrderOutcome::Cancelled(order),
+                (None, false) => OrderOutcome::Expired(order),
+            };
+            (sku, outcome)
+        },
+    )
 }
 
 fn put_outcome(out: &mut BytesMut, sku: u32, outcome: &OrderOutcome) {
@@ -79,6 +113,9 @@ fn put_outcome(out: &mut BytesMut, sku: u32, outcome: &OrderOutcome) {
             }
             writer.finish();
         }
+        OrderOutcome::Held(order) => put_hold(out, STATUS_HELD, order),
+        OrderOutcome::Cancelled(order) => put_hold(out, STATUS_CANCELLED, order),
+        OrderOutcome::Expired(order) => put_hold(out, STATUS_EXPIRED, order),
         OrderOutcome::Refused {
             order_id,
             refusal,
@@ -139,10 +176,10 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 proptest! {
     #[test]
-    fn issue(items in vec(issue_item(), 0..20)) {
+    fn steps(items in vec(step_item(), 0..20)) {
         let mut body = BytesMut::new();
         items.iter().for_each(|item| item.encode_into(&mut body));
-        let read = issue_items(&body, items.len() as u16).unwrap();
+        let read = step_items(&body, items.len() as u16).unwrap();
         prop_assert_eq!(read.len(), items.len());
         prop_assert_eq!(read.collect::<Vec<_>>(), items);
     }
@@ -165,7 +202,11 @@ proptest! {
             let view = view.unwrap();
             prop_assert_eq!(view.head.sku, SkuId(*sku));
             prop_assert_eq!(view.head.order_id, outcome.order_id());
-            let OrderOutcome::Issued(order) = outcome else { continue };
+            prop_assert_eq!(outcome.issued().cloned(), outcome.clone().into_issued());
+            let Some(order) = outcome.issued() else {
+                prop_assert_eq!(view.cards().len(), 0);
+                continue;
+            };
             prop_assert_eq!(view.cards().len(), order.cards.len());
             for ((card, secret), expect) in view.cards().zip(&order.cards) {
                 prop_assert_eq!(card, expect.card);
@@ -320,7 +361,7 @@ proptest! {
     #[test]
     fn readers_survive_any_bytes(bytes in vec(any::<u8>(), 0..400), count in 0..5_u16) {
         let _ = peek(&bytes, FRAME_BYTES_MAX_DEFAULT);
-        let _ = issue_items(&bytes, count).map(Iterator::count);
+        let _ = step_items(&bytes, count).map(Iterator::count);
         let _ = lookup_items(&bytes, count).map(Iterator::count);
         let _ = order_items(&bytes, count);
         let _ = import_rows(&bytes, count).map(|(_, rows)| rows.count());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use croupier_client::testing::{Resend, Tries, leaves_doubt};
-use croupier_client::{Order, OrderId, OrderOutcome, Priority, Refusal, SkuId};
+use croupier_client::{Order, OrderId, OrderOutcome, OrderStep, Priority, Refusal, SkuId, Step};
 use croupier_tests::{Ask, Oracle};
 use fastrand::Rng;
 
@@ -47,6 +47,8 @@ pub struct Callers {
     shared: Vec<Order>,
     /// Orders that were answered with cards.
     answered: Vec<Order>,
+    /// Reserves that were sent, for others to go on with.
+    reserves: Vec<OrderStep>,
     next_call: u64,
     next_link: u32,
     dice: Rng,
@@ -56,6 +58,8 @@ pub struct Callers {
     pub repeats: u64,
     pub refused: u64,
     pub unknown: u64,
+    /// Answers that told of a hold.
+    pub holds: u64,
 }
 
 impl Callers {
@@ -71,6 +75,7 @@ impl Callers {
             owners: BTreeMap::new(),
             shared: Vec::new(),
             answered: Vec::new(),
+            reserves: Vec::new(),
             next_call: 0,
             next_link: 0,
             dice: plan.dice(1),
@@ -79,6 +84,7 @@ impl Callers {
             repeats: 0,
             refused: 0,
             unknown: 0,
+            holds: 0,
         }
     }
 
@@ -144,10 +150,20 @@ impl Callers {
         } else {
             let most = if self.dice.u32(0..8) == 0 { 20 } else { 4 };
             for _ in 0..self.dice.usize(1..=most) {
-                let order = self.order(skus);
-                if asks.iter().all(|ask| ask.order.order_id != order.order_id) {
-                    asks.push(oracle.ask(order));
+                let holds = self.plan.has(Feature::Holds) && self.dice.u32(0..3) == 0;
+                let step = if holds {
+                    self.hold_step(skus)
+                } else {
+                    OrderStep::issue(self.order(skus))
+                };
+                let id = step.order.order_id;
+                if asks.iter().any(|ask| ask.order().order_id == id) {
+                    continue;
                 }
+                asks.push(match step.step {
+                    Step::Issue => oracle.ask(step.order),
+                    _ => oracle.ask_step(step),
+                });
             }
         }
         let number = self.next_call;
@@ -166,6 +182,43 @@ impl Callers {
         self.calls.insert(number, call);
         self.owners.insert(number, index);
         self.callers[index].calls.insert(number);
+    }
+
+    /// A step of an order in two phases: a new one, or the next, or the same again, of one that somebody has begun.
+    fn hold_step(&mut self, skus: &[u32]) -> OrderStep {
+        let known = self.dice.choice(&self.reserves).copied();
+        let Some(begun) = known.filter(|_| self.dice.u32(0..5) > 1) else {
+            let order = Order {
+                order_id: OrderId::from_u128(self.dice.u128(1..)),
+                ..self.order(skus)
+            };
+            // Most end while others are under way; some outlive the run.
+            let ttl_ms = match self.dice.u32(0..4) {
+                0 => 3_600_000,
+                1 => self.dice.u64(1..3),
+                _ => self.dice.u64(1..200),
+            };
+            let step = OrderStep::reserve(order, std::time::Duration::from_millis(ttl_ms));
+            if self.reserves.len() == SHARED_MAX {
+                self.reserves.remove(0);
+            }
+            self.reserves.push(step);
+            return step;
+        };
+        let id = begun.order.order_id;
+        let quantity = begun.order.quantity;
+        match self.dice.u32(0..8) {
+            0 => begun,
+            1 => OrderStep::cancel(id),
+            2 => {
+                let ttl_ms = self.dice.u64(1..300);
+                let nth = self.dice.u16(1..3);
+                OrderStep::extend(id, nth, std::time::Duration::from_millis(ttl_ms))
+            }
+            3 => OrderStep::commit(id).quantity(self.dice.u16(1..=quantity)),
+            4 => OrderStep::commit(id).only_held(),
+            _ => OrderStep::commit(id),
+        }
     }
 
     fn order(&mut self, skus: &[u32]) -> Order {
@@ -229,7 +282,7 @@ impl Callers {
         call.link = Some(link);
         call.due_us = None;
         call.try_number += 1;
-        let orders = call.asked.iter().map(|&place| call.asks[place].order);
+        let orders = call.asked.iter().map(|&place| call.asks[place].step);
         let letter = Letter::Orders {
             call: number,
             try_number: call.try_number,
@@ -333,14 +386,16 @@ impl Callers {
                     assert!(
                         !call.abuse,
                         "{} was dealt again as another order",
-                        ask.order.order_id
+                        ask.order().order_id
                     );
                     if issued.repeat {
                         self.repeats += 1;
                     } else {
                         self.issued += 1;
                     }
-                    self.answered.push(ask.order);
+                    if ask.step.step == Step::Issue {
+                        self.answered.push(ask.order());
+                    }
                     oracle.book(ask, outcome);
                 }
                 OrderOutcome::Refused { refusal, .. } => {
@@ -357,6 +412,11 @@ impl Callers {
                     } else {
                         oracle.book(ask, outcome);
                     }
+                }
+                OrderOutcome::Held(_) | OrderOutcome::Cancelled(_) | OrderOutcome::Expired(_) => {
+                    assert!(!call.abuse, "{outcome:?} to an issue");
+                    self.holds += 1;
+                    oracle.book(ask, outcome);
                 }
             }
         }

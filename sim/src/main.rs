@@ -97,6 +97,7 @@ struct Sum {
     repeats: u64,
     refused: u64,
     unknown: u64,
+    holds: u64,
     seconds: f64,
     simulated_hours_per_second: f64,
     violations: u64,
@@ -107,7 +108,7 @@ impl Sum {
         let Done {
             tally,
             crashes,
-            answers: [issued, repeats, refused, unknown],
+            answers: [issued, repeats, refused, unknown, holds],
         } = done;
         self.seeds += 1;
         self.steps += tally.steps;
@@ -126,6 +127,7 @@ impl Sum {
         self.repeats += repeats;
         self.refused += refused;
         self.unknown += unknown;
+        self.holds += holds;
     }
 
     fn print(&self) {
@@ -163,8 +165,8 @@ impl Sum {
             self.checkpoints, self.imports, self.moves
         );
         println!(
-            "orders issued        {:>12}   {} repeats, {} refused, {} never known",
-            self.issued, self.repeats, self.refused, self.unknown
+            "orders issued        {:>12}   {} repeats, {} refused, {} never known; {} answers about holds",
+            self.issued, self.repeats, self.refused, self.unknown, self.holds
         );
         println!(
             "violations           {:>12}   in {:.1} s",

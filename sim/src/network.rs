@@ -3,8 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use croupier_client::Order;
-use croupier_client::OrderOutcome;
+use croupier_client::{OrderOutcome, OrderStep};
 use fastrand::Rng;
 
 /// A connection, and which use of it.
@@ -19,11 +18,11 @@ pub struct Link {
 /// What is under way.
 #[derive(Clone, Debug)]
 pub enum Letter {
-    /// Orders of one try of a call.
+    /// Steps of orders of one try of a call.
     Orders {
         call: u64,
         try_number: u32,
-        orders: Vec<Order>,
+        orders: Vec<OrderStep>,
     },
     /// What became of one of them, by its place in the call.
     Outcome {

@@ -5,24 +5,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use croupier_client::{
-    Card, CardRef, IssuedOrder, Lsn, Order as AskedOrder, OrderId, OrderOutcome, Refusal, SkuId,
+    Card, CardRef, HeldOrder, IssuedOrder, Lsn, OrderId, OrderOutcome, OrderStep, Refusal, SkuId,
     StockRow,
 };
 use croupier_engine::card::CardStatus;
 use croupier_engine::config::{Config, Sync};
-use croupier_engine::dealer::{Dealer, OrderLimits};
+use croupier_engine::dealer::{Dealer, OrderLimits, holds};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::engine::{Engine, Ground};
 use croupier_engine::error::EngineError;
 use croupier_engine::order::{Order, Outcome, Ticket, Verdict};
 use croupier_engine::slab::{KeyFile, Vault};
 use croupier_engine::state::State;
-use croupier_engine::state::index::{Settled, Spread};
+use croupier_engine::state::index::{OrderState, Settled, Spread};
+use croupier_engine::state::record::Release;
 use croupier_engine::store::Store;
 use croupier_engine::turns::{Pick, Queues, Turns};
 use croupier_engine::wal::log::Drive;
 use croupier_engine::wal::segments::make_segment;
-use croupier_tests::{OutOfSale, StateView};
+use croupier_tests::{OutOfSale, Standing, StateView};
 
 use crate::imports::{StandIns, secret_of};
 use crate::network::Link;
@@ -107,15 +108,16 @@ impl Node {
             append_units_max: plan.append_units_max,
             subscribers: Vec::new(),
         };
-        let limits = OrderLimits {
-            quantity_max: config.quantity_max as u16,
-            frame_bytes_max: config.frame_bytes_max as usize,
-        };
+        let limits = OrderLimits::of(&config);
         let (engine, _) = Engine::start(config, store_on(disk), plan.cores.into(), ground)?;
-        let core = |index| Core {
-            turns: Turns::new(index, 1),
-            dealer: Dealer::new(engine.state.clone(), &engine.routes, limits),
-            phase: Phase::Idle,
+        let core = |index: u16| {
+            let mut dealer = Dealer::new(engine.state.clone(), &engine.routes, limits);
+            dealer.adopt_holds(index.into(), plan.cores.into());
+            Core {
+                turns: Turns::new(index, 1),
+                dealer,
+                phase: Phase::Idle,
+            }
         };
         Ok(Node {
             queues: (0..plan.cores)
@@ -134,27 +136,23 @@ impl Node {
         try_number: u32,
         index: u16,
         now_ms: u64,
-        asked: &AskedOrder,
+        asked: &OrderStep,
     ) -> Result<(), Refusal> {
         let deadline_unix_ms = asked
+            .order
             .deadline
             .map_or(u64::MAX, |deadline| now_ms + deadline.as_millis() as u64);
-        let core = &mut self.cores[usize::from(link.core)];
-        let order = Order {
-            id: asked.order_id.as_u128(),
-            sku: asked.sku.0,
-            quantity: asked.quantity,
-            priority: asked.priority,
-            deadline_unix_ms,
-            ticket: Ticket {
-                core: link.core,
-                index,
-                connection: link.number,
-                use_of_slot: 0,
-                request_slot: try_number,
-                request_id: call,
-            },
+        let ticket = Ticket {
+            core: link.core,
+            index,
+            connection: link.number,
+            use_of_slot: 0,
+            request_slot: try_number,
+            request_id: call,
         };
+        let item = asked.item(std::time::Duration::ZERO);
+        let order = Order::of_item(asked.step, &item, deadline_unix_ms, ticket)?;
+        let core = &mut self.cores[usize::from(link.core)];
         core.dealer.refresh();
         let lane = core.dealer.lane_of(&order)?;
         let queues = &self.queues[usize::from(link.core)];
@@ -170,7 +168,8 @@ impl Node {
                 let any = core
                     .turns
                     .answer_durable(&self.queues, log, |outcome| answered.push(*outcome));
-                if core.turns.pick(&self.queues, log) == Pick::Batch {
+                let due = core.dealer.has_due(now_ms) && self.engine.cannot_record().is_none();
+                if core.turns.pick(&self.queues, log, due) == Pick::Batch {
                     core.phase = Phase::Picked;
                     return true;
                 }
@@ -203,29 +202,18 @@ impl Node {
 
     /// The words of the protocol for an outcome.
     pub fn translate(&self, outcome: &Outcome) -> OrderOutcome {
-        let order_id = OrderId::from_u128(outcome.id);
-        match outcome.verdict {
-            Verdict::Issued { settled, repeat } => OrderOutcome::Issued(issued(
-                &self.engine.state,
-                order_id,
-                outcome.sku,
-                settled,
-                repeat,
-            )),
-            Verdict::Refused {
-                refusal,
-                retry_after_ms,
-            } => OrderOutcome::Refused {
-                order_id,
-                refusal,
-                retry_after_ms,
-            },
-        }
+        translate(&self.engine.state, outcome)
     }
 
     /// An order as a look-up tells it.
-    pub fn look_up(&self, id: OrderId) -> Option<IssuedOrder> {
+    pub fn look_up(&self, id: OrderId) -> Option<OrderOutcome> {
         look_up(&self.engine.state, id)
+    }
+
+    /// When the next hold ends, in Unix milliseconds.
+    pub fn next_end_ms(&self) -> Option<u64> {
+        let ends = self.cores.iter();
+        ends.filter_map(|core| core.dealer.next_end_unix_ms()).min()
     }
 
     /// Stops in good order: what is under way is answered, the log is written, all of it folded. Returns what is left to
@@ -290,12 +278,78 @@ fn issued(
     }
 }
 
-/// An order of a state.
-pub fn look_up(state: &State, id: OrderId) -> Option<IssuedOrder> {
-    let settled = state.index.get(state.index.hash(id.as_u128()))?;
-    let (slab, _) = state.index.cards(settled).next()?;
-    let sku = state.catalog.load().slab(slab)?.facts.sku;
-    Some(issued(state, id, sku, settled, false))
+/// The words of the protocol for an outcome.
+fn translate(state: &State, outcome: &Outcome) -> OrderOutcome {
+    let order_id = OrderId::from_u128(outcome.id);
+    let held = |lsn, quantity, repeat, hold| HeldOrder {
+        order_id,
+        lsn: Lsn(lsn),
+        sku: SkuId(outcome.sku),
+        quantity,
+        repeat,
+        hold,
+    };
+    match outcome.verdict {
+        Verdict::Issued { settled, repeat } => {
+            let (slab, _) = state
+                .index
+                .cards(settled)
+                .next()
+                .expect("an order has cards");
+            let catalog = state.catalog.load();
+            let sku = catalog.slab(slab).expect("its slab is there").facts.sku;
+            OrderOutcome::Issued(issued(state, order_id, sku, settled, repeat))
+        }
+        Verdict::Held {
+            lsn,
+            quantity,
+            hold,
+            repeat,
+        } => OrderOutcome::Held(held(lsn, quantity, repeat, Some(hold))),
+        Verdict::Released {
+            lsn,
+            quantity,
+            why,
+            repeat,
+        } => {
+            let held = held(lsn, quantity, repeat, None);
+            match why {
+                Release::Cancelled => OrderOutcome::Cancelled(held),
+                Release::Expired => OrderOutcome::Expired(held),
+            }
+        }
+        Verdict::Refused {
+            refusal,
+            retry_after_ms,
+            ..
+        } => OrderOutcome::Refused {
+            order_id,
+            refusal,
+            retry_after_ms,
+        },
+    }
+}
+
+/// An order of a state that rests.
+pub fn look_up(state: &State, id: OrderId) -> Option<OrderOutcome> {
+    let (sku, verdict) = holds::look_up(&state.index, id.as_u128());
+    let outcome = Outcome {
+        ticket: Ticket::single(0, 0),
+        id: id.as_u128(),
+        sku,
+        verdict,
+    };
+    match translate(state, &outcome) {
+        OrderOutcome::Refused { refusal, .. } => {
+            assert_eq!(
+                refusal,
+                Refusal::OrderNotFound,
+                "{id}: nothing is under way"
+            );
+            None
+        }
+        known => Some(known),
+    }
 }
 
 /// The stock of a state.
@@ -308,15 +362,22 @@ pub fn stock(state: &State) -> Vec<StockRow> {
 pub struct View<'a>(pub &'a State);
 
 impl StateView for View<'_> {
-    fn order(&self, id: OrderId) -> Option<(Lsn, Vec<CardRef>)> {
+    fn standing(&self, id: OrderId) -> Option<Standing> {
         let index = &self.0.index;
         let settled = index.get(index.hash(id.as_u128()))?;
-        let cards = index.cards(settled).map(|(slab, slot)| CardRef {
-            slab,
-            slot,
-            generation: 0,
-        });
-        Some((Lsn(settled.lsn), cards.collect()))
+        Some(match settled.state {
+            OrderState::Held => Standing::Held(settled.quantity),
+            OrderState::Cancelled => Standing::Cancelled,
+            OrderState::Expired => Standing::Expired,
+            OrderState::Issued | OrderState::Committed | OrderState::CommittedPart => {
+                let cards = index.cards(settled).map(|(slab, slot)| CardRef {
+                    slab,
+                    slot,
+                    generation: 0,
+                });
+                Standing::Issued(Lsn(settled.lsn), cards.collect())
+            }
+        })
     }
 
     fn orders(&self) -> u64 {

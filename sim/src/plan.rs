@@ -39,14 +39,17 @@ pub enum Feature {
     Moves,
     /// Crashes while a crashed copy starts.
     Recrashes,
+    /// Orders in two phases.
+    Holds,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 17] = [
+pub const FEATURES: [Feature; 18] = [
     Feature::Flips,
     Feature::ClockJumps,
     Feature::Routes,
     Feature::Moves,
+    Feature::Holds,
     Feature::Enospc,
     Feature::Eio,
     Feature::Stops,

@@ -125,14 +125,15 @@ impl World {
         self.crasher.crashes
     }
 
-    /// Answers with cards for the first time, repeats, refusals, outcomes never known.
-    pub fn answers(&self) -> [u64; 4] {
+    /// Answers with cards for the first time, repeats, refusals, outcomes never known, answers about holds.
+    pub fn answers(&self) -> [u64; 5] {
         let callers = &self.callers;
         [
             callers.issued,
             callers.repeats,
             callers.refused,
             callers.unknown,
+            callers.holds,
         ]
     }
 
@@ -185,6 +186,12 @@ impl World {
             self.network.next_us(),
             self.callers.next_us(),
             self.node.is_none().then_some(self.restart_us),
+            // One that is over already waits for something else.
+            self.node
+                .as_ref()
+                .and_then(Node::next_end_ms)
+                .map(|ends| ends.saturating_sub(EPOCH_MS + self.skew_ms) * 1000)
+                .filter(|&ends_us| ends_us > self.now_us),
         ];
         if let Some(next) = next.into_iter().flatten().min() {
             self.now_us = self.now_us.max(next);
@@ -295,7 +302,7 @@ impl World {
                     if let Err(refusal) = node.take_in(link, call, try_number, index, now_ms, order)
                     {
                         let outcome = OrderOutcome::Refused {
-                            order_id: order.order_id,
+                            order_id: order.order.order_id,
                             refusal,
                             retry_after_ms: if refusal.retryable() { 20 } else { 0 },
                         };

@@ -31,12 +31,12 @@ pub use binary::use_binary;
 pub use cards::{Mint, leaked};
 pub use command::{Done, croupier, croupier_under};
 pub use dice::Dice;
-pub use oracle::{Ask, DiskReport, Oracle, OutOfSale, StateView};
+pub use oracle::{Ask, DiskReport, Oracle, OutOfSale, Standing, StateView};
 pub use scale::scaled;
 pub use server::{Server, eventually};
 pub use store::{SEGMENT_BYTES, Store, Tree};
 pub use tmpfs::{Ramfs, Tmpfs};
-pub use wire::{Wire, frame, frame_with_flags, issue_frame, item};
+pub use wire::{Wire, frame, frame_with_flags, issue_frame, item, step_frame};
 
 use std::time::Duration;
 

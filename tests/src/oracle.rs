@@ -12,6 +12,7 @@
 //! imported), [`Oracle::check_disk`] (the log says the same, and its replay too).
 
 mod cut;
+mod held;
 mod judge;
 
 use std::collections::hash_map::Entry;
@@ -20,10 +21,11 @@ use std::sync::{Mutex, MutexGuard};
 
 use croupier_client::{
     CardRef, Client, Error, ImportOptions, ImportReport, ImportRow, IssuedOrder, Lsn, Order,
-    OrderId, OrderOutcome, Refusal, SkuId, StockRow,
+    OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step, StockRow,
 };
 use tempfile::TempDir;
 
+pub use held::Standing;
 pub use judge::{OutOfSale, StateView};
 
 use crate::store::{SEGMENT_BYTES, Store};
@@ -31,11 +33,11 @@ use crate::store::{SEGMENT_BYTES, Store};
 /// Orders looked up at a time.
 const CHUNK: usize = 500;
 
-/// An order that is under way, and what was known of it when it left.
+/// A step of an order that is under way, and what was known of the order when it left.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask {
     /// What is asked.
-    pub order: Order,
+    pub step: OrderStep,
     answered_before: bool,
 }
 
@@ -43,9 +45,14 @@ impl Ask {
     /// For an order that must not be dealt, and is in no books.
     pub fn unbooked(order: Order) -> Ask {
         Ask {
-            order,
+            step: OrderStep::issue(order),
             answered_before: false,
         }
+    }
+
+    /// The order.
+    pub fn order(&self) -> Order {
+        self.step.order
     }
 }
 
@@ -82,6 +89,8 @@ struct SkuBook {
 #[derive(Debug, Clone, Default)]
 struct Books {
     orders: HashMap<OrderId, Booked>,
+    /// Orders in two phases.
+    held: HashMap<OrderId, held::HeldBook>,
     card_owners: HashMap<CardRef, OrderId>,
     secret_owners: HashMap<Vec<u8>, OrderId>,
     /// Every secret that an import may have made sellable.
@@ -163,8 +172,20 @@ impl Oracle {
             order.order_id
         );
         Ask {
-            order,
+            step: OrderStep::issue(order),
             answered_before: booked.answer.is_some(),
+        }
+    }
+
+    /// Books a step of an order in two phases that is about to be sent. The first is its reserve.
+    ///
+    /// # Panics
+    /// If the order is in no books and the step is no reserve.
+    pub fn ask_step(&self, step: OrderStep) -> Ask {
+        let answered_before = self.books().ask_step(&step);
+        Ask {
+            step,
+            answered_before,
         }
     }
 
@@ -173,8 +194,13 @@ impl Oracle {
     /// # Panics
     /// If it cannot be.
     pub fn book(&self, ask: &Ask, outcome: &OrderOutcome) {
-        let id = ask.order.order_id;
+        let id = ask.order().order_id;
         assert_eq!(outcome.order_id(), id, "an answer to another order");
+        if ask.step.step != Step::Issue {
+            let mut books = self.books();
+            books.step_over(&ask.step, false);
+            return books.step_answered(ask, outcome);
+        }
         self.books().over(id);
         match outcome {
             OrderOutcome::Issued(issued) => {
@@ -195,14 +221,18 @@ impl Oracle {
                     "{id} was answered before and is now refused: {refusal:?}"
                 );
             }
+            other => panic!("{other:?} to an issue"),
         }
     }
 
     /// Books that an order was sent and that its outcome is not known.
     pub fn lost(&self, ask: &Ask) {
         let mut books = self.books();
-        books.over(ask.order.order_id);
-        books.doubt(ask.order.order_id);
+        if ask.step.step != Step::Issue {
+            return books.step_over(&ask.step, true);
+        }
+        books.over(ask.order().order_id);
+        books.doubt(ask.order().order_id);
     }
 
     /// Sends orders through a client and books what becomes of them; `None` when that is not known.
@@ -614,6 +644,7 @@ impl Books {
                 assert!(booked.answer.is_none(), "{id} was acknowledged and is gone");
                 booked.in_doubt = false;
             }
+            other => panic!("{other:?} of an order that was issued"),
         }
     }
 }

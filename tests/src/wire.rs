@@ -6,7 +6,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use bytes::BytesMut;
 use croupier_protocol::{
     ControlBody, FRAME_BYTES_MAX_LIMIT, FaultBody, FrameHeader, FrameWriter, Hello, HelloReply,
-    IssueItem, Kind, OrderId, OrderOutcome, RefusedBody, SkuId, decode_control, order_items, peek,
+    Kind, OrderId, OrderOutcome, RefusedBody, SkuId, Step, StepItem, decode_control, order_items,
+    peek,
 };
 
 use crate::PATIENCE;
@@ -34,17 +35,25 @@ pub fn frame_with_flags(
 }
 
 /// An order for one card, to be changed at will.
-pub fn item(sku: SkuId) -> IssueItem {
-    IssueItem::one(OrderId::new_v7(), sku)
+pub fn item(sku: SkuId) -> StepItem {
+    StepItem::one(OrderId::new_v7(), sku)
 }
 
 /// An Issue of these items.
 ///
 /// # Panics
 /// If there are more than a frame can count.
-pub fn issue_frame(request_id: u64, items: &[IssueItem]) -> Vec<u8> {
+pub fn issue_frame(request_id: u64, items: &[StepItem]) -> Vec<u8> {
+    step_frame(Step::Issue, request_id, items)
+}
+
+/// A frame that asks for this step of these items.
+///
+/// # Panics
+/// If there are more than a frame can count.
+pub fn step_frame(step: Step, request_id: u64, items: &[StepItem]) -> Vec<u8> {
     let count = u16::try_from(items.len()).expect("a frame counts to 65535");
-    frame(Kind::Issue, request_id, count, |out| {
+    frame(step.kind(), request_id, count, |out| {
         items.iter().for_each(|item| item.encode_into(out));
     })
 }
@@ -173,7 +182,7 @@ impl Wire {
         decode_control(&pages[0].1).expect("a body of that kind")
     }
 
-    /// The outcomes that answer an Issue or a LookUp.
+    /// The outcomes that answer steps or a LookUp.
     ///
     /// # Panics
     /// If something else comes.
@@ -188,9 +197,15 @@ impl Wire {
 
     /// Sends orders and returns what became of them.
     #[track_caller]
-    pub fn issue(&mut self, items: &[IssueItem]) -> Vec<OrderOutcome> {
-        self.send(&issue_frame(77, items));
-        self.outcomes(Kind::IssueReply, 77)
+    pub fn issue(&mut self, items: &[StepItem]) -> Vec<OrderOutcome> {
+        self.step(Step::Issue, items)
+    }
+
+    /// Sends this step of these items and returns what became of them.
+    #[track_caller]
+    pub fn step(&mut self, step: Step, items: &[StepItem]) -> Vec<OrderOutcome> {
+        self.send(&step_frame(step, 77, items));
+        self.outcomes(step.kind().reply_of(), 77)
     }
 
     /// The refusal of a request as a whole.

@@ -15,9 +15,10 @@ async fn one(oracle: &Oracle, client: &Client, sku: SkuId) -> Option<Refusal> {
         .issue(client, &[Order::new(OrderId::new_v7(), sku)])
         .await
         .expect("a server that lives");
-    match outcomes[0] {
+    match &outcomes[0] {
         OrderOutcome::Issued(_) => None,
-        OrderOutcome::Refused { refusal, .. } => Some(refusal),
+        OrderOutcome::Refused { refusal, .. } => Some(*refusal),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -316,10 +316,9 @@ async fn a_batch_out_of_sale_stays_so_over_kills_and_stops_and_orders_keep_their
     }
     assert_eq!(issue(&client, sku).await, Err(Refusal::OutOfStock));
     for (id, card) in orders {
-        let order = client
-            .order(id)
-            .await
-            .expect("a look-up")
+        let found = client.order(id).await.expect("a look-up");
+        let order = found
+            .and_then(OrderOutcome::into_issued)
             .expect("it stands");
         assert_eq!(order.cards[0].card, card);
     }
@@ -368,6 +367,7 @@ async fn under_load_a_suspended_sku_deals_nothing_until_it_is_resumed() {
                             OrderOutcome::Refused { refusal, .. } => {
                                 assert!(matches!(refusal, Refusal::OutOfStock | Refusal::Busy));
                             }
+                            other => panic!("{other:?}"),
                         }
                     }
                 }

@@ -7,7 +7,7 @@ use croupier_client::{
     Client, ImportOptions, Order, OrderId, OrderOutcome, Priority, Refusal, SkuId,
 };
 use croupier_protocol::{
-    ImportBegin, ImportBeginReply, ImportEndReply, ImportRow, IssueItem, Kind, RefusedBody,
+    ImportBegin, ImportBeginReply, ImportEndReply, ImportRow, Kind, RefusedBody, StepItem,
     encode_control, put_import_id, put_lookup,
 };
 use croupier_tests::{Mint, Oracle, PATIENCE, Server, Store, Wire, frame, issue_frame, item};
@@ -26,6 +26,7 @@ fn refusal_of(outcome: &OrderOutcome) -> Option<Refusal> {
     match outcome {
         OrderOutcome::Issued(_) => None,
         OrderOutcome::Refused { refusal, .. } => Some(*refusal),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -43,7 +44,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
     );
 
     let good = || item(sku);
-    let same_id = IssueItem {
+    let same_id = StepItem {
         order_id: known.order_id,
         quantity: 2,
         ..good()
@@ -51,7 +52,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
     let cases = [
         (
             "unknown SKU",
-            IssueItem {
+            StepItem {
                 sku: SkuId(99),
                 ..good()
             },
@@ -59,7 +60,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "SKU zero",
-            IssueItem {
+            StepItem {
                 sku: SkuId(0),
                 ..good()
             },
@@ -67,7 +68,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "the largest SKU",
-            IssueItem {
+            StepItem {
                 sku: SkuId(u32::MAX),
                 ..good()
             },
@@ -75,7 +76,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "quantity zero",
-            IssueItem {
+            StepItem {
                 quantity: 0,
                 ..good()
             },
@@ -83,7 +84,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "quantity above the limit",
-            IssueItem {
+            StepItem {
                 quantity: 51,
                 ..good()
             },
@@ -91,7 +92,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "the largest quantity",
-            IssueItem {
+            StepItem {
                 quantity: u16::MAX,
                 ..good()
             },
@@ -99,7 +100,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "order id zero",
-            IssueItem {
+            StepItem {
                 order_id: OrderId::from_u128(0),
                 ..good()
             },
@@ -107,7 +108,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "unknown priority",
-            IssueItem {
+            StepItem {
                 priority: 4,
                 ..good()
             },
@@ -115,7 +116,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "the largest priority",
-            IssueItem {
+            StepItem {
                 priority: 255,
                 ..good()
             },
@@ -123,12 +124,12 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "a flag",
-            IssueItem { flags: 1, ..good() },
+            StepItem { flags: 1, ..good() },
             Refusal::UnsupportedFlag,
         ),
         (
             "a known id with another quantity",
-            IssueItem {
+            StepItem {
                 quantity: 1,
                 ..same_id
             },
@@ -136,7 +137,7 @@ async fn a_refused_order_says_why_takes_nothing_and_may_try_again() {
         ),
         (
             "a known id with a larger quantity",
-            IssueItem {
+            StepItem {
                 quantity: 3,
                 ..same_id
             },
@@ -320,7 +321,7 @@ async fn an_order_that_comes_too_late_to_be_dealt_is_refused_and_takes_nothing()
         .await
         .order_id;
     let heavy = vec![
-        IssueItem {
+        StepItem {
             order_id: known,
             ..item(sku)
         };

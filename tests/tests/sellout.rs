@@ -32,6 +32,7 @@ async fn many_connections_take_exactly_all_cards_of_a_sku() {
                 let refused = outcomes.iter().filter_map(|outcome| match outcome {
                     OrderOutcome::Issued(_) => None,
                     OrderOutcome::Refused { refusal, .. } => Some(*refusal),
+                    other => panic!("{other:?}"),
                 });
                 let refused: Vec<_> = refused.collect();
                 if !refused.is_empty() {

@@ -601,6 +601,10 @@ fn settings_that_cannot_be_are_usage_errors_that_name_them() {
         ("--orders-in-flight-max", "0", "orders_in_flight_max"),
         ("--checkpoint-segments", "0", "checkpoint_segments"),
         ("--checkpoint-segments", "-1", "-1"),
+        ("--hold-ttl-max-ms", "0", "hold_ttl_max_ms"),
+        ("--hold-ttl-max-ms", "4294967296", "4294967296"),
+        ("--hold-extensions-max", "32769", "hold_extensions_max"),
+        ("--hold-extensions-max", "-1", "-1"),
         ("--log", "=[", "--log"),
         ("--colour", "red", "--colour"),
     ];
@@ -617,6 +621,11 @@ fn settings_that_cannot_be_are_usage_errors_that_name_them() {
         ("listen = \"nowhere\"\n", "listen"),
         ("listen = \n", "line 1"),
         ("quantity_max = 0\n", "quantity_max is 0"),
+        ("hold_ttl_max_ms = 0\n", "hold_ttl_max_ms is 0"),
+        (
+            "hold_extensions_max = 40000\n",
+            "hold_extensions_max is 40000",
+        ),
     ];
     let configured = store.copy().with("--config", file.display());
     for (text, word) in files {

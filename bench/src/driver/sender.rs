@@ -1,7 +1,7 @@
 //! Makes requests: decides what the next frame asks for and encodes it.
 
 use bytes::BytesMut;
-use croupier_protocol::{FrameWriter, IssueItem, Kind, put_lookup};
+use croupier_protocol::{FrameWriter, Kind, StepItem, put_lookup};
 
 use super::Plan;
 use super::in_flight::{Asked, InFlight};
@@ -87,13 +87,14 @@ impl<'a> Sender<'a> {
         let request_id = in_flight.open(Operation::Issue, intended_ns, first, *batch);
         let mut frame = FrameWriter::begin(out, Kind::Issue, request_id);
         for sequence in first..end {
-            let item = IssueItem {
+            let item = StepItem {
                 order_id: workload.order_id(sequence),
                 sku: workload.sku_id(workload.sku_index(sequence)),
                 quantity: workload.quantity,
                 priority: *priority,
                 flags: 0,
                 deadline_ms: 0,
+                ttl_ms: 0,
             };
             item.encode_into(frame.body());
         }

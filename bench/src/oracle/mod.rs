@@ -295,6 +295,9 @@ impl Sample {
                 Some("had other cards or other secrets")
             }
             OrderOutcome::Issued(_) => None,
+            OrderOutcome::Held(_) | OrderOutcome::Cancelled(_) | OrderOutcome::Expired(_) => {
+                Some("was not issued")
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use croupier_protocol::{
-    FRAME_BYTES_MAX_DEFAULT, FRAME_BYTES_MAX_LIMIT, FRAME_HEADER_BYTES, IssueItem, OrderItemHead,
-    Priority,
+    FRAME_BYTES_MAX_DEFAULT, FRAME_BYTES_MAX_LIMIT, FRAME_HEADER_BYTES, OrderItemHead, Priority,
+    StepItem,
 };
 use serde::Serialize;
 
@@ -252,7 +252,7 @@ impl RunArgs {
     /// The server flags, with room for large batches where the bench starts the server itself.
     pub fn server_with_room(&self) -> ServerArgs {
         let mut server = self.server.clone();
-        let request_bytes = FRAME_HEADER_BYTES + usize::from(self.batch) * IssueItem::BYTES;
+        let request_bytes = FRAME_HEADER_BYTES + usize::from(self.batch) * StepItem::BYTES;
         let says_so = |arg: &String| arg.starts_with("--frame-bytes-max");
         if server.server.is_none()
             && request_bytes > FRAME_BYTES_MAX_DEFAULT as usize

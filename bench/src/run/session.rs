@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use croupier_protocol::{FRAME_HEADER_BYTES, HelloReply, IssueItem};
+use croupier_protocol::{FRAME_HEADER_BYTES, HelloReply, StepItem};
 
 use super::args::{Mode, RunArgs, Step};
 use super::stocking::{Stocking, open_orders};
@@ -203,7 +203,7 @@ impl Session {
 fn in_flight_max(args: &RunArgs, limits: &HelloReply) -> Result<usize, BenchError> {
     let usage = |text| Err(BenchError::Usage(text));
     let batch = usize::from(args.batch);
-    let frame_bytes = FRAME_HEADER_BYTES + batch * IssueItem::BYTES;
+    let frame_bytes = FRAME_HEADER_BYTES + batch * StepItem::BYTES;
     if batch > limits.orders_per_frame_max as usize || frame_bytes > limits.frame_bytes_max as usize
     {
         return usage(format!(

@@ -247,7 +247,7 @@ impl Session {
     }
 
     fn issue(&mut self, header: &FrameHeader, body: &[u8], store: &mut Store) -> bool {
-        let items: Vec<IssueItem> = issue_items(body, header.count)
+        let items: Vec<StepItem> = step_items(body, header.count)
             .expect("the bench sends what it should")
             .collect();
         let mut answers = BytesMut::new();
@@ -280,7 +280,7 @@ impl Session {
         true
     }
 
-    fn deal(&mut self, item: &IssueItem, store: &mut Store, out: &mut BytesMut) {
+    fn deal(&mut self, item: &StepItem, store: &mut Store, out: &mut BytesMut) {
         if self.lies(Lie::Busy) {
             return put_refused(out, item.order_id, item.sku, Refusal::Busy, 5);
         }

@@ -6,3 +6,4 @@ mod calls;
 mod imports;
 mod losses;
 mod noise;
+mod steps;

@@ -78,7 +78,7 @@ async fn a_handshake_may_go_wrong_in_many_ways() {
 }
 
 /// One order is sent, `answer` answers it, and the client finds `expect` wrong with it.
-async fn check(answer: impl AsyncFnOnce(&mut Conn, FrameHeader, Vec<IssueItem>), expect: &str) {
+async fn check(answer: impl AsyncFnOnce(&mut Conn, FrameHeader, Vec<StepItem>), expect: &str) {
     let peer = Peer::bind().await;
     let (client, mut conn) = peer.connected(peer.builder()).await;
     let order = orders(1)[0];

@@ -125,9 +125,13 @@ impl Conn {
         (header, body)
     }
 
-    pub async fn issue(&mut self) -> (FrameHeader, Vec<IssueItem>) {
-        let (header, body) = self.expect(Kind::Issue).await;
-        (header, issue_items(&body, header.count).unwrap().collect())
+    pub async fn issue(&mut self) -> (FrameHeader, Vec<StepItem>) {
+        self.steps(Kind::Issue).await
+    }
+
+    pub async fn steps(&mut self, kind: Kind) -> (FrameHeader, Vec<StepItem>) {
+        let (header, body) = self.expect(kind).await;
+        (header, step_items(&body, header.count).unwrap().collect())
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
@@ -169,7 +173,7 @@ impl Conn {
     }
 
     /// Deals one card to each item: its secret names the order.
-    pub async fn deal(&mut self, to: FrameHeader, items: &[IssueItem], repeat: bool) {
+    pub async fn deal(&mut self, to: FrameHeader, items: &[StepItem], repeat: bool) {
         let count = items.len() as u16;
         self.reply(to, count, 0, |out| {
             items
@@ -183,7 +187,7 @@ impl Conn {
     pub async fn refuse(
         &mut self,
         to: FrameHeader,
-        items: &[IssueItem],
+        items: &[StepItem],
         refusal: Refusal,
         retry_after_ms: u32,
     ) {
@@ -228,7 +232,7 @@ impl Conn {
     /// Deals whatever is ordered until the client closes.
     pub async fn serve(mut self) {
         while let Some((header, body)) = self.try_request().await {
-            let items: Vec<_> = issue_items(&body, header.count).unwrap().collect();
+            let items: Vec<_> = step_items(&body, header.count).unwrap().collect();
             self.deal(header, &items, false).await;
         }
     }

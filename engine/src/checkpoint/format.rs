@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
 use crate::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
+use crate::state::held::HeldFact;
 use crate::state::{Batch, Digest, SlabFacts, StateSeed};
 use crate::wal::Position;
 use crate::wal::format::{StoreId, crc32c};
@@ -15,6 +16,8 @@ const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 192;
 /// Feature bit: the body ends with marks.
 const FEATURE_MARKS: u64 = 1;
+/// Feature bit: then orders that hold cards.
+const FEATURE_HELD: u64 = 2;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +130,17 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
             out.list(words, |out, word| out.u64(*word));
         });
     }
+    if !snapshot.held.is_empty() {
+        out.list(&snapshot.held, |out, fact| {
+            fact.words().iter().for_each(|word| out.u64(*word));
+        });
+    }
     out.0
+}
+
+fn features_of(snapshot: &Snapshot) -> u64 {
+    let bit = |is_there: bool, feature| if is_there { feature } else { 0 };
+    bit(!snapshot.marks.is_empty(), FEATURE_MARKS) | bit(!snapshot.held.is_empty(), FEATURE_HELD)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -158,11 +171,7 @@ pub fn write(
     head.bytes(&checkpoint.orders.orders_sum.to_le_bytes());
     head.bytes(&checkpoint.digest.0);
     head.u64(body.len() as u64);
-    head.u64(if checkpoint.snapshot.marks.is_empty() {
-        0
-    } else {
-        FEATURE_MARKS
-    });
+    head.u64(features_of(&checkpoint.snapshot));
     head.u64(checkpoint.created_unix_ms);
     head.u32(crc32c(&body));
     let crc = crc32c(&head.0);
@@ -315,6 +324,17 @@ fn decode_body(
             Ok((slab, status.try_into()?, body.list(In::u64)?))
         })?
     };
+    let held = if features & FEATURE_HELD == 0 {
+        Vec::new()
+    } else {
+        body.list(|body| {
+            let mut words = [0; HeldFact::WORDS];
+            for word in &mut words {
+                *word = body.u64()?;
+            }
+            Ok(HeldFact::from_words(words))
+        })?
+    };
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
@@ -324,6 +344,7 @@ fn decode_body(
             batches,
             slabs,
             marks,
+            held,
             unsealed,
             routes,
             epoch,
@@ -400,7 +421,7 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
     };
     let (end, orders, digest, body_bytes, features, created_unix_ms, body_crc) =
         parse().map_err(whole)?;
-    if features & !FEATURE_MARKS != 0 {
+    if features & !(FEATURE_MARKS | FEATURE_HELD) != 0 {
         return Err((
             168,
             format!("features {features:#x} that this program does not know; use a newer croupier"),
@@ -453,9 +474,11 @@ pub fn read(disk: &Disk, path: &Path, store_id: StoreId) -> Result<Checkpoint, E
 mod tests {
     use super::*;
     use crate::card::CardStatus;
+    use crate::state::index::Hold;
     use crate::state::moved::SlabMarks;
+    use crate::state::record::Credits;
 
-    fn sample(marks: Vec<SlabMarks>) -> Checkpoint {
+    fn sample(marks: Vec<SlabMarks>, held: Vec<HeldFact>) -> Checkpoint {
         let facts = SlabFacts {
             slab: 3,
             sku: 1,
@@ -481,6 +504,7 @@ mod tests {
             }],
             slabs: vec![(facts, vec![5, 1])],
             marks,
+            held,
             unsealed: vec![SlabFacts { slab: 4, ..facts }],
             routes: RoutesFact {
                 version: 2,
@@ -519,9 +543,26 @@ mod tests {
 
     #[test]
     fn round_trip_and_every_flipped_bit_is_seen() {
-        round_trip(&sample(Vec::new()), 0);
+        round_trip(&sample(Vec::new(), Vec::new()), 0);
         let marks = [CardStatus::Suspended, CardStatus::Void].map(|status| (3, status, vec![4, 1]));
-        round_trip(&sample(marks.into()), FEATURE_MARKS);
+        round_trip(&sample(marks.to_vec(), Vec::new()), FEATURE_MARKS);
+        let fact = HeldFact {
+            order_id: 9 << 64 | 7,
+            lsn: 12,
+            hold: Hold {
+                sku: 1,
+                credits: Credits([(0, 3), (2, 1), (0, 0), (0, 0)]),
+                reserved_lsn: 11,
+                reserved_unix_ms: 5,
+                ttl_ms: 6,
+                extensions: 1,
+                extended_ttl_ms: 8,
+                ends_unix_ms: 13,
+            },
+        };
+        let held = vec![fact.clone(), HeldFact { lsn: 13, ..fact }];
+        round_trip(&sample(Vec::new(), held.clone()), FEATURE_HELD);
+        round_trip(&sample(marks.into(), held), FEATURE_MARKS | FEATURE_HELD);
     }
 
     fn round_trip(sample: &Checkpoint, features: u64) {

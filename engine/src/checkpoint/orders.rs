@@ -1,4 +1,4 @@
-//! Order files: the Issued records that checkpoints have folded, in LSN order, for ever.
+//! Order files: the records that ended orders and that checkpoints have folded, in LSN order, for ever.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::format::OrderFile;
 use crate::disk::{Disk, Draft, Window};
 use crate::error::{EngineError, IoContext as _};
-use crate::state::record::{self, Fact, Issued};
+use crate::state::record::{self, Ended};
 use crate::wal::format::{StoreId, crc32c};
 
 const MAGIC: [u8; 8] = *b"CRPRORDS";
@@ -59,7 +59,7 @@ impl OrderFileWriter {
         })
     }
 
-    /// Adds an Issued record.
+    /// Adds a record that ended an order.
     pub fn put(&mut self, lsn: u64, record: &[u8]) -> Result<(), EngineError> {
         self.chunk.extend_from_slice(&lsn.to_le_bytes());
         self.chunk.extend_from_slice(record);
@@ -264,8 +264,8 @@ pub struct OwnedChunk {
     bytes: Vec<u8>,
 }
 
-/// LSN, record bytes and order.
-type Row<'a> = (u64, &'a [u8], Issued<'a>);
+/// LSN, record bytes and what the order ended as.
+type Row<'a> = (u64, &'a [u8], Ended<'a>);
 
 impl OwnedChunk {
     /// Its orders; the first error is the last.
@@ -296,10 +296,8 @@ impl OwnedChunk {
     fn row<'a>(&self, bytes: &'a [u8]) -> Result<Row<'a>, String> {
         let (lsn, rest) = bytes.split_first_chunk().ok_or("a row is cut short")?;
         let (record, length) = record::decode(rest)?;
-        let Fact::Issued(issued) = record.fact else {
-            return Err("a record that is not an order".into());
-        };
-        Ok((u64::from_le_bytes(*lsn), &rest[..length], issued))
+        let ended = Ended::of(&record.fact).ok_or("a record that ends no order")?;
+        Ok((u64::from_le_bytes(*lsn), &rest[..length], ended))
     }
 
     /// Damage of this chunk.

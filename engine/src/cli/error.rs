@@ -27,16 +27,15 @@ pub(super) enum CliError {
     Client(#[from] ClientError),
     /// Sent and not answered: the caller must ask again, under the same id.
     #[error(
-        "{error}\nThe outcome of order {order_id} is unknown. Ask again; it deals at most once:\n  \
-         croupier issue --sku '{sku}' --order {order_id} --quantity {quantity}"
+        "{error}\nThe outcome of order {order_id} is unknown. Ask again; it is done at most once:\n  croupier {again}"
     )]
     OutcomeUnknown {
         order_id: OrderId,
-        sku: String,
-        quantity: u16,
+        /// The command that asks again, without the program's name.
+        again: String,
         error: ClientError,
     },
-    #[error("no order {0} has been issued; the id is free")]
+    #[error("there is no order {0}; the id is free")]
     NoSuchOrder(OrderId),
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -65,6 +64,22 @@ pub(super) enum CliError {
 }
 
 impl CliError {
+    /// What stopped a step of an order; `again` is the command that asks again if its outcome is unknown.
+    pub(super) fn of_step(
+        error: ClientError,
+        order_id: OrderId,
+        again: impl FnOnce() -> String,
+    ) -> Self {
+        match error {
+            ClientError::OutcomeUnknown { .. } => CliError::OutcomeUnknown {
+                order_id,
+                again: again(),
+                error,
+            },
+            error => error.into(),
+        }
+    }
+
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             CliError::Client(

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use croupier_client::{Error, Order};
+use croupier_client::Order;
 use croupier_protocol::{OrderId, Priority};
 
 use super::Globals;
@@ -44,14 +44,13 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
         let order = Order::new(order_id, sku)
             .quantity(args.quantity)
             .priority(args.priority);
-        client.issue(order).await.map_err(|error| match error {
-            Error::OutcomeUnknown { .. } => CliError::OutcomeUnknown {
-                order_id,
-                sku: args.sku.clone(),
-                quantity: args.quantity,
-                error,
-            },
-            error => error.into(),
+        client.issue(order).await.map_err(|error| {
+            CliError::of_step(error, order_id, || {
+                format!(
+                    "issue --sku '{}' --order {order_id} --quantity {}",
+                    args.sku, args.quantity
+                )
+            })
         })
     })?;
     print_order(&order, &args.sku, globals.json)?;

@@ -16,6 +16,7 @@ mod quickstart;
 mod serve;
 mod signals;
 
+mod hold;
 mod import;
 mod issue;
 mod order;
@@ -78,6 +79,10 @@ enum Command {
     Sku(sku::SkuArgs),
     Import(import::ImportArgs),
     Issue(issue::IssueArgs),
+    Reserve(hold::ReserveArgs),
+    Commit(hold::CommitArgs),
+    Cancel(hold::CancelArgs),
+    Extend(hold::ExtendArgs),
     Order(order::OrderArgs),
     Stock(stock::StockArgs),
     Suspend(moves::SuspendArgs),
@@ -105,6 +110,10 @@ impl Command {
             Command::Sku(args) => sku::run(args, globals),
             Command::Import(args) => import::run(args, globals),
             Command::Issue(args) => issue::run(args, globals),
+            Command::Reserve(args) => hold::reserve(args, globals),
+            Command::Commit(args) => hold::commit(args, globals),
+            Command::Cancel(args) => hold::cancel(args, globals),
+            Command::Extend(args) => hold::extend(args, globals),
             Command::Order(args) => order::run(args, globals),
             Command::Stock(args) => stock::run(args, globals),
             Command::Suspend(args) => moves::suspend(args, globals),

@@ -95,10 +95,11 @@ async fn deal(addr: SocketAddr) -> Result<Deal, CliError> {
     let begin = Instant::now();
     let order = client.issue(Order::new(OrderId::new_v7(), sku)).await?;
     let took = begin.elapsed();
-    let again = client
-        .order(order.order_id)
-        .await?
-        .is_some_and(|found| found.cards == order.cards);
+    let again = client.order(order.order_id).await?.is_some_and(|found| {
+        found
+            .issued()
+            .is_some_and(|found| found.cards == order.cards)
+    });
     let free = free(&client).await?;
     Ok(Deal {
         imported,

@@ -11,7 +11,7 @@ use super::print::Facts;
 use super::wal::Until;
 use crate::checkpoint;
 use crate::error::{EngineError, IoContext as _};
-use crate::state::record::{Fact, Issued, RECORD_UNIT_BYTES, Record, Run, decode};
+use crate::state::record::{Fact, Issued, RECORD_UNIT_BYTES, Record, Release, Run, Way, decode};
 use crate::store::Store;
 use crate::wal::format::{BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES};
 use crate::wal::reader::list_segments;
@@ -132,6 +132,37 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("batch", label)
             .with("pool", pool_name),
         Fact::Issued(issued) => issued_facts(common.with("kind", "Issued"), &issued),
+        Fact::Reserved(reserved) => {
+            let credits = reserved.credits.iter();
+            let credits = credits.map(|(pool, cards)| json!({ "pool_id": pool, "cards": cards }));
+            common
+                .with("kind", "Reserved")
+                .with("order_id", order_id(reserved.order_id))
+                .with("sku_id", reserved.sku)
+                .with("quantity", reserved.quantity)
+                .with("priority", priority(reserved.priority))
+                .with("lane", reserved.lane)
+                .with("ttl_ms", reserved.ttl_ms)
+                .with("credits", credits.collect::<Vec<Value>>())
+        }
+        Fact::Extended(extended) => common
+            .with("kind", "Extended")
+            .with("order_id", order_id(extended.order_id))
+            .with("sku_id", extended.sku)
+            .with("extension", extended.nth)
+            .with("ttl_ms", extended.ttl_ms),
+        Fact::Released(released) => common
+            .with("kind", "Released")
+            .with("order_id", order_id(released.order_id))
+            .with("sku_id", released.sku)
+            .with("quantity", released.quantity)
+            .with(
+                "why",
+                match released.why {
+                    Release::Cancelled => "cancelled",
+                    Release::Expired => "expired",
+                },
+            ),
         Fact::CardsMoved(moved) => common
             .with("kind", "CardsMoved")
             .with("sku_id", moved.sku)
@@ -147,18 +178,30 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
 }
 
 fn issued_facts(common: Facts, issued: &Issued<'_>) -> Facts {
-    let priority = match Priority::try_from(issued.priority) {
-        Ok(priority) => Value::from(priority.name()),
-        Err(_) => Value::from(issued.priority),
-    };
     let runs: Vec<Value> = issued.runs.iter().map(run).collect();
-    common
-        .with("order_id", OrderId::from_u128(issued.order_id).to_string())
+    let facts = common
+        .with("order_id", order_id(issued.order_id))
         .with("sku_id", issued.sku)
         .with("quantity", issued.quantity)
-        .with("priority", priority)
+        .with("priority", priority(issued.priority))
         .with("lane", issued.lane)
-        .with("cards", runs)
+        .with("cards", runs);
+    match issued.way {
+        Way::Issue => facts,
+        Way::Commit => facts.with("commit", "held").with("fewer", issued.fewer),
+        Way::LateCommit => facts.with("commit", "late").with("fewer", issued.fewer),
+    }
+}
+
+fn order_id(id: u128) -> String {
+    OrderId::from_u128(id).to_string()
+}
+
+fn priority(number: u8) -> Value {
+    match Priority::try_from(number) {
+        Ok(priority) => Value::from(priority.name()),
+        Err(_) => Value::from(number),
+    }
 }
 
 /// Cards that lie side by side: the first one's slot and how many.
@@ -172,7 +215,8 @@ fn run(run: Run) -> Value {
     json!({ "slab": slab, "slot": slot, "count": count, "generation": generation })
 }
 
-fn rfc3339(unix_ms: u64) -> String {
+/// An instant as people read it, in UTC.
+pub(super) fn rfc3339(unix_ms: u64) -> String {
     let instant = i64::try_from(unix_ms)
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -202,6 +246,8 @@ mod tests {
             quantity: 2,
             priority: 0,
             lane: 1,
+            way: Way::Issue,
+            fewer: 0,
             runs: Runs::Given(&runs),
         };
         let record = Record {

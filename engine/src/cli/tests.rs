@@ -3,7 +3,9 @@
 use std::io;
 
 use clap::{CommandFactory, Parser};
-use croupier_protocol::{Card, CardRef, IssuedOrder, Lsn, OrderId, Refusal, Secret, SkuId};
+use croupier_protocol::{
+    Card, CardRef, HeldOrder, Hold, IssuedOrder, Lsn, OrderId, Refusal, Secret, SkuId,
+};
 use serde_json::json;
 
 use super::*;
@@ -62,6 +64,12 @@ fn command_lines() {
         "import --sku s - --format csv --secret a,b --batch b --pool p --create-sku --rejects r",
         "issue --sku s --order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10 --quantity 2 --priority vip",
         "order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10",
+        "reserve --sku s",
+        "reserve --sku s --order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10 --quantity 2 --ttl 1h30m --priority vip",
+        "commit 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10",
+        "commit 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10 --quantity 2 --only-held --json",
+        "cancel 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10",
+        "extend 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10 --nth 65535 --ttl 90s",
         "stock --sku s",
         "routes check f",
         "routes load f",
@@ -87,7 +95,16 @@ fn command_lines() {
         "serve --cores none",
         "serve --listen 7733",
         "wal replay --until yesterday",
-        "reserve --sku s",
+        "reserve",
+        "reserve --sku s --ttl 0s",
+        "reserve --sku s --ttl soon",
+        "reserve --sku s --only-held",
+        "commit",
+        "commit 7",
+        "commit 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10 --ttl 1m",
+        "cancel",
+        "extend 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10 --nth 0",
+        "wait --sku s",
     ] {
         let error = parse(line).err().unwrap_or_else(|| panic!("{line} parses"));
         assert_eq!(error.exit_code(), i32::from(error::USAGE), "{line}");
@@ -131,19 +148,22 @@ fn exit_codes() {
         first: order_id,
         cause: Box::new(unreachable()),
     };
-    let unknown = CliError::OutcomeUnknown {
-        order_id,
-        sku: "s".to_owned(),
-        quantity: 2,
-        error: unknown,
-    };
+    let unknown = CliError::of_step(unknown, order_id, || format!("cancel {order_id}"));
     assert!(unknown.to_string().ends_with(
-        "croupier issue --sku 's' --order 00000000-0000-0000-0000-000000000007 --quantity 2"
+        "Ask again; it is done at most once:\n  croupier cancel 00000000-0000-0000-0000-000000000007"
     ));
+    let expired = ClientError::Refused {
+        order_id: Some(order_id),
+        refusal: Refusal::Expired,
+        retry_after_ms: 0,
+        text: "too late".to_owned(),
+    };
+    let expired = CliError::of_step(expired, order_id, || unreachable!("its outcome is known"));
     for (error, exit_code, name) in [
         (CliError::from(unreachable()), 4, "Unreachable"),
         (refused.into(), 1, "OutOfStock"),
         (unknown, 1, "OutcomeUnknown"),
+        (expired, 1, "Expired"),
         (CliError::NoSuchOrder(order_id), 1, "OrderNotFound"),
         (CliError::Usage("no".to_owned()), 2, "Usage"),
         (CliError::StdoutClosed, 0, "StdoutClosed"),
@@ -181,14 +201,79 @@ fn an_order_as_json() {
         cards: vec![card(0, "密-1".as_bytes()), card(1, b"\xff\x00")],
     };
     let expect = json!({
-        "order_id": "00000000-0000-0000-0000-000000000007", "lsn": 12, "sku": "s", "sku_id": 4, "repeat": true,
-        "quantity": 2,
+        "order_id": "00000000-0000-0000-0000-000000000007", "state": "issued", "lsn": 12, "sku": "s", "sku_id": 4,
+        "repeat": true, "quantity": 2,
         "cards": [
             { "card": order.cards[0].card.to_string(), "secret": "密-1" },
             { "card": order.cards[1].card.to_string(), "secret_hex": "ff00" },
         ],
     });
     assert_eq!(order::order_json(&order, "s"), expect);
+}
+
+#[test]
+fn a_held_order_as_json_and_for_people() {
+    let order = HeldOrder {
+        order_id: OrderId::from_u128(7),
+        lsn: Lsn(12),
+        sku: SkuId(4),
+        quantity: 3,
+        repeat: false,
+        hold: Some(Hold {
+            ends_unix_ms: 1_846_022_399_050,
+            extensions: 2,
+        }),
+    };
+    let expect = json!({
+        "order_id": "00000000-0000-0000-0000-000000000007", "state": "held", "lsn": 12, "sku": "s", "sku_id": 4,
+        "quantity": 3, "repeat": false, "ends_at": "2028-06-30T23:59:59.050Z", "ends_unix_ms": 1_846_022_399_050_u64,
+        "extensions": 2,
+    });
+    let held = |as_json| order::held_facts(order::HELD, &order, "s", as_json);
+    assert_eq!(held(true).into_json(), expect);
+    assert_eq!(
+        held(false).into_line(),
+        "order_id=00000000-0000-0000-0000-000000000007 state=held lsn=12 sku=s quantity=3 repeat=false \
+         ends_at=2028-06-30T23:59:59.050Z extensions=2"
+    );
+    let ended = HeldOrder {
+        hold: None,
+        ..order
+    };
+    assert_eq!(
+        order::held_facts(order::CANCELLED, &ended, "s", true).into_json(),
+        json!({
+            "order_id": "00000000-0000-0000-0000-000000000007", "state": "cancelled", "lsn": 12, "sku": "s", "sku_id": 4,
+            "quantity": 3, "repeat": false,
+        })
+    );
+}
+
+#[test]
+fn how_long_a_hold_lasts() {
+    use std::time::Duration;
+
+    for (text, ms) in [
+        ("500ms", 500),
+        ("90s", 90_000),
+        ("15m", 900_000),
+        ("1h30m", 5_400_000),
+        ("4294967295ms", u64::from(u32::MAX)),
+    ] {
+        assert_eq!(hold::ttl(text), Ok(Duration::from_millis(ms)), "{text}");
+    }
+    for text in [
+        "",
+        "15",
+        "soon",
+        "0s",
+        "-5m",
+        "10us",
+        "50 days",
+        "4294967296ms",
+    ] {
+        assert!(hold::ttl(text).is_err(), "{text}");
+    }
 }
 
 #[test]

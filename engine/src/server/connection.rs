@@ -9,7 +9,7 @@ use std::rc::Rc;
 use bytes::{Buf as _, BytesMut};
 use croupier_protocol::{
     FaultBody, FaultCode, FrameHeader, FrameWriter, Hello, HelloReply, Kind, OrderItemHead,
-    PROTOCOL_VERSION, Refusal, RefusedBody, issue_items, lookup_items, peek,
+    PROTOCOL_VERSION, Refusal, RefusedBody, Step, lookup_items, peek, step_items,
 };
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -21,8 +21,8 @@ use super::control;
 use super::core::Core;
 use super::translate;
 use crate::clock::unix_ms;
-use crate::dealer::RETRY_AFTER_MS;
-use crate::order::{Order, Outcome, SINGLE, Ticket, Verdict, check_item};
+use crate::dealer::{self, RETRY_AFTER_MS};
+use crate::order::{Order, Outcome, SINGLE, Ticket, Verdict};
 
 /// While more than this waits to be written, nothing more is read.
 const OUT_BYTES_HIGH: usize = 1 << 20;
@@ -331,7 +331,12 @@ impl Connection {
 
     fn has_room_for(&self, core: &Core, header: &FrameHeader) -> bool {
         match header.kind {
-            Kind::Issue | Kind::LookUp => {
+            Kind::Issue
+            | Kind::Reserve
+            | Kind::Commit
+            | Kind::Cancel
+            | Kind::Extend
+            | Kind::LookUp => {
                 let after = self.in_flight.get() + u32::from(header.count);
                 self.in_flight.get() == 0 || after <= core.engine.config.orders_in_flight_max
             }
@@ -358,8 +363,10 @@ impl Connection {
                 "the first frame must be Hello",
             );
         }
+        if let Some(step) = Step::of_kind(header.kind) {
+            return self.take_steps(core, step, header, body);
+        }
         match header.kind {
-            Kind::Issue => self.issue(core, header, body),
             Kind::LookUp => self.look_up(core, header, body),
             Kind::Ping => {
                 self.put_frame(Kind::PingReply, header.request_id, 0, |out| {
@@ -436,10 +443,7 @@ impl Connection {
         let request = &mut requests.slots[slot as usize];
         (request.kind, request.request_id, request.missing) = (kind, request_id, orders.into());
         // Each is overwritten by its answer before any is told.
-        let verdict = Verdict::Refused {
-            refusal: Refusal::StoreFailed,
-            retry_after_ms: 0,
-        };
+        let verdict = Verdict::refused(Refusal::StoreFailed, 0);
         let unknown = Outcome {
             ticket: self.ticket(0, 0, slot, 0),
             id: 0,
@@ -461,14 +465,14 @@ impl Connection {
         }
     }
 
-    fn issue(self: &Rc<Self>, core: &Core, header: &FrameHeader, body: &[u8]) {
-        let items = match issue_items(body, header.count) {
+    fn take_steps(self: &Rc<Self>, core: &Core, step: Step, header: &FrameHeader, body: &[u8]) {
+        let items = match step_items(body, header.count) {
             Ok(items) => items,
             Err(error) => {
                 return self.fault(header.request_id, FaultCode::Malformed, &error.to_string());
             }
         };
-        let Some(request_slot) = self.open_request(core, Kind::IssueReply, header) else {
+        let Some(request_slot) = self.open_request(core, header.kind.reply_of(), header) else {
             return;
         };
         let mut now = None;
@@ -480,17 +484,8 @@ impl Connection {
                 // One clock read for all deadlines of a frame.
                 after => *now.get_or_insert_with(unix_ms) + u64::from(after),
             };
-            let taken = check_item(&item).and_then(|priority| {
-                let order = Order {
-                    id,
-                    sku,
-                    quantity: item.quantity,
-                    priority,
-                    deadline_unix_ms,
-                    ticket,
-                };
-                self.enqueue(core, order)
-            });
+            let taken = Order::of_item(step, &item, deadline_unix_ms, ticket)
+                .and_then(|order| self.enqueue(core, order));
             if let Err(refusal) = taken {
                 let retry_after_ms = if refusal.retryable() {
                     RETRY_AFTER_MS
@@ -501,10 +496,7 @@ impl Connection {
                     ticket,
                     id,
                     sku,
-                    verdict: Verdict::Refused {
-                        refusal,
-                        retry_after_ms,
-                    },
+                    verdict: Verdict::refused(refusal, retry_after_ms),
                 });
             }
         }
@@ -560,20 +552,11 @@ impl Connection {
         for (nth, id) in ids.enumerate() {
             let id = id.as_u128();
             let ticket = self.ticket(core.index, nth as u16, request_slot, header.request_id);
-            let verdict = match index.get(index.hash(id)) {
-                Some(settled) => Verdict::Issued {
-                    settled,
-                    repeat: false,
-                },
-                None => Verdict::Refused {
-                    refusal: Refusal::OrderNotFound,
-                    retry_after_ms: 0,
-                },
-            };
+            let (sku, verdict) = dealer::holds::look_up(index, id);
             core.answer_when_durable(Outcome {
                 ticket,
                 id,
-                sku: 0,
+                sku,
                 verdict,
             });
         }

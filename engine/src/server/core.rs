@@ -36,6 +36,8 @@ const FEW_UNITS: usize = 4;
 const TICK: Duration = Duration::from_secs(1);
 /// A connection that takes nothing for so long is closed.
 const WRITE_STALL_TICKS: u64 = 60;
+/// How long a core with holds that are over waits before it looks again whether it can record that.
+const UNABLE_PAUSE: Duration = Duration::from_millis(100);
 /// Listen backlog.
 const BACKLOG: i32 = 4096;
 
@@ -183,22 +185,17 @@ const READ_BYTES: usize = 256 << 10;
 
 impl Core {
     fn new(body: &Body) -> Core {
-        let config = &body.engine.config;
-        let limits = OrderLimits {
-            quantity_max: config.quantity_max as u16,
-            frame_bytes_max: config.frame_bytes_max as usize,
-        };
+        let limits = OrderLimits::of(&body.engine.config);
+        let state = body.engine.state.clone();
+        let mut dealer = Dealer::new(state, &body.engine.routes, limits);
+        dealer.adopt_holds(body.index.into(), body.cores.len());
         Core {
             index: body.index,
             engine: body.engine.clone(),
             shared: body.cores[usize::from(body.index)].clone(),
             cores: body.cores.clone(),
             cold: body.cold.clone(),
-            dealer: RefCell::new(Dealer::new(
-                body.engine.state.clone(),
-                &body.engine.routes,
-                limits,
-            )),
+            dealer: RefCell::new(dealer),
             table: RefCell::default(),
             dirty: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
@@ -266,9 +263,27 @@ impl Core {
             self.shared.idle.store(true, Ordering::SeqCst);
             if self.shared.queues.is_empty() {
                 self.shared.busy.store(false, Ordering::Release);
-                self.shared.notify.notified().await;
+                self.rest().await;
             }
             self.shared.idle.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Sleeps until anything happens, or the time of a hold is up.
+    async fn rest(&self) {
+        let next = self.dealer.borrow().next_end_unix_ms();
+        let happens = self.shared.notify.notified();
+        match next {
+            None => happens.await,
+            Some(next) => {
+                let mut left = Duration::from_millis(next.saturating_sub(unix_ms()));
+                if self.engine.cannot_record().is_some() {
+                    // What is due stays so; nobody says when that ends.
+                    left = left.max(UNABLE_PAUSE);
+                }
+                // Either way the next round looks at everything.
+                let _ = tokio::time::timeout(left, happens).await;
+            }
         }
     }
 
@@ -289,13 +304,17 @@ impl Core {
     /// Deals one batch, if there is one and the log has room for it.
     fn turn(&self, turns: &mut Turns, near: &NearLog<'_>) -> Pick {
         let log = &self.engine.log;
-        let picked = turns.pick(&self.cores, log);
+        let mut dealer = self.dealer.borrow_mut();
+        let now = unix_ms();
+        let due = dealer.has_due(now) && self.engine.cannot_record().is_none();
+        let picked = turns.pick(&self.cores, log, due);
         if picked == Pick::Batch {
             let refusal = self.engine.cannot_record();
             if let Some(placement) = &self.placement {
                 placement.dealt(turns.picked());
             }
-            turns.deal(&mut self.dealer.borrow_mut(), unix_ms(), near, refusal);
+            turns.deal(&mut dealer, now, near, refusal);
+            drop(dealer);
             let away = turns.sort_out(&self.cores, |outcome| self.answer(outcome));
             self.wake_others(away);
         }
@@ -357,6 +376,10 @@ impl Append for NearLog<'_> {
         }
         self.is_left.set(true);
         self.log.append_quietly(units)
+    }
+
+    fn units_max(&self) -> usize {
+        self.log.append_units_max() as usize
     }
 }
 

@@ -2,13 +2,15 @@
 
 use bytes::BytesMut;
 use croupier_protocol::{
-    CardRef, FLAG_MORE, FrameWriter, IssuedWriter, Kind, Lsn, OrderId, OrderItemHead, Refusal,
-    SkuId, put_refused,
+    CardRef, FLAG_MORE, FrameWriter, HeldOrder, Hold, IssuedWriter, Kind, Lsn, OrderId,
+    OrderItemHead, Refusal, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_HELD, SkuId, put_hold,
+    put_refused,
 };
 use zeroize::Zeroize as _;
 
 use crate::order::{Outcome, Verdict};
 use crate::state::index::Settled;
+use crate::state::record::Release;
 use crate::state::{Catalog, State};
 
 /// Bytes of a card without its secret.
@@ -17,7 +19,8 @@ const CARD_HEAD_BYTES: usize = 12;
 /// Bytes that the answer to an order may need at most.
 fn item_bytes_at_most(state: &State, catalog: &Catalog, outcome: &Outcome) -> usize {
     match outcome.verdict {
-        Verdict::Refused { .. } => OrderItemHead::BYTES,
+        Verdict::Refused { .. } | Verdict::Released { .. } => OrderItemHead::BYTES,
+        Verdict::Held { .. } => OrderItemHead::BYTES + Hold::BYTES,
         Verdict::Issued { settled, .. } => {
             let cards = state.index.cards(settled).map(|(slab, _)| {
                 let class = catalog
@@ -42,7 +45,7 @@ pub fn make_room(out: &mut BytesMut, more: usize) {
     *out = larger;
 }
 
-/// Answers a request with one order.
+/// Answers an Issue with one order.
 pub fn put_single(
     out: &mut BytesMut,
     state: &State,
@@ -109,7 +112,44 @@ fn put_item(
         Verdict::Refused {
             refusal,
             retry_after_ms,
+            ..
         } => put_refused(body, id, sku, refusal, retry_after_ms),
+        Verdict::Held {
+            lsn,
+            quantity,
+            hold,
+            repeat,
+        } => {
+            let held = HeldOrder {
+                order_id: id,
+                lsn: Lsn(lsn),
+                sku,
+                quantity,
+                repeat,
+                hold: Some(hold),
+            };
+            put_hold(body, STATUS_HELD, &held);
+        }
+        Verdict::Released {
+            lsn,
+            quantity,
+            why,
+            repeat,
+        } => {
+            let held = HeldOrder {
+                order_id: id,
+                lsn: Lsn(lsn),
+                sku,
+                quantity,
+                repeat,
+                hold: None,
+            };
+            let status = match why {
+                Release::Cancelled => STATUS_CANCELLED,
+                Release::Expired => STATUS_EXPIRED,
+            };
+            put_hold(body, status, &held);
+        }
         Verdict::Issued { settled, repeat } => {
             if let Err(refusal) =
                 put_cards(body, state, catalog, id, settled, repeat, frame_bytes_max)

@@ -8,9 +8,10 @@ use arc_swap::ArcSwap;
 use croupier_protocol::planted::{self, Bug};
 
 use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
-use super::index::{IndexView, OrderIndex, Place, Settled, Spread};
+use super::held::HeldFact;
+use super::index::{IndexView, OrderIndex, OrderState, Place, Settled, Spread};
 use super::moved::{SlabMarks, marks_of, restore_marks, take_moved};
-use super::record::{Fact, Issued, Record, Run};
+use super::record::{Ended, Fact, Issued, Record, Run, Way};
 use super::replay::Hand;
 use crate::error::EngineError;
 use crate::slab::claim;
@@ -46,26 +47,34 @@ pub struct Ledger {
     pub batch_max: u32,
 }
 
-/// Orders as a number and the sum of their digests (see docs/checkpoint-format.md).
+/// Ended orders as a number and the sum of their digests (see docs/checkpoint-format.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateSeed {
     pub orders: u64,
     pub orders_sum: u128,
 }
 
+/// Orders as a checkpoint needs them.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub ended: StateSeed,
+    pub held: BTreeMap<u128, HeldFact>,
+}
+
 /// How a state keeps orders.
-enum Orders {
+pub(super) enum Orders {
     /// Each by its id: a store that serves, or is verified.
     Indexed,
-    /// Only their number and sum: a checkpoint, whose older orders are not read.
-    Counted(Mutex<StateSeed>),
+    /// Those that hold cards by their ids, and of all others only their number and sum: a checkpoint, whose older orders are
+    /// not read.
+    Counted(Mutex<Counted>),
 }
 
 /// Everything the store knows.
 pub struct State {
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub index: Arc<OrderIndex>,
-    orders: Orders,
+    pub(super) orders: Orders,
     ledger: Mutex<Ledger>,
     source: Box<dyn SlabSource>,
 }
@@ -113,7 +122,10 @@ impl State {
     pub fn counting(source: Box<dyn SlabSource>, seed: StateSeed) -> State {
         State::with(
             source,
-            Orders::Counted(Mutex::new(seed)),
+            Orders::Counted(Mutex::new(Counted {
+                ended: seed,
+                held: BTreeMap::new(),
+            })),
             // Never asked.
             OrderIndex::new(
                 0,
@@ -152,16 +164,28 @@ impl State {
     /// [`apply_issued`](Self::apply_issued). The error says what in the record cannot be.
     pub fn apply(&self, lsn: u64, record: &Record<'_>, hand: &mut Hand) -> Result<(), Unfit> {
         match &record.fact {
-            Fact::Issued(issued) => {
+            Fact::Issued(issued) if issued.way == Way::Issue => {
                 take_cards(hand.catalog(), issued)?;
                 match &self.orders {
                     Orders::Indexed => self
                         .place_order(lsn, issued, hand)
                         .ok_or("an order is dealt twice")?,
-                    Orders::Counted(seed) => count(seed, lsn, issued),
+                    Orders::Counted(counted) => {
+                        if !(planted::is(Bug::FoldForgets) && issued.quantity > 2) {
+                            lock(counted).ended.add(lsn, &Ended::Issued(*issued));
+                        }
+                    }
                 }
                 Ok(())
             }
+            Fact::Issued(issued) => Ok(self.replay_commit(lsn, issued, hand)?),
+            Fact::Reserved(reserved) => {
+                Ok(self.replay_reserved(lsn, record.stamp, reserved, hand)?)
+            }
+            Fact::Extended(extended) => {
+                Ok(self.replay_extended(lsn, record.stamp, extended, hand)?)
+            }
+            Fact::Released(released) => Ok(self.replay_released(lsn, released, hand)?),
             Fact::Started { epoch, .. } => {
                 self.ledger().epoch = *epoch;
                 Ok(())
@@ -246,7 +270,8 @@ impl State {
             if planted::is(Bug::ShortAnswer) {
                 cards.pop();
             }
-            self.index.put_many(row, id, lsn, cards.into_iter())
+            let state = OrderState::Issued;
+            self.index.put_many(row, id, lsn, state, cards.into_iter())
         };
         view.publish(place, row);
         settled
@@ -263,12 +288,17 @@ impl State {
     pub fn restore_order(
         &self,
         lsn: u64,
-        issued: &Issued<'_>,
+        ended: &Ended<'_>,
         hand: &mut Hand,
     ) -> Result<(), String> {
-        check_cards(issued)?;
-        let placed = self.place_order(lsn, issued, hand);
-        placed.ok_or_else(|| "an order stands twice in the order files".into())
+        if let Ended::Issued(issued) = ended {
+            check_cards(issued)?;
+            if issued.way == Way::Issue {
+                let placed = self.place_order(lsn, issued, hand);
+                return placed.ok_or_else(|| TWICE.into());
+            }
+        }
+        self.restore_ended(lsn, ended, hand)
     }
 
     /// Whether orders are kept by their ids.
@@ -276,14 +306,17 @@ impl State {
         matches!(self.orders, Orders::Indexed)
     }
 
-    /// Number and sum of all orders. Only when none is in flight.
+    /// Number and sum of all orders that have ended. Only when none is in flight.
     pub fn orders(&self) -> StateSeed {
         match &self.orders {
-            Orders::Counted(seed) => *seed.lock().expect("no one panics with this lock"),
+            Orders::Counted(counted) => lock(counted).ended,
             Orders::Indexed => {
                 let mut all = StateSeed::default();
-                self.index
-                    .for_each(|id, settled| all.add(id, settled.lsn, self.index.cards(settled)));
+                self.index.for_each(|id, settled| {
+                    if settled.state != OrderState::Held {
+                        all.add_settled(id, settled, self.index.cards(settled));
+                    }
+                });
                 all
             }
         }
@@ -482,6 +515,11 @@ impl State {
             .fold(ledger.batch_max, u32::max);
         ledger.routes = snapshot.routes;
         ledger.epoch = snapshot.epoch;
+        drop(ledger);
+        let mut hand = Hand::new(self);
+        for fact in &snapshot.held {
+            self.restore_held(fact, &mut hand)?;
+        }
         Ok(())
     }
 
@@ -519,6 +557,7 @@ impl State {
                 })
                 .collect(),
             marks: marks_of(&catalog),
+            held: self.held(),
             unsealed: ledger.unsealed.clone(),
             routes: ledger.routes.clone(),
             epoch: ledger.epoch,
@@ -531,14 +570,11 @@ impl State {
     }
 }
 
-fn count(seed: &Mutex<StateSeed>, lsn: u64, issued: &Issued<'_>) {
-    if planted::is(Bug::FoldForgets) && issued.quantity > 2 {
-        return;
-    }
-    seed.lock()
-        .expect("no one panics with this lock")
-        .add(issued.order_id, lsn, issued.cards());
+pub(super) fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {
+    counted.lock().expect("no one panics with this lock")
 }
+
+pub(super) const TWICE: &str = "an order stands twice in the order files";
 
 /// The slab of a run, which must have its cards and be of `sku`.
 pub(super) fn slab_of<'c>(
@@ -563,7 +599,7 @@ pub(super) fn slab_of<'c>(
 }
 
 /// Sets the bits and takes the credits of an order's cards.
-fn take_cards(catalog: &Catalog, issued: &Issued<'_>) -> Result<(), String> {
+pub(super) fn take_cards(catalog: &Catalog, issued: &Issued<'_>) -> Result<(), String> {
     check_cards(issued)?;
     for run in issued.runs.iter() {
         let slab = slab_of(catalog, issued.sku, &run)?;
@@ -595,7 +631,7 @@ pub(super) fn take_run(
 }
 
 /// Whether an order has as many cards as it says, and any.
-fn check_cards(issued: &Issued<'_>) -> Result<(), String> {
+pub(super) fn check_cards(issued: &Issued<'_>) -> Result<(), String> {
     let cards: u64 = issued.runs.iter().map(|run| u64::from(run.count)).sum();
     if cards != u64::from(issued.quantity) || cards == 0 {
         return Err(format!("an order of {} cards has {cards}", issued.quantity));
@@ -622,6 +658,8 @@ pub struct Snapshot {
     pub slabs: Vec<(SlabFacts, Vec<u64>)>,
     /// By slab and status.
     pub marks: Vec<SlabMarks>,
+    /// Orders that hold cards, by id.
+    pub held: Vec<HeldFact>,
     /// Slabs whose batch was not sealed yet.
     pub unsealed: Vec<SlabFacts>,
     pub routes: RoutesFact,

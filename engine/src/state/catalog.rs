@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use croupier_protocol::StockRow;
 
+use super::record::Credits;
 use crate::card::CardStatus;
 use crate::slab::{Slab, claim};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -277,6 +278,8 @@ pub struct SkuState {
     pub(super) class_bytes_max: AtomicU32,
     pub(super) suspended: AtomicU64,
     pub(super) void: AtomicU64,
+    /// Cards that open holds have been promised.
+    promised: AtomicU64,
 }
 
 /// A row of the stock report: the first four add up to the last.
@@ -299,6 +302,7 @@ impl SkuState {
             class_bytes_max: 0.into(),
             suspended: 0.into(),
             void: 0.into(),
+            promised: 0.into(),
         }
     }
 
@@ -308,6 +312,28 @@ impl SkuState {
             CardStatus::Suspended => Some(&self.suspended),
             CardStatus::Void => Some(&self.void),
             CardStatus::Free | CardStatus::Issued => None,
+        }
+    }
+
+    /// Cards that open holds have been promised.
+    pub fn promised(&self) -> u64 {
+        // Relaxed: a report.
+        self.promised.load(Ordering::Relaxed)
+    }
+
+    /// More cards are promised. Their credits have been taken.
+    pub(crate) fn promise(&self, cards: u64) {
+        self.promised.fetch_add(cards, Ordering::Relaxed);
+    }
+
+    /// Cards are not promised any more. Those that nobody got go back to their pools: behind the record that says so (DESIGN,
+    /// rule 3).
+    pub(super) fn keep_promise(&self, credits: Credits, back: Credits) {
+        // Relaxed: a report; before the credits, so that no card is counted as free and held.
+        self.promised.fetch_sub(credits.sum(), Ordering::Relaxed);
+        let pools = self.pools.load();
+        for (pool, cards) in back.iter() {
+            pools[usize::from(pool)].add_credits(cards.into());
         }
     }
 
@@ -339,7 +365,8 @@ impl SkuState {
         let taken = imported - free;
         // A move that is under way must not make more of the cards than there are.
         let void = self.void.load(Ordering::Relaxed).min(taken);
-        let held = self.suspended.load(Ordering::Relaxed).min(taken - void);
+        let held = self.suspended.load(Ordering::Relaxed) + self.promised();
+        let held = held.min(taken - void);
         StockCounts {
             free,
             held,

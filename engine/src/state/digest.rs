@@ -3,6 +3,8 @@
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::apply::{Snapshot, State, StateSeed};
+use super::index::{OrderState, Settled};
+use super::record::{Ended, Release, Way};
 
 /// SHA-256 over the state, as docs/checkpoint-format.md lists it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,16 +52,82 @@ fn fold(a: u64, b: u64) -> u64 {
     (product as u64) ^ ((product >> 64) as u64)
 }
 
+/// What goes into the digest of an order before its cards: how it has ended, as a card of slab 0, which no store has.
+/// Nothing of one that was issued at once.
+fn mark_of(state: OrderState, quantity: u16) -> Option<(u32, u32)> {
+    let mark = (0, state as u32 | u32::from(quantity) << 8);
+    (state != OrderState::Issued).then_some(mark)
+}
+
+/// The LSN that goes into the digest of an order: none of an expired one, which may be committed late, so that what it was
+/// can be taken out of the sum again.
+fn lsn_of(state: OrderState, lsn: u64) -> u64 {
+    if state == OrderState::Expired { 0 } else { lsn }
+}
+
+/// How an order stands after a fact that ends it, and the number of its cards.
+pub(crate) fn state_after(ended: &Ended<'_>) -> (OrderState, u16) {
+    match ended {
+        Ended::Issued(issued) => {
+            let state = match (issued.way, issued.fewer) {
+                (Way::Issue, _) => OrderState::Issued,
+                (Way::Commit | Way::LateCommit, 0) => OrderState::Committed,
+                (Way::Commit | Way::LateCommit, _) => OrderState::CommittedPart,
+            };
+            (state, issued.quantity)
+        }
+        Ended::Released(released) => {
+            let state = match released.why {
+                Release::Cancelled => OrderState::Cancelled,
+                Release::Expired => OrderState::Expired,
+            };
+            (state, released.quantity)
+        }
+    }
+}
+
 impl StateSeed {
-    /// Adds an order.
-    pub(crate) fn add(&mut self, id: u128, lsn: u64, cards: impl Iterator<Item = (u32, u32)>) {
+    /// Adds an order that has ended; a late commit takes the place of the expired order.
+    pub(crate) fn add(&mut self, lsn: u64, ended: &Ended<'_>) {
+        let (state, quantity) = state_after(ended);
+        let id = ended.order_id();
+        let mark = mark_of(state, quantity).into_iter();
+        let lsn = lsn_of(state, lsn);
+        let digest = match ended {
+            Ended::Issued(issued) => order_digest(id, lsn, mark.chain(issued.cards())),
+            Ended::Released(_) => order_digest(id, lsn, mark),
+        };
+        self.orders = self.orders.wrapping_add(1);
+        self.orders_sum = self.orders_sum.wrapping_add(digest);
+        if let Ended::Issued(issued) = ended
+            && issued.way == Way::LateCommit
+        {
+            let mark = mark_of(OrderState::Expired, issued.quantity + issued.fewer);
+            let before = order_digest(id, 0, mark.into_iter());
+            // Wrapping: the sums of several readers are joined, and one may see the late commit alone.
+            self.orders = self.orders.wrapping_sub(1);
+            self.orders_sum = self.orders_sum.wrapping_sub(before);
+        }
+    }
+
+    /// Adds an order as the index knows it.
+    pub(crate) fn add_settled(
+        &mut self,
+        id: u128,
+        settled: Settled,
+        cards: impl Iterator<Item = (u32, u32)>,
+    ) {
+        let mark = mark_of(settled.state, settled.quantity).into_iter();
+        let lsn = lsn_of(settled.state, settled.lsn);
         self.orders += 1;
-        self.orders_sum = self.orders_sum.wrapping_add(order_digest(id, lsn, cards));
+        self.orders_sum = self
+            .orders_sum
+            .wrapping_add(order_digest(id, lsn, mark.chain(cards)));
     }
 
     /// Adds what others have added.
     pub(crate) fn join(&mut self, more: StateSeed) {
-        self.orders += more.orders;
+        self.orders = self.orders.wrapping_add(more.orders);
         self.orders_sum = self.orders_sum.wrapping_add(more.orders_sum);
     }
 }
@@ -106,6 +174,11 @@ pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
         for word in words {
             context.update(&word.to_le_bytes());
         }
+    }
+    for held in &snapshot.held {
+        held.words().iter().for_each(|word| {
+            context.update(&word.to_le_bytes());
+        });
     }
     context.update(&snapshot.routes.version.to_le_bytes());
     context.update(&orders.orders.to_le_bytes());

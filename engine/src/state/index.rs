@@ -43,6 +43,7 @@
 //! come. So a probe always ends at a slot that is EMPTY or FROZEN.
 
 mod arena;
+mod holds;
 mod table;
 
 use std::sync::Arc;
@@ -52,16 +53,77 @@ use arc_swap::{ArcSwap, Cache};
 use crate::sync::atomic::Ordering;
 use crate::sync::hint;
 use arena::Arena;
+use holds::Holds;
+pub use holds::{Claimed, End, Hold};
 use table::{LOAD_PERCENT, Probe, Rows, Table, tag_of};
+
+/// What has become of an order: docs/orders.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OrderState {
+    /// It got its cards at once.
+    Issued = 0,
+    /// It holds cards.
+    Held = 1,
+    /// It got all the cards that it held.
+    Committed = 2,
+    /// It got a part of the cards that it held.
+    CommittedPart = 3,
+    Cancelled = 4,
+    Expired = 5,
+}
+
+impl OrderState {
+    /// From the low three bits of a row's word.
+    fn of_bits(bits: u64) -> OrderState {
+        match bits & 7 {
+            0 => OrderState::Issued,
+            1 => OrderState::Held,
+            2 => OrderState::Committed,
+            3 => OrderState::CommittedPart,
+            4 => OrderState::Cancelled,
+            5 => OrderState::Expired,
+            _ => unreachable!("no row has such a state"),
+        }
+    }
+
+    /// Whether the order has cards.
+    pub fn has_cards(self) -> bool {
+        matches!(
+            self,
+            OrderState::Issued | OrderState::Committed | OrderState::CommittedPart
+        )
+    }
+}
 
 /// What an order got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
+    /// Of the record that made it so.
     pub lsn: u64,
-    /// Number of cards.
+    /// Number of cards that it has, holds, or has held.
     pub quantity: u16,
-    /// One card: slab and slot. More: place in the arena of cards.
+    pub state: OrderState,
+    /// One card: slab and slot. More: place in the arena of cards. None: the order's row.
     cards: u64,
+}
+
+impl Settled {
+    /// The row of an order without cards.
+    pub fn row(&self) -> u64 {
+        debug_assert!(!self.state.has_cards());
+        self.cards
+    }
+
+    /// An order that got nothing, to be put into the index.
+    pub fn released(lsn: u64, quantity: u16, state: OrderState) -> Settled {
+        Settled {
+            lsn,
+            quantity,
+            state,
+            cards: 0,
+        }
+    }
 }
 
 /// What a look at the index found.
@@ -108,6 +170,7 @@ pub struct OrderIndex {
     rows: Rows,
     /// Cards of orders that have several.
     cards: Arena,
+    holds: Holds,
     keys: (u64, u64),
 }
 
@@ -164,6 +227,7 @@ impl OrderIndex {
                 .collect(),
             rows: Rows::default(),
             cards: Arena::default(),
+            holds: Holds::default(),
             keys: (seed[0] | 1, seed[1] | 1),
         }
     }
@@ -182,9 +246,14 @@ impl OrderIndex {
         Hashed { id, shard, tag }
     }
 
+    /// What is known of an id, for those who ask rarely.
+    pub fn look(&self, hashed: Hashed) -> Look {
+        find(&self.rows, &self.shards[hashed.shard].load(), hashed)
+    }
+
     /// What is known of an id. `None` also while it is in flight.
     pub fn get(&self, hashed: Hashed) -> Option<Settled> {
-        match find(&self.rows, &self.shards[hashed.shard].load(), hashed) {
+        match self.look(hashed) {
             Look::Known(settled) => Some(settled),
             Look::Absent(_) | Look::InFlight => None,
         }
@@ -234,41 +303,55 @@ impl OrderIndex {
     }
 
     /// Fills a row of the caller's, to be published: one card, by slab and slot.
-    pub fn put_one(&self, row: u64, id: u128, lsn: u64, (slab, slot): (u32, u32)) -> Settled {
+    pub fn put_one(&self, row: u64, id: u128, lsn: u64, card: (u32, u32)) -> Settled {
         let settled = Settled {
             lsn,
             quantity: 1,
-            cards: u64::from(slab) << 32 | u64::from(slot),
+            state: OrderState::Issued,
+            cards: card_word(card),
         };
-        self.rows.put(row, id, settled);
+        self.rows.put(row, id, settled.cards, settled);
         settled
     }
 
-    /// Fills a row of the caller's, to be published: several cards, in the order they were dealt.
+    /// Fills a row of the caller's, to be published: several cards, in the order they were dealt, or one that was committed.
     pub fn put_many(
         &self,
         row: u64,
         id: u128,
         lsn: u64,
+        state: OrderState,
         cards: impl ExactSizeIterator<Item = (u32, u32)>,
     ) -> Settled {
-        let quantity = cards.len() as u16;
-        let at = self.cards.take(quantity.into());
-        let words = cards.map(|(slab, slot)| u64::from(slab) << 32 | u64::from(slot));
-        self.cards.put(at, words);
         let settled = Settled {
             lsn,
-            quantity,
-            cards: at,
+            quantity: cards.len() as u16,
+            state,
+            cards: self.keep_cards(cards),
         };
-        self.rows.put(row, id, settled);
+        self.rows.put(row, id, settled.cards, settled);
         settled
     }
 
-    /// The cards of an order, in the order they were dealt: slab and slot.
+    /// Keeps an order's cards; what stands for them.
+    fn keep_cards(&self, mut cards: impl ExactSizeIterator<Item = (u32, u32)>) -> u64 {
+        if cards.len() == 1 {
+            return cards.next().map_or(0, card_word);
+        }
+        let at = self.cards.take(cards.len() as u64);
+        self.cards.put(at, cards.map(card_word));
+        at
+    }
+
+    /// The cards of an order, in the order they were dealt: slab and slot. None of one that only holds some.
     pub fn cards(&self, settled: Settled) -> impl ExactSizeIterator<Item = (u32, u32)> + '_ {
         let many = settled.quantity > 1;
-        (0..usize::from(settled.quantity)).map(move |nth| {
+        let quantity = if settled.state.has_cards() {
+            settled.quantity
+        } else {
+            0
+        };
+        (0..usize::from(quantity)).map(move |nth| {
             let card = if many {
                 let [card] = self.cards.get(settled.cards + nth as u64);
                 card
@@ -299,7 +382,7 @@ impl OrderIndex {
         self.len() == 0
     }
 
-    /// Every settled order, as they were dealt. Exact only when nobody inserts.
+    /// Every order, as they came. Exact only when nobody inserts.
     pub fn for_each(&self, visit: impl FnMut(u128, Settled)) {
         self.rows.for_each(visit);
     }
@@ -315,8 +398,16 @@ impl OrderIndex {
                 (table.slots.len() + older) * size_of::<u64>()
             })
             .sum();
-        tables as u64 + self.rows.memory_bytes() + self.cards.memory_bytes()
+        tables as u64
+            + self.rows.memory_bytes()
+            + self.cards.memory_bytes()
+            + self.holds.memory_bytes()
     }
+}
+
+/// A card as one word.
+fn card_word((slab, slot): (u32, u32)) -> u64 {
+    u64::from(slab) << 32 | u64::from(slot)
 }
 
 /// Puts a larger table in front; the chain is at most two long, so false while the one before cannot be moved yet.

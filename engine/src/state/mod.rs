@@ -2,11 +2,12 @@
 //!
 //! Pure: no I/O of its own (slabs come through [`SlabSource`]), no clock, no randomness. The live system, recovery and
 //! checkpoints all go through [`State::apply`] (DESIGN, rule 5), and [`State::digest`] proves that they agree. Reading order:
-//! `record`, `catalog`, `index`, `apply`, `moved`, `replay`, `digest`.
+//! `record`, `catalog`, `index`, `apply`, `held`, `moved`, `replay`, `digest`.
 
 pub mod apply;
 pub mod catalog;
 pub mod digest;
+pub mod held;
 pub mod index;
 pub mod moved;
 pub mod record;

@@ -57,6 +57,32 @@ impl<'a> Runs<'a> {
     }
 }
 
+/// How an order came to its cards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Way {
+    /// At once.
+    #[default]
+    Issue = 0,
+    /// From its hold.
+    Commit = 1,
+    /// When its hold had expired.
+    LateCommit = 2,
+}
+
+impl TryFrom<u8> for Way {
+    type Error = String;
+
+    fn try_from(flags: u8) -> Result<Way, String> {
+        match flags {
+            0 => Ok(Way::Issue),
+            1 => Ok(Way::Commit),
+            2 => Ok(Way::LateCommit),
+            _ => Err(unknown_flags(flags)),
+        }
+    }
+}
+
 /// Which cards went to which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued<'a> {
@@ -67,6 +93,9 @@ pub struct Issued<'a> {
     pub quantity: u16,
     pub priority: u8,
     pub lane: u8,
+    pub way: Way,
+    /// How many cards fewer than it held.
+    pub fewer: u16,
     pub runs: Runs<'a>,
 }
 
@@ -76,6 +105,113 @@ impl<'a> Issued<'a> {
         self.runs
             .iter()
             .flat_map(|run| (run.slot..run.slot + run.count).map(move |slot| (run.slab, slot)))
+    }
+}
+
+/// Most pools that a hold has credits from.
+pub const HOLD_POOLS_MAX: usize = 4;
+
+/// Credits of a hold by pool: index in the SKU, and how many. Behind the last there are zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Credits(pub [(u16, u16); HOLD_POOLS_MAX]);
+
+impl Credits {
+    /// Pools and their credits, in the order they were taken.
+    pub fn iter(self) -> impl Iterator<Item = (u16, u16)> {
+        self.0.into_iter().filter(|(_, credits)| *credits > 0)
+    }
+
+    /// All credits.
+    pub fn sum(self) -> u64 {
+        self.iter().map(|(_, credits)| u64::from(credits)).sum()
+    }
+
+    pub(super) fn words(self) -> [u64; 2] {
+        let [a, b, c, d] = self
+            .0
+            .map(|(pool, credits)| u64::from(pool) | u64::from(credits) << 16);
+        [a | b << 32, c | d << 32]
+    }
+
+    pub(super) fn from_words([first, second]: [u64; 2]) -> Credits {
+        let part = |word: u64| (word as u16, (word >> 16) as u16);
+        Credits([
+            part(first),
+            part(first >> 32),
+            part(second),
+            part(second >> 32),
+        ])
+    }
+}
+
+/// Cards put by for an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    pub order_id: u128,
+    pub sku: u32,
+    /// Who asked; 0 until there are identities.
+    pub principal: u32,
+    pub quantity: u16,
+    pub priority: u8,
+    pub lane: u8,
+    /// From the record's time on, in milliseconds.
+    pub ttl_ms: u32,
+    pub credits: Credits,
+}
+
+/// More time for a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extended {
+    pub order_id: u128,
+    pub sku: u32,
+    pub principal: u32,
+    /// Which extension of the hold this is, from 1.
+    pub nth: u16,
+    /// From the record's time on, in milliseconds.
+    pub ttl_ms: u32,
+}
+
+/// Why a hold has ended without cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Release {
+    Cancelled = 1,
+    Expired = 2,
+}
+
+/// A hold that has ended without cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released {
+    pub order_id: u128,
+    pub sku: u32,
+    pub principal: u32,
+    /// Credits that go back.
+    pub quantity: u16,
+    pub why: Release,
+}
+
+/// What an order has ended as: what order files keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended<'a> {
+    Issued(Issued<'a>),
+    Released(Released),
+}
+
+impl<'a> Ended<'a> {
+    /// The end that a fact tells, if it tells one.
+    pub fn of(fact: &Fact<'a>) -> Option<Ended<'a>> {
+        match fact {
+            Fact::Issued(issued) => Some(Ended::Issued(*issued)),
+            Fact::Released(released) => Some(Ended::Released(*released)),
+            _ => None,
+        }
+    }
+
+    pub fn order_id(&self) -> u128 {
+        match self {
+            Ended::Issued(issued) => issued.order_id,
+            Ended::Released(released) => released.order_id,
+        }
     }
 }
 
@@ -127,6 +263,9 @@ pub enum Fact<'a> {
         pool_name: &'a str,
     },
     Issued(Issued<'a>),
+    Reserved(Reserved),
+    Extended(Extended),
+    Released(Released),
     CardsMoved(Moved<'a>),
     RoutesLoaded {
         version: u32,
@@ -148,6 +287,9 @@ const KIND_BATCH_SEALED: u8 = 4;
 const KIND_ISSUED: u8 = 5;
 const KIND_ROUTES_LOADED: u8 = 6;
 const KIND_CARDS_MOVED: u8 = 7;
+const KIND_RESERVED: u8 = 8;
+const KIND_EXTENDED: u8 = 9;
+const KIND_RELEASED: u8 = 10;
 
 /// Most cards of one order that a record can tell.
 pub const QUANTITY_LIMIT: u16 = 4000;
@@ -182,18 +324,19 @@ fn head_word(kind: u8, units: usize, route_table: u32) -> u64 {
 pub fn put_issued(out: &mut Vec<u64>, stamp: Stamp, issued: &Issued<'_>) -> usize {
     let runs = issued.runs.len();
     let units = issued_units(runs);
-    let id = issued.order_id.to_be_bytes();
+    let [id_high, id_low] = id_words(issued.order_id);
     let begin = out.len();
     out.extend_from_slice(&[
-        head_word(KIND_ISSUED, units, stamp.route_table),
+        head_word(KIND_ISSUED, units, stamp.route_table) | (issued.way as u64) << 8,
         stamp.unix_ms,
-        u64::from_le_bytes(id[..8].try_into().expect("8 of 16")),
-        u64::from_le_bytes(id[8..].try_into().expect("8 of 16")),
+        id_high,
+        id_low,
         u64::from(issued.sku) | u64::from(issued.principal) << 32,
         u64::from(issued.quantity)
             | (runs as u64) << 16
             | u64::from(issued.priority) << 32
-            | u64::from(issued.lane) << 40,
+            | u64::from(issued.lane) << 40
+            | u64::from(issued.fewer) << 48,
     ]);
     for run in issued.runs.iter() {
         out.push(u64::from(run.slab) | u64::from(run.slot) << 32);
@@ -203,11 +346,65 @@ pub fn put_issued(out: &mut Vec<u64>, stamp: Stamp, issued: &Issued<'_>) -> usiz
     units
 }
 
+/// An id as it lies in a record: in text order.
+fn id_words(id: u128) -> [u64; 2] {
+    [((id >> 64) as u64).swap_bytes(), (id as u64).swap_bytes()]
+}
+
+/// Appends a record of one unit about an order: what comes behind the SKU.
+fn put_about(
+    out: &mut Vec<u64>,
+    kind: u8,
+    stamp: Stamp,
+    id: u128,
+    (sku, principal): (u32, u32),
+    rest: [u64; 3],
+) -> usize {
+    let [id_high, id_low] = id_words(id);
+    let head = head_word(kind, 1, stamp.route_table);
+    let sku = u64::from(sku) | u64::from(principal) << 32;
+    out.extend_from_slice(&[head, stamp.unix_ms, id_high, id_low, sku]);
+    out.extend_from_slice(&rest);
+    1
+}
+
+/// Appends a Reserved record to `out`; returns its units.
+pub fn put_reserved(out: &mut Vec<u64>, stamp: Stamp, reserved: &Reserved) -> usize {
+    let what = u64::from(reserved.quantity)
+        | u64::from(reserved.priority) << 16
+        | u64::from(reserved.lane) << 24
+        | u64::from(reserved.ttl_ms) << 32;
+    let [first, second] = reserved.credits.words();
+    let whose = (reserved.sku, reserved.principal);
+    let rest = [what, first, second];
+    put_about(out, KIND_RESERVED, stamp, reserved.order_id, whose, rest)
+}
+
+/// Appends an Extended record to `out`; returns its units.
+pub fn put_extended(out: &mut Vec<u64>, stamp: Stamp, extended: &Extended) -> usize {
+    let what = u64::from(extended.nth) | u64::from(extended.ttl_ms) << 32;
+    let whose = (extended.sku, extended.principal);
+    let rest = [what, 0, 0];
+    put_about(out, KIND_EXTENDED, stamp, extended.order_id, whose, rest)
+}
+
+/// Appends a Released record to `out`; returns its units.
+pub fn put_released(out: &mut Vec<u64>, stamp: Stamp, released: &Released) -> usize {
+    let what = u64::from(released.quantity) | (released.why as u64) << 16;
+    let whose = (released.sku, released.principal);
+    let rest = [what, 0, 0];
+    put_about(out, KIND_RELEASED, stamp, released.order_id, whose, rest)
+}
+
 impl Record<'_> {
     /// Appends the record to `out` as words; returns its units.
     pub fn put(&self, out: &mut Vec<u64>) -> usize {
-        if let Fact::Issued(issued) = &self.fact {
-            return put_issued(out, self.stamp, issued);
+        match &self.fact {
+            Fact::Issued(issued) => return put_issued(out, self.stamp, issued),
+            Fact::Reserved(reserved) => return put_reserved(out, self.stamp, reserved),
+            Fact::Extended(extended) => return put_extended(out, self.stamp, extended),
+            Fact::Released(released) => return put_released(out, self.stamp, released),
+            _ => {}
         }
         let mut body: Vec<u8> = Vec::with_capacity(RECORD_UNIT_BYTES);
         let kind = self.put_body(&mut body);
@@ -291,7 +488,9 @@ impl Record<'_> {
                 }
                 KIND_CARDS_MOVED
             }
-            Fact::Issued(_) => unreachable!("put_issued"),
+            Fact::Issued(_) | Fact::Reserved(_) | Fact::Extended(_) | Fact::Released(_) => {
+                unreachable!("put as words")
+            }
         }
     }
 }
@@ -315,6 +514,10 @@ fn text(bytes: &[u8], at: usize, len: usize) -> Result<&str, String> {
     std::str::from_utf8(part).map_err(|_| "a name is not UTF-8".into())
 }
 
+fn unknown_flags(flags: u8) -> String {
+    format!("record flags {flags:#x}, which this version does not know: use a newer croupier")
+}
+
 /// Reads the record at the start of `bytes`; returns it and its bytes. The error says what is wrong.
 pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
     if bytes.len() < RECORD_UNIT_BYTES {
@@ -325,11 +528,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
         return Err(format!("a record of {len} bytes in {} bytes", bytes.len()));
     }
     let whole = &bytes[..len];
-    if whole[1] != 0 {
-        return Err(format!(
-            "record flags {:#x}, which this version does not know: use a newer croupier",
-            whole[1]
-        ));
+    if whole[1] != 0 && whole[0] != KIND_ISSUED {
+        return Err(unknown_flags(whole[1]));
     }
     let stamp = Stamp {
         route_table: u32_at(whole, 4),
@@ -339,11 +539,12 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
     Ok((Record { stamp, fact }, len))
 }
 
-/// Whether all records of a block's body are orders, as far as can be told without reading them.
+/// Whether all records of a block's body are orders that were issued at once, as far as can be told without reading them:
+/// these may be applied in any order.
 pub fn are_orders(body: &[u8]) -> bool {
     let mut at = 0;
     while let Some(head) = body.get(at..at + 4) {
-        if head[0] != KIND_ISSUED || u16_at(head, 2) == 0 {
+        if head[..2] != [KIND_ISSUED, Way::Issue as u8] || u16_at(head, 2) == 0 {
             return false;
         }
         at += usize::from(u16_at(head, 2)) * RECORD_UNIT_BYTES;
@@ -397,6 +598,10 @@ pub fn records(
     })
 }
 
+fn id_of(whole: &[u8]) -> u128 {
+    u128::from_be_bytes(whole[16..32].try_into().expect("16 bytes"))
+}
+
 fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
     let at_least_two_units = || {
         (whole.len() >= 2 * RECORD_UNIT_BYTES)
@@ -445,15 +650,49 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
                 .get(48..48 + runs * RUN_BYTES)
                 .ok_or("an Issued record is shorter than its runs")?;
             Fact::Issued(Issued {
-                order_id: u128::from_be_bytes(whole[16..32].try_into().expect("16 bytes")),
+                order_id: id_of(whole),
                 sku: u32_at(whole, 32),
                 principal: u32_at(whole, 36),
                 quantity: u16_at(whole, 40),
                 priority: whole[44],
                 lane: whole[45],
+                way: whole[1].try_into()?,
+                fewer: u16_at(whole, 46),
                 runs: Runs::Read(bytes),
             })
         }
+        KIND_RESERVED => Fact::Reserved(Reserved {
+            order_id: id_of(whole),
+            sku: u32_at(whole, 32),
+            principal: u32_at(whole, 36),
+            quantity: u16_at(whole, 40),
+            priority: whole[42],
+            lane: whole[43],
+            ttl_ms: u32_at(whole, 44),
+            credits: Credits::from_words([u64_at(whole, 48), u64_at(whole, 56)]),
+        }),
+        KIND_EXTENDED => Fact::Extended(Extended {
+            order_id: id_of(whole),
+            sku: u32_at(whole, 32),
+            principal: u32_at(whole, 36),
+            nth: u16_at(whole, 40),
+            ttl_ms: u32_at(whole, 44),
+        }),
+        KIND_RELEASED => Fact::Released(Released {
+            order_id: id_of(whole),
+            sku: u32_at(whole, 32),
+            principal: u32_at(whole, 36),
+            quantity: u16_at(whole, 40),
+            why: match whole[42] {
+                1 => Release::Cancelled,
+                2 => Release::Expired,
+                other => {
+                    return Err(format!(
+                        "a hold ends for a reason {other} that there is not"
+                    ));
+                }
+            },
+        }),
         KIND_CARDS_MOVED => {
             let runs = usize::from(u16_at(whole, 24));
             let bytes = whole
@@ -571,6 +810,8 @@ mod tests {
                 quantity: count as u16,
                 priority: 2,
                 lane: 1,
+                way: Way::Issue,
+                fewer: 0,
                 runs: Runs::Given(&runs),
             };
             let stamp = Stamp {
@@ -597,6 +838,107 @@ mod tests {
                 "the id lies in text order"
             );
         }
+    }
+
+    #[test]
+    fn what_happens_to_holds_round_trips_byte_by_byte() {
+        let stamp = Stamp {
+            unix_ms: 5,
+            route_table: 1,
+        };
+        let order_id = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
+        let run = [Run {
+            slab: 1,
+            slot: 2,
+            count: 2,
+            generation: 0,
+        }];
+        let issued = |way| {
+            Fact::Issued(Issued {
+                order_id,
+                sku: 3,
+                principal: 0,
+                quantity: 2,
+                priority: 2,
+                lane: 1,
+                way,
+                fewer: 1,
+                runs: Runs::Given(&run),
+            })
+        };
+        let (ttl_ms, sku, principal) = (900_000, 3, 0);
+        let reserved = Reserved {
+            order_id,
+            sku,
+            principal,
+            quantity: 7,
+            priority: 2,
+            lane: 1,
+            ttl_ms,
+            credits: Credits([(0, 4), (2, 3), (0, 0), (0, 0)]),
+        };
+        let extended = Extended {
+            order_id,
+            sku,
+            principal,
+            nth: 1,
+            ttl_ms,
+        };
+        let released = |why| {
+            Fact::Released(Released {
+                order_id,
+                sku,
+                principal,
+                quantity: 7,
+                why,
+            })
+        };
+        // Kind and flags, and what stands at 40: docs/wal-format.md.
+        let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 6] = [
+            (issued(Way::Commit), [5, 1], [2, 0, 1, 0, 2, 1, 1, 0]),
+            (issued(Way::LateCommit), [5, 2], [2, 0, 1, 0, 2, 1, 1, 0]),
+            (
+                Fact::Reserved(reserved),
+                [8, 0],
+                [7, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
+            ),
+            (
+                Fact::Extended(extended),
+                [9, 0],
+                [1, 0, 0, 0, 0xa0, 0xbb, 0x0d, 0],
+            ),
+            (
+                released(Release::Cancelled),
+                [10, 0],
+                [7, 0, 1, 0, 0, 0, 0, 0],
+            ),
+            (
+                released(Release::Expired),
+                [10, 0],
+                [7, 0, 2, 0, 0, 0, 0, 0],
+            ),
+        ];
+        for (fact, kind, at_40) in rows {
+            let bytes = bytes_of(&Record { stamp, fact });
+            assert_eq!(bytes.len(), RECORD_UNIT_BYTES);
+            let (read, _) = decode(&bytes).unwrap();
+            // Cards that were read lie in bytes.
+            if !matches!(fact, Fact::Issued(_)) {
+                assert_eq!(read, Record { stamp, fact });
+            }
+            let mut again = Vec::new();
+            read.put(&mut again);
+            let again: Vec<u8> = again.iter().flat_map(|word| word.to_le_bytes()).collect();
+            assert_eq!(again, bytes);
+            assert_eq!((&bytes[..2], &bytes[40..48]), (&kind[..], &at_40[..]));
+            assert_eq!(bytes[16..32], (1..=16).collect::<Vec<u8>>());
+            assert!(!are_orders(&bytes), "only issues may go in any order");
+        }
+        let parts = bytes_of(&Record {
+            stamp,
+            fact: Fact::Reserved(reserved),
+        });
+        assert_eq!(parts[48..56], [0, 0, 4, 0, 2, 0, 3, 0]);
     }
 
     #[test]

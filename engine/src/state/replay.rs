@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Cache};
 use super::apply::{Promise, State, Unfit};
 use super::catalog::Catalog;
 use super::index::{Claim, Hashed, IndexView};
-use super::record::{Fact, Issued, Record};
+use super::record::{Ended, Fact, Record};
 use crate::sync::hint;
 
 /// What one thread keeps at hand of a state that it puts records into.
@@ -78,6 +78,7 @@ impl<'s> Replay<'s> {
         if self.state.is_indexed() {
             self.touch(records.iter().filter_map(|(_, record)| match &record.fact {
                 Fact::Issued(issued) => Some(issued.order_id),
+                Fact::Reserved(reserved) => Some(reserved.order_id),
                 _ => None,
             }));
         }
@@ -89,11 +90,11 @@ impl<'s> Replay<'s> {
     }
 
     /// Puts back orders that a checkpoint holds; their cards are among the bits that it holds.
-    pub fn restored(&mut self, orders: &[(u64, Issued<'_>)]) -> Result<(), String> {
-        self.touch(orders.iter().map(|(_, issued)| issued.order_id));
+    pub fn restored(&mut self, orders: &[(u64, Ended<'_>)]) -> Result<(), String> {
+        self.touch(orders.iter().map(|(_, ended)| ended.order_id()));
         orders
             .iter()
-            .try_for_each(|(lsn, issued)| self.state.restore_order(*lsn, issued, &mut self.hand))
+            .try_for_each(|(lsn, ended)| self.state.restore_order(*lsn, ended, &mut self.hand))
     }
 
     fn touch(&mut self, ids: impl Iterator<Item = u128>) {

@@ -6,6 +6,9 @@ use croupier_engine::card::CardStatus;
 use croupier_engine::checkpoint::format::{Checkpoint, OrderFile, decode, write};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
+use croupier_engine::state::held::HeldFact;
+use croupier_engine::state::index::Hold;
+use croupier_engine::state::record::Credits;
 use croupier_engine::state::{Batch, Digest, SlabFacts, StateSeed};
 use croupier_engine::wal::Position;
 use croupier_engine::wal::format::{StoreId, crc32c};
@@ -88,6 +91,20 @@ fn sample() -> Checkpoint {
             (3, CardStatus::Suspended, vec![4, 0]),
             (3, CardStatus::Void, vec![0, 1]),
         ],
+        held: vec![HeldFact {
+            order_id: 9 << 64 | 7,
+            lsn: 12,
+            hold: Hold {
+                sku: 1,
+                credits: Credits([(0, 3), (1, 1), (0, 0), (0, 0)]),
+                reserved_lsn: 11,
+                reserved_unix_ms: 5,
+                ttl_ms: 6,
+                extensions: 1,
+                extended_ttl_ms: 8,
+                ends_unix_ms: 13,
+            },
+        }],
         unsealed: vec![SlabFacts {
             slab: 4,
             batch: 3,

@@ -83,11 +83,18 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::ImportEnd => fixed(body, ImportEnd::decode, ImportEnd::encode_into),
         Kind::Refused => fixed(body, RefusedBody::decode, RefusedBody::encode_into),
         Kind::Fault => fixed(body, FaultBody::decode, FaultBody::encode_into),
-        Kind::Issue => issue(body, count),
+        Kind::Issue | Kind::Reserve | Kind::Commit | Kind::Cancel | Kind::Extend => {
+            issue(body, count);
+        }
         Kind::LookUp => {
             let _ = lookup_items(body, count).map(|ids| ids.count());
         }
-        Kind::IssueReply | Kind::LookUpReply => answers(body, count),
+        Kind::IssueReply
+        | Kind::LookUpReply
+        | Kind::ReserveReply
+        | Kind::CommitReply
+        | Kind::CancelReply
+        | Kind::ExtendReply => answers(body, count),
         Kind::ImportRows => rows(body, count),
         Kind::SkuCreate => control::<SkuCreate>(body),
         Kind::SkuCreateReply => control::<SkuCreateReply>(body),
@@ -128,7 +135,7 @@ fn control<T: ControlBody + PartialEq + Debug>(body: &[u8]) {
 }
 
 fn issue(body: &[u8], count: u16) {
-    let Ok(items) = issue_items(body, count) else {
+    let Ok(items) = step_items(body, count) else {
         return;
     };
     assert_eq!(items.len(), usize::from(count));
@@ -136,7 +143,7 @@ fn issue(body: &[u8], count: u16) {
         let mut again = BytesMut::new();
         item.encode_into(&mut again);
         assert_eq!(
-            IssueItem::decode(&again[..].try_into().expect("32 bytes")),
+            StepItem::decode(&again[..].try_into().expect("32 bytes")),
             item
         );
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use croupier_engine::checkpoint::{OrderFile, OrderFileReader, OrderFileWriter};
 use croupier_engine::disk::memory::MemoryDisk;
-use croupier_engine::state::record::{Issued, Run, Runs, Stamp, put_issued};
+use croupier_engine::state::record::{Issued, Run, Runs, Stamp, Way, put_issued};
 use croupier_engine::wal::format::crc32c;
 
 use crate::checkpoint::STORE;
@@ -87,6 +87,8 @@ pub(crate) fn issued(runs: u32) -> Vec<u8> {
         quantity: 2 * runs.len() as u16,
         priority: 1,
         lane: 1,
+        way: Way::Issue,
+        fewer: 0,
         runs: Runs::Given(&runs),
     };
     let mut words = Vec::new();

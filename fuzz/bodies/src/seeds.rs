@@ -155,10 +155,10 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         Kind::MoveCardsReply => encode_control(&MoveCardsReply { moved: 1, lsn: 9 }, out),
         Kind::Issue => {
             for quantity in [1, 3] {
-                let item = IssueItem {
+                let item = StepItem {
                     quantity,
                     deadline_ms: 50,
-                    ..IssueItem::one(id, SkuId(1))
+                    ..StepItem::one(id, SkuId(1))
                 };
                 item.encode_into(out);
             }
@@ -168,7 +168,42 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
             put_lookup(out, id);
             return 1;
         }
-        Kind::IssueReply | Kind::LookUpReply => {
+        Kind::Reserve | Kind::Commit | Kind::Cancel | Kind::Extend => {
+            let item = match kind {
+                Kind::Reserve => StepItem {
+                    ttl_ms: 900_000,
+                    ..StepItem::one(id, SkuId(1))
+                },
+                Kind::Commit => StepItem {
+                    quantity: 2,
+                    flags: STEP_FLAG_ONLY_HELD,
+                    ..StepItem::of(id)
+                },
+                Kind::Extend => StepItem {
+                    quantity: 1,
+                    ttl_ms: 60_000,
+                    ..StepItem::of(id)
+                },
+                _ => StepItem::of(id),
+            };
+            item.encode_into(out);
+            return 1;
+        }
+        Kind::ReserveReply | Kind::ExtendReply => {
+            let hold = Hold {
+                ends_unix_ms: 1_900_000_000_000,
+                extensions: 1,
+            };
+            put_hold(out, STATUS_HELD, &held(id, Some(hold)));
+            put_refused(out, id, SkuId(1), Refusal::NoExtensionLeft, 0);
+            return 2;
+        }
+        Kind::CancelReply => {
+            put_hold(out, STATUS_CANCELLED, &held(id, None));
+            put_refused(out, id, SkuId(1), Refusal::AlreadyCommitted, 0);
+            return 2;
+        }
+        Kind::IssueReply | Kind::LookUpReply | Kind::CommitReply => {
             put_refused(out, id, SkuId(1), Refusal::OutOfStock, 20);
             let mut order = IssuedWriter::begin(out, id, Lsn(9), SkuId(1), true);
             order.put_card(
@@ -188,6 +223,10 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
                 b"B",
             );
             order.finish();
+            if kind == Kind::LookUpReply {
+                put_hold(out, STATUS_EXPIRED, &held(id, None));
+                return 3;
+            }
             return 2;
         }
         Kind::ImportRows => {
@@ -210,6 +249,18 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         kind => put_control(kind, out),
     }
     0
+}
+
+/// An order that holds cards, or did.
+fn held(order_id: OrderId, hold: Option<Hold>) -> HeldOrder {
+    HeldOrder {
+        order_id,
+        lsn: Lsn(9),
+        sku: SkuId(1),
+        quantity: 3,
+        repeat: hold.is_none(),
+        hold,
+    }
 }
 
 fn put_control(kind: Kind, out: &mut BytesMut) {

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use croupier_engine::card::{CardStatus, Cause};
 use croupier_engine::disk::memory::MemoryDisk;
-use croupier_engine::state::record::{Fact, Issued, Moved, Record, Run, Runs, Stamp, decode};
+use croupier_engine::state::record::{
+    Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved, Run, Runs, Stamp,
+    decode,
+};
 use croupier_engine::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, block_bytes, block_hash,
     crc32c,
@@ -111,6 +114,30 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
                 count: 3,
                 generation: 0,
             }]),
+        }),
+        Fact::Reserved(Reserved {
+            order_id: 7,
+            sku: 1,
+            principal: 0,
+            quantity: 7,
+            priority: 1,
+            lane: 1,
+            ttl_ms: 900_000,
+            credits: Credits([(0, 4), (2, 3), (0, 0), (0, 0)]),
+        }),
+        Fact::Extended(Extended {
+            order_id: 7,
+            sku: 1,
+            principal: 0,
+            nth: 1,
+            ttl_ms: 900_000,
+        }),
+        Fact::Released(Released {
+            order_id: 7,
+            sku: 1,
+            principal: 0,
+            quantity: 7,
+            why: Release::Expired,
         }),
         Fact::RoutesLoaded {
             version: 2,

@@ -21,7 +21,7 @@ use croupier_engine::state::{Digest, SlabFacts, State};
 use croupier_engine::store::{self, BitsOnly, Store};
 use croupier_engine::wal::Tail;
 use croupier_engine::wal::log::Drive;
-use croupier_protocol::{ImportBegin, ImportRow, Priority};
+use croupier_protocol::{ImportBegin, ImportRow};
 use tempfile::TempDir;
 
 use super::{Doing as _, Trouble};
@@ -247,7 +247,7 @@ impl Till {
     fn new(engine: &Engine) -> Self {
         let limits = OrderLimits {
             quantity_max: 100,
-            frame_bytes_max: 64 << 10,
+            ..OrderLimits::default()
         };
         Self {
             dealer: Dealer::new(engine.state.clone(), &engine.routes, limits),
@@ -259,14 +259,12 @@ impl Till {
         let mut order = || {
             let number = self.next;
             self.next += 1;
-            let order = Order {
-                id: number << 64 | 0x00c0_ffee,
-                sku: 1 + (number % 2) as u32,
-                quantity: if number.is_multiple_of(5) { 3 } else { 1 },
-                priority: Priority::Standard,
-                deadline_unix_ms: u64::MAX,
-                ticket: Ticket::single(0, number as u64),
-            };
+            let order = Order::issue(
+                number << 64 | 0x00c0_ffee,
+                1 + (number % 2) as u32,
+                if number.is_multiple_of(5) { 3 } else { 1 },
+                Ticket::single(0, number as u64),
+            );
             (0, order)
         };
         let orders: Vec<_> = (0..orders).map(|_| order()).collect();

@@ -2,14 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use croupier_client::{CardRef, IssuedOrder, Lsn, OrderId, OrderOutcome, SkuId, StockRow};
+use croupier_client::{CardRef, Lsn, OrderId, OrderOutcome, SkuId, StockRow};
 
-use super::{Books, Oracle, claim};
+use super::{Books, Oracle, Standing, claim};
 
 /// A state as an observer reads it.
 pub trait StateView {
     /// LSN and cards of an order; `None` if it is not known.
-    fn order(&self, id: OrderId) -> Option<(Lsn, Vec<CardRef>)>;
+    fn order(&self, id: OrderId) -> Option<(Lsn, Vec<CardRef>)> {
+        match self.standing(id) {
+            Some(Standing::Issued(lsn, cards)) => Some((lsn, cards)),
+            Some(other) => panic!("{id} was issued at once, and is {other:?}"),
+            None => None,
+        }
+    }
+    /// How an order stands; `None` if it is not known.
+    fn standing(&self, id: OrderId) -> Option<Standing>;
     /// How many orders are known in all.
     fn orders(&self) -> u64;
     /// Counts of every SKU.
@@ -40,6 +48,7 @@ impl Oracle {
         let out_of_sale = state.out_of_sale();
         books.judge_moves(&out_of_sale);
         let mut known = 0;
+        let mut all: Vec<(OrderId, SkuId, Vec<CardRef>)> = Vec::new();
         for (&id, booked) in &books.orders {
             let found = state.order(id);
             match (&booked.answer, &found) {
@@ -68,6 +77,20 @@ impl Oracle {
             }
             let Some((_, cards)) = found else { continue };
             known += 1;
+            all.push((id, booked.sku, cards));
+        }
+        let mut promised: HashMap<SkuId, u64> = HashMap::new();
+        for (id, sku, standing) in books.judge_held(|id| state.standing(id)) {
+            known += 1;
+            match standing {
+                Standing::Held(quantity) => {
+                    *promised.entry(sku).or_default() += u64::from(quantity)
+                }
+                Standing::Issued(_, cards) => all.push((id, sku, cards)),
+                Standing::Cancelled | Standing::Expired => {}
+            }
+        }
+        for (id, sku, cards) in all {
             for card in &cards {
                 claim(&mut owners, card, id);
                 assert!(
@@ -75,7 +98,7 @@ impl Oracle {
                     "{id} has {card}, which was void before anybody had it"
                 );
                 match out_of_sale.get(card) {
-                    None => *dealt.entry(booked.sku).or_default() += 1,
+                    None => *dealt.entry(sku).or_default() += 1,
                     Some(OutOfSale::Void) => {}
                     Some(OutOfSale::Suspended) => panic!("{id} has {card}, which is suspended"),
                 }
@@ -92,11 +115,15 @@ impl Oracle {
         let (held, void) = rows.iter().fold((0, 0), |(held, void), row| {
             (held + row.held, void + row.void)
         });
-        assert_eq!(held, how_many(OutOfSale::Suspended), "cards held");
+        let all_promised: u64 = promised.values().sum();
+        let suspended = how_many(OutOfSale::Suspended);
+        assert_eq!(held, suspended + all_promised, "cards held");
         assert_eq!(void, how_many(OutOfSale::Void), "cards void");
         for row in &rows {
             let sum = row.free + row.held + row.issued + row.void;
             assert_eq!(sum, row.imported, "{row:?}");
+            let least = promised.get(&SkuId(row.sku)).copied().unwrap_or(0);
+            assert!(row.held >= least, "{row:?}: {least} are promised to holds");
             let issued = dealt.get(&SkuId(row.sku)).copied().unwrap_or(0);
             assert_eq!(row.issued, issued, "{row:?}: cards issued");
             let book = books.skus.get(&row.name).cloned().unwrap_or_default();
@@ -116,18 +143,16 @@ impl Oracle {
     ///
     /// # Panics
     /// As [`Oracle::look_up_all`].
-    pub fn settle_orders(&self, look: impl Fn(OrderId) -> Option<IssuedOrder>) {
+    pub fn settle_orders(&self, look: impl Fn(OrderId) -> Option<OrderOutcome>) {
         let mut books = self.books();
+        books.settle_held(&look);
         let ids: Vec<_> = books.orders.keys().copied().collect();
         for id in ids {
-            let outcome = look(id).map_or(
-                OrderOutcome::Refused {
-                    order_id: id,
-                    refusal: croupier_client::Refusal::OrderNotFound,
-                    retry_after_ms: 0,
-                },
-                OrderOutcome::Issued,
-            );
+            let outcome = look(id).unwrap_or(OrderOutcome::Refused {
+                order_id: id,
+                refusal: croupier_client::Refusal::OrderNotFound,
+                retry_after_ms: 0,
+            });
             // A look-up while an ask is under way says nothing about that ask.
             if books.booked(id).under_way == 0 {
                 books.looked_up(id, &outcome);
@@ -179,11 +204,13 @@ impl Oracle {
         if let Some(moved) = moved {
             assert_eq!(changed, moved, "cards moved");
         }
-        let owned: HashSet<CardRef> = books
-            .orders
-            .keys()
-            .filter_map(|&id| state.order(id))
-            .flat_map(|(_, cards)| cards)
+        let ids = books.orders.keys().chain(books.held.keys());
+        let owned: HashSet<CardRef> = ids
+            .filter_map(|&id| match state.standing(id) {
+                Some(Standing::Issued(_, cards)) => Some(cards),
+                _ => None,
+            })
+            .flatten()
             .collect();
         let void = now.iter().filter(|&(_, &is)| is == OutOfSale::Void);
         let never: Vec<CardRef> = void

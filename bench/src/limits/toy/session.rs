@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 use croupier_protocol::{
-    CardRef, FRAME_BYTES_MAX_DEFAULT, FrameHeader, FrameWriter, HelloReply, IssueItem,
-    IssuedWriter, Kind, Lsn, ORDERS_IN_FLIGHT_MAX_DEFAULT, ORDERS_PER_FRAME_MAX_DEFAULT,
-    QUANTITY_MAX_DEFAULT, ServerInfoReply, encode_control, issue_items, peek,
+    CardRef, FRAME_BYTES_MAX_DEFAULT, FrameHeader, FrameWriter, HelloReply, IssuedWriter, Kind,
+    Lsn, ORDERS_IN_FLIGHT_MAX_DEFAULT, ORDERS_PER_FRAME_MAX_DEFAULT, QUANTITY_MAX_DEFAULT,
+    ServerInfoReply, StepItem, encode_control, peek, step_items,
 };
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -169,7 +169,7 @@ fn answer(
     let mut frame = FrameWriter::begin(out, header.kind.reply_of(), header.request_id);
     match header.kind {
         Kind::Issue => {
-            for item in issue_items(body, header.count).map_err(io::Error::other)? {
+            for item in step_items(body, header.count).map_err(io::Error::other)? {
                 let slot = core.next_slot.get();
                 core.next_slot.set(slot.wrapping_add(1));
                 let card = CardRef {
@@ -213,7 +213,7 @@ fn answer(
     Ok(())
 }
 
-fn put_record(records: &mut BytesMut, item: &IssueItem, slot: u32) {
+fn put_record(records: &mut BytesMut, item: &StepItem, slot: u32) {
     let mut record = [0; RECORD_BYTES];
     record[..16].copy_from_slice(&item.order_id.to_bytes());
     record[16..20].copy_from_slice(&item.sku.0.to_le_bytes());

@@ -71,6 +71,12 @@ impl Arena {
         std::array::from_fn(|nth| words.map_or(0, |words| words[nth].load(Ordering::Relaxed)))
     }
 
+    /// `count` words at a multiple of `count`, a power of two. None where nothing was put yet.
+    pub(super) fn words_at(&self, at: u64, count: usize) -> Option<&[AtomicU64]> {
+        let (chunk, _, within) = self.place(at);
+        chunk.get().map(|chunk| &chunk[within..within + count])
+    }
+
     /// Words taken so far.
     pub(super) fn words(&self) -> u64 {
         self.next.load(Ordering::Relaxed)

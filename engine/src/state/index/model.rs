@@ -1,6 +1,7 @@
 use loom::thread;
 
 use super::*;
+use crate::state::record::Credits;
 
 const CARDS: [(u32, u32); 2] = [(1, 2), (3, 4)];
 
@@ -21,7 +22,7 @@ fn one_of_two_claims_wins_and_whoever_sees_it_sees_its_cards() {
                     match view.claim(index.hash(7), None) {
                         Claim::Ours(place) => {
                             let row = index.take_rows(1);
-                            index.put_many(row, 7, 40, CARDS.into_iter());
+                            index.put_many(row, 7, 40, OrderState::Issued, CARDS.into_iter());
                             view.publish(place, row);
                             1
                         }
@@ -45,5 +46,74 @@ fn one_of_two_claims_wins_and_whoever_sees_it_sees_its_cards() {
             .sum();
         assert_eq!(winners, 1, "one of them deals");
         assert!(index.get(index.hash(7)).is_some());
+    });
+}
+
+/// A commit and the end of its time want the same hold, and a reader looks at it: one of the two has it, and the reader sees
+/// the hold as it was, or nothing of it.
+#[test]
+fn one_of_two_changes_gets_a_hold_and_a_reader_sees_it_whole_or_not_at_all() {
+    crate::sync::model("index: two changes of a hold and a reader", Some(3), || {
+        let spread = Spread {
+            seed: [1, 2],
+            shards: 1,
+        };
+        let index = Arc::new(OrderIndex::new(0, spread));
+        let hold = Hold {
+            sku: 1,
+            credits: Credits([(0, 2), (0, 0), (0, 0), (0, 0)]),
+            reserved_lsn: 40,
+            reserved_unix_ms: 5,
+            ttl_ms: 6,
+            extensions: 0,
+            extended_ttl_ms: 0,
+            ends_unix_ms: 11,
+        };
+        let mut view = IndexView::new(&index);
+        let Claim::Ours(place) = view.claim(index.hash(7), None) else {
+            unreachable!("nobody else is there")
+        };
+        let row = index.take_rows(1);
+        let seen = index.put_held(row, 7, 40, &hold);
+        view.publish(place, row);
+        let changes: Vec<_> = [None, Some(OrderState::Expired)]
+            .into_iter()
+            .map(|released| {
+                let index = index.clone();
+                thread::spawn(move || {
+                    let Some(claimed) = index.claim_order(seen) else {
+                        return 0;
+                    };
+                    match released {
+                        None => {
+                            let longer = hold.extended(8, 20);
+                            index.change_hold(claimed, 41, &longer);
+                        }
+                        Some(state) => {
+                            let end = End::Released(state);
+                            index.end(claimed, 42, 1, end);
+                        }
+                    }
+                    1
+                })
+            })
+            .collect();
+        if let Look::Known(settled) = index.look(index.hash(7)) {
+            match (settled.state, settled.lsn) {
+                (OrderState::Held, 40) => {
+                    assert!(index.hold(settled).is_none_or(|seen| seen == hold));
+                }
+                (OrderState::Held, 41) => {
+                    assert_eq!(index.hold(settled), Some(hold.extended(8, 20)));
+                }
+                (OrderState::Expired, 42) => assert_eq!(index.released_sku(settled), Some(1)),
+                other => panic!("{other:?}"),
+            }
+        }
+        let changed: usize = changes
+            .into_iter()
+            .map(|change| change.join().unwrap())
+            .sum();
+        assert_eq!(changed, 1, "one of them has it");
     });
 }

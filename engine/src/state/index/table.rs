@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use croupier_protocol::planted::{self, Bug};
 
 use super::arena::Arena;
-use super::{Hashed, Settled};
+use super::{Hashed, OrderState, Settled};
+use crate::state::record::QUANTITY_LIMIT;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::zeroed_words;
 
@@ -195,8 +197,10 @@ impl Table {
                 if is_claimed(word) {
                     return Probe::InFlight;
                 }
-                if let Some(settled) = rows.get(word >> ROW_SHIFT, hashed.id) {
-                    return Probe::Known(settled);
+                match rows.get(word >> ROW_SHIFT, hashed.id) {
+                    Found::Known(settled) => return Probe::Known(settled),
+                    Found::Busy => return Probe::InFlight,
+                    Found::Other => {}
                 }
             }
             index = self.after(index);
@@ -269,13 +273,60 @@ impl Table {
     }
 }
 
-/// What is kept of every order, in the order in which they were dealt: id, cards, LSN and quantity.
+/// What is kept of every order, in the order in which they were dealt: id, cards, LSN, state and quantity.
+///
+/// The rows of most orders never change once a slot names them. That of a hold does, by whoever has *claimed* it:
+///
+/// ```text
+/// Held ──claim──► Held, BUSY ──change──► Held (extended) | Committed | Cancelled | Expired
+/// Expired ──claim──► Expired, BUSY ──change──► Committed
+/// ```
+///
+/// The last word has all that decides: LSN, state, BUSY and quantity. Each change has another LSN, so a word that is the same
+/// before and after what it stands for was read has stood there all the while.
 #[derive(Default)]
 pub(super) struct Rows(Arena);
 
 const ROW_WORDS: u64 = 4;
-const QUANTITY_BITS: u32 = 14;
+/// Places of a row's words: two of the id, what its cards are, what it is.
+const CARDS: usize = 2;
+const WHAT: usize = 3;
+const QUANTITY_BITS: u32 = 12;
+const _: () = assert!((QUANTITY_LIMIT as u64) < 1 << QUANTITY_BITS);
+const STATE_SHIFT: u32 = QUANTITY_BITS;
+const BUSY: u64 = 1 << 15;
+const LSN_SHIFT: u32 = 16;
 const LSN_BITS_MAX: u64 = 1 << 48;
+
+/// What a look at a row found.
+pub(super) enum Found {
+    /// It is another order's.
+    Other,
+    /// Somebody is just changing it.
+    Busy,
+    Known(Settled),
+}
+
+fn what(lsn: u64, state: OrderState, quantity: u16) -> u64 {
+    assert!(
+        lsn < LSN_BITS_MAX && quantity < 1 << QUANTITY_BITS,
+        "a row has room for it"
+    );
+    lsn << LSN_SHIFT | (state as u64) << STATE_SHIFT | u64::from(quantity)
+}
+
+fn settled_of(what: u64, cards: u64) -> Settled {
+    Settled {
+        lsn: what >> LSN_SHIFT,
+        quantity: (what & ((1 << QUANTITY_BITS) - 1)) as u16,
+        state: OrderState::of_bits(what >> STATE_SHIFT),
+        cards,
+    }
+}
+
+fn what_of(settled: Settled) -> u64 {
+    what(settled.lsn, settled.state, settled.quantity)
+}
 
 impl Rows {
     /// Takes `count` rows for orders that will certainly be settled; returns the first.
@@ -283,42 +334,111 @@ impl Rows {
         self.0.take(count * ROW_WORDS) / ROW_WORDS
     }
 
-    /// Fills a row before it is published by the slot that names it.
-    pub fn put(&self, row: u64, id: u128, settled: Settled) {
-        assert!(
-            settled.lsn < LSN_BITS_MAX && settled.quantity < 1 << QUANTITY_BITS,
-            "a row has room for it"
-        );
-        let what = settled.lsn << QUANTITY_BITS | u64::from(settled.quantity);
-        let words = [(id >> 64) as u64, id as u64, settled.cards, what];
+    /// Fills a row before it is published by the slot that names it. `cards`: where its cards are, or its hold, or its SKU.
+    pub fn put(&self, row: u64, id: u128, cards: u64, settled: Settled) {
+        let words = [(id >> 64) as u64, id as u64, cards, what_of(settled)];
         self.0.set(row * ROW_WORDS, words);
     }
 
-    fn read(&self, row: u64) -> (u128, Settled) {
-        let [high, low, cards, what] = self.0.get(row * ROW_WORDS);
-        let settled = Settled {
-            lsn: what >> QUANTITY_BITS,
-            quantity: (what & ((1 << QUANTITY_BITS) - 1)) as u16,
-            cards,
-        };
-        (u128::from(high) << 64 | u128::from(low), settled)
+    /// A row's words; none where none was put yet.
+    fn words(&self, row: u64) -> Option<&[AtomicU64]> {
+        self.0.words_at(row * ROW_WORDS, ROW_WORDS as usize)
     }
 
     /// What a row says, if it is that of `id`.
-    fn get(&self, row: u64, id: u128) -> Option<Settled> {
-        let (there, settled) = self.read(row);
-        (there == id).then_some(settled)
+    #[inline]
+    pub fn get(&self, row: u64, id: u128) -> Found {
+        let Some(words) = self.words(row) else {
+            return Found::Other;
+        };
+        // Relaxed, as the id never changes; the slot that named the row has published it.
+        let there = [0, 1].map(|at: usize| words[at].load(Ordering::Relaxed));
+        if there != [(id >> 64) as u64, id as u64] {
+            return Found::Other;
+        }
+        // Acquire pairs with change: whoever sees the new state sees its cards.
+        let what = words[WHAT].load(Ordering::Acquire);
+        if what & BUSY != 0 {
+            return Found::Busy;
+        }
+        Found::Known(Self::settled(words, row, what))
     }
 
-    /// Every row that has been filled.
+    /// `what` has been loaded with Acquire.
+    fn settled(words: &[AtomicU64], row: u64, what: u64) -> Settled {
+        let mut settled = settled_of(what, row);
+        if settled.state.has_cards() {
+            // Such a row does not change any more.
+            settled.cards = words[CARDS].load(Ordering::Relaxed);
+        }
+        settled
+    }
+
+    /// The word about cards of a row without cards: the place of its hold, or its SKU. `None`: the row has changed since.
+    pub fn place(&self, settled: Settled) -> Option<u64> {
+        let words = self.words(settled.cards)?;
+        let place = words[CARDS].load(Ordering::Acquire);
+        self.is_still(settled).then_some(place)
+    }
+
+    /// Whether a row without cards still says the same; what was read with Acquire before belongs to it then.
+    pub fn is_still(&self, settled: Settled) -> bool {
+        let is = |words: &[AtomicU64]| words[WHAT].load(Ordering::Acquire) == what_of(settled);
+        self.words(settled.cards).is_some_and(is)
+    }
+
+    /// Claims a row without cards for a change, if it still says the same.
+    pub fn claim(&self, settled: Settled) -> bool {
+        let now = what_of(settled);
+        // Acquire: what the claimer reads of the hold is of this state. Release: what it writes comes after BUSY for readers,
+        // together with the Acquire of their second look.
+        self.words(settled.cards).is_some_and(|words| {
+            if planted::is(Bug::ChangeInTwoSteps) {
+                let is = words[WHAT].load(Ordering::Acquire) == now;
+                words[WHAT].store(now | BUSY, Ordering::Release);
+                return is;
+            }
+            words[WHAT]
+                .compare_exchange(now, now | BUSY, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        })
+    }
+
+    /// The word about cards of a row that the caller has claimed.
+    pub fn claimed_place(&self, row: u64) -> u64 {
+        let words = self.words(row).expect("a claimed row is there");
+        words[CARDS].load(Ordering::Relaxed)
+    }
+
+    /// Ends a claim with a new state.
+    pub fn change(&self, row: u64, cards: u64, to: Settled) {
+        let words = self.words(row).expect("a claimed row is there");
+        debug_assert!(words[WHAT].load(Ordering::Relaxed) & BUSY != 0);
+        words[CARDS].store(cards, Ordering::Release);
+        words[WHAT].store(what_of(to), Ordering::Release);
+    }
+
+    /// Every row that has been filled, and its id. One that is just being changed is as it was before.
     pub fn for_each(&self, mut visit: impl FnMut(u128, Settled)) {
         for row in 0..self.0.words() / ROW_WORDS {
-            // A row that was taken for a record that never came stays empty; no record has LSN 0.
-            let (id, settled) = self.read(row);
-            if settled.lsn != 0 {
-                visit(id, settled);
-            }
+            let Some((id, settled)) = self.read(row) else {
+                continue;
+            };
+            visit(id, settled);
         }
+    }
+
+    /// The id and state of a row, if it has been filled.
+    pub fn read(&self, row: u64) -> Option<(u128, Settled)> {
+        let words = self.words(row)?;
+        let what = words[WHAT].load(Ordering::Acquire) & !BUSY;
+        // A row that was taken for a record that never came stays empty; no record has LSN 0.
+        if what >> LSN_SHIFT == 0 {
+            return None;
+        }
+        let [high, low] = [0, 1].map(|at: usize| words[at].load(Ordering::Relaxed));
+        let id = u128::from(high) << 64 | u128::from(low);
+        Some((id, Self::settled(words, row, what)))
     }
 
     pub fn memory_bytes(&self) -> u64 {

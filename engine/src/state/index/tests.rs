@@ -51,7 +51,13 @@ fn many_cards_keep_their_order() {
             panic!()
         };
         let row = index.take_rows(1);
-        index.put_many(row, id, id as u64, cards.iter().copied());
+        index.put_many(
+            row,
+            id,
+            id as u64,
+            OrderState::Issued,
+            cards.iter().copied(),
+        );
         view.publish(place, row);
         assert_eq!(
             index

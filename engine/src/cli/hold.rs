@@ -1,0 +1,203 @@
+//! `croupier reserve`, `commit`, `cancel` and `extend`: an order in two phases.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use croupier_client::{Client, DEFAULT_TTL, Order, OrderOutcome};
+use croupier_protocol::{OrderId, Priority, SkuId};
+
+use super::Globals;
+use super::connect::{ServerArgs, sku_name};
+use super::error::CliError;
+use super::order::{CANCELLED, HELD, print_held, print_order};
+
+/// Put cards of a SKU by for a while, under an order id
+///
+/// No card is bound and no secret is shown: `commit` does that, `cancel` gives the cards back, and when the time is up the
+/// server does. Asking again with the same order id, quantity and time gets the same answer.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  croupier reserve --sku steam-50
+  croupier reserve --sku steam-50 --quantity 3 --ttl 2h --json
+  croupier reserve --sku steam-50 --order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10")]
+pub(super) struct ReserveArgs {
+    /// The SKU's name
+    #[arg(long, value_name = "NAME")]
+    sku: String,
+    /// The order's id, as UUID text [default: a new UUIDv7]
+    #[arg(long, value_name = "ID")]
+    order: Option<OrderId>,
+    /// How many cards
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    quantity: u16,
+    /// How long the hold lasts from now, as 90s, 15m or 1h30m [default: 15m]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<Duration>,
+    /// vip, standard, bulk or background
+    #[arg(long, value_name = "P", default_value_t = Priority::Standard)]
+    priority: Priority,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Turn an order's hold into cards and print their secrets
+///
+/// Asking again gets the same cards again. What is not committed goes back to stock. If the hold has expired, the order
+/// gets other cards of the SKU if enough are free.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  croupier commit 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10
+  croupier commit 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10 --quantity 2 --only-held --json")]
+pub(super) struct CommitArgs {
+    /// The order's id, as UUID text
+    order: OrderId,
+    /// How many of the held cards; 0 stands for all [default: all]
+    #[arg(long, value_name = "N")]
+    quantity: Option<u16>,
+    /// Refuse if the hold has expired, even if there are other cards
+    #[arg(long)]
+    only_held: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// End an order's hold and give its cards back to stock
+///
+/// There is no way back: the order id is used up.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  croupier cancel 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10")]
+pub(super) struct CancelArgs {
+    /// The order's id, as UUID text
+    order: OrderId,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Give an order's hold more time
+///
+/// The hold lasts the given time from now. The server limits how often a hold can be extended.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  croupier extend 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10
+  croupier extend 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10 --nth 1 --ttl 30m")]
+pub(super) struct ExtendArgs {
+    /// The order's id, as UUID text
+    order: OrderId,
+    /// Which extension of this hold it is, from 1; with it the command can be repeated safely [default: the next one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    nth: Option<u16>,
+    /// How long the hold lasts from now, as 90s, 15m or 1h30m [default: 15m]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<Duration>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, CliError> {
+    let order_id = args.order.unwrap_or_else(OrderId::new_v7);
+    let ttl = args.ttl.unwrap_or(DEFAULT_TTL);
+    let order = args.server.run(async |client| {
+        let sku = client.sku_id(&args.sku).await?;
+        let order = Order::new(order_id, sku)
+            .quantity(args.quantity)
+            .priority(args.priority);
+        client.reserve(order, ttl).await.map_err(|error| {
+            CliError::of_step(error, order_id, || {
+                format!(
+                    "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms",
+                    args.sku,
+                    args.quantity,
+                    ttl.as_millis()
+                )
+            })
+        })
+    })?;
+    print_held(HELD, &order, &args.sku, globals.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn commit(args: CommitArgs, globals: &Globals) -> Result<ExitCode, CliError> {
+    let quantity = args.quantity.unwrap_or(0);
+    let (order, sku) = args.server.run(async |client| {
+        let committed = if args.only_held {
+            client.commit_only_held(args.order, quantity).await
+        } else {
+            client.commit_part(args.order, quantity).await
+        };
+        let order = committed.map_err(|error| {
+            CliError::of_step(error, args.order, || {
+                let only_held = if args.only_held { " --only-held" } else { "" };
+                format!("commit {} --quantity {quantity}{only_held}", args.order)
+            })
+        })?;
+        let sku = name_or_number(&client, order.sku).await;
+        Ok((order, sku))
+    })?;
+    print_order(&order, &sku, globals.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn cancel(args: CancelArgs, globals: &Globals) -> Result<ExitCode, CliError> {
+    let (order, sku) = args.server.run(async |client| {
+        let order = client.cancel(args.order).await.map_err(|error| {
+            CliError::of_step(error, args.order, || format!("cancel {}", args.order))
+        })?;
+        let sku = name_or_number(&client, order.sku).await;
+        Ok((order, sku))
+    })?;
+    print_held(CANCELLED, &order, &sku, globals.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn extend(args: ExtendArgs, globals: &Globals) -> Result<ExitCode, CliError> {
+    let ttl = args.ttl.unwrap_or(DEFAULT_TTL);
+    let (order, sku) = args.server.run(async |client| {
+        let nth = match args.nth {
+            Some(nth) => nth,
+            None => next_extension(&client, args.order).await?,
+        };
+        let extended = client.extend(args.order, nth, ttl).await;
+        let order = extended.map_err(|error| {
+            CliError::of_step(error, args.order, || {
+                let ttl_ms = ttl.as_millis();
+                format!("extend {} --nth {nth} --ttl {ttl_ms}ms", args.order)
+            })
+        })?;
+        let sku = name_or_number(&client, order.sku).await;
+        Ok((order, sku))
+    })?;
+    print_held(HELD, &order, &sku, globals.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The extension that a hold would have next. Of an order without a hold any number will do: the server says why not.
+async fn next_extension(client: &Client, order_id: OrderId) -> Result<u16, CliError> {
+    let hold = match client.order(order_id).await? {
+        Some(OrderOutcome::Held(order)) => order.hold,
+        _ => None,
+    };
+    Ok(hold.map_or(1, |hold| hold.extensions.saturating_add(1)))
+}
+
+/// The name of a SKU for what has been done already: no failure may hide that.
+async fn name_or_number(client: &Client, sku: SkuId) -> String {
+    sku_name(client, sku)
+        .await
+        .unwrap_or_else(|_| format!("#{sku}"))
+}
+
+/// Reads how long a hold lasts: whole milliseconds, as many as can be sent.
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    let read: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "write it like 90s, 15m, 1h30m or 500ms".to_owned())?;
+    match read.as_millis() {
+        ..=0 => Err("a hold lasts at least 1 ms".to_owned()),
+        ms if ms <= i128::from(u32::MAX) => Ok(read.unsigned_abs()),
+        _ => Err("a hold lasts at most 49 days".to_owned()),
+    }
+}

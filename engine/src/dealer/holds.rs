@@ -1,0 +1,690 @@
+//! The steps of orders that hold cards: docs/orders.md has the table of states and steps that this is.
+
+use std::ops::Range;
+
+use croupier_protocol::planted::{self, Bug};
+use croupier_protocol::{Hold as Told, Refusal, Step};
+
+use super::{
+    Dealer, Grouped, RETRY_AFTER_MS, Spare, cursor_of, outcome, push_runs, refused, retry_after,
+    runs_of, take_slots, units_at_most,
+};
+use crate::order::{Order, Outcome, Verdict};
+use crate::state::Promise;
+use crate::state::index::{Claimed, Hold, Look, OrderIndex, OrderState, Place, Settled};
+use crate::state::record::{
+    Credits, Extended, Issued, Release, Released, Reserved, Runs, Stamp, Way, issued_units,
+    put_extended, put_issued, put_released, put_reserved,
+};
+
+/// An order that has its id and its credits and waits for its record.
+pub(super) struct Putting {
+    nth: u16,
+    place: Place,
+    credits: Credits,
+}
+
+/// A claimed order that waits for the record of its change.
+pub(super) struct Change {
+    /// Which of the turn's orders asks for it; `None`: the hold's time is up.
+    nth: Option<u16>,
+    id: u128,
+    sku: u32,
+    claimed: Claimed,
+    /// As it was; none of an order whose hold has expired.
+    hold: Option<Hold>,
+    to: To,
+}
+
+enum To {
+    /// Its cards, as a range of `bound`.
+    Cards {
+        bound: Range<u32>,
+        fewer: u16,
+    },
+    Longer,
+    Release(Release),
+}
+
+/// What a step of a known order comes to.
+enum Answer {
+    /// This, and nothing changes.
+    Told(Verdict),
+    /// Somebody is just changing it: come again.
+    Later,
+    /// The order changes, if it can be claimed.
+    Change,
+}
+
+/// A refusal whose reason is what an order has become.
+fn decided(refusal: Refusal, settled: Settled) -> Answer {
+    let early = planted::is(Bug::TellEndEarly);
+    Answer::Told(Verdict::Refused {
+        refusal,
+        retry_after_ms: 0,
+        lsn: if early { 0 } else { settled.lsn },
+    })
+}
+
+fn told(hold: &Hold) -> Told {
+    Told {
+        ends_unix_ms: hold.ends_unix_ms,
+        extensions: hold.extensions,
+    }
+}
+
+/// What a look-up tells of an order, and its SKU if that is not told by its cards. `Busy`: it is just being dealt, or changed.
+pub fn look_up(index: &OrderIndex, id: u128) -> (u32, Verdict) {
+    match index.look(index.hash(id)) {
+        Look::Known(settled) => told_of(index, settled),
+        Look::Absent(_) => Some((0, Verdict::refused(Refusal::OrderNotFound, 0))),
+        Look::InFlight => None,
+    }
+    .unwrap_or((0, Verdict::refused(Refusal::Busy, RETRY_AFTER_MS)))
+}
+
+fn told_of(index: &OrderIndex, settled: Settled) -> Option<(u32, Verdict)> {
+    let (lsn, quantity, repeat) = (settled.lsn, settled.quantity, false);
+    let released = |why| {
+        let verdict = Verdict::Released {
+            lsn,
+            quantity,
+            why,
+            repeat,
+        };
+        Some((index.released_sku(settled)?, verdict))
+    };
+    match settled.state {
+        OrderState::Held => {
+            let hold = index.hold(settled)?;
+            let verdict = Verdict::Held {
+                lsn,
+                quantity,
+                hold: told(&hold),
+                repeat,
+            };
+            Some((hold.sku, verdict))
+        }
+        OrderState::Cancelled => released(Release::Cancelled),
+        OrderState::Expired => released(Release::Expired),
+        OrderState::Issued | OrderState::Committed | OrderState::CommittedPart => {
+            Some((0, Verdict::Issued { settled, repeat }))
+        }
+    }
+}
+
+impl Dealer {
+    /// Keeps the ends of a share of the open holds: at the start, before anything is dealt.
+    pub fn adopt_holds(&mut self, core: usize, cores: usize) {
+        for (_, settled, hold) in self.state.index.open_holds() {
+            let row = settled.row();
+            if row as usize % cores == core {
+                self.timers.add(hold.ends_unix_ms, row);
+            }
+        }
+    }
+
+    /// When the next hold that is kept here ends.
+    pub fn next_end_unix_ms(&self) -> Option<u64> {
+        self.timers.next_unix_ms()
+    }
+
+    /// Whether the time of a hold that is kept here is up.
+    pub fn has_due(&self, now_unix_ms: u64) -> bool {
+        self.timers.is_due(now_unix_ms)
+    }
+
+    /// The answer to an issue or a reserve under an id that is known: the same again, or a refusal when it was another
+    /// order. `None`: the order is just changing.
+    pub(super) fn answer_known(&mut self, order: &Order, settled: Settled) -> Option<Outcome> {
+        let answer = match order.step {
+            Step::Issue => self.issue_again(order, settled),
+            _ => self.reserve_again(order, settled),
+        };
+        match answer {
+            Answer::Told(verdict) => Some(outcome(order, verdict)),
+            Answer::Later | Answer::Change => None,
+        }
+    }
+
+    fn issue_again(&mut self, order: &Order, settled: Settled) -> Answer {
+        let first = self.state.index.cards(settled).next();
+        let sku = first.and_then(|(slab, _)| {
+            let catalog = self.resolver.catalog();
+            catalog.slab(slab).map(|slab| slab.facts.sku)
+        });
+        let same = settled.state == OrderState::Issued
+            && sku == Some(order.sku)
+            && settled.quantity == order.quantity;
+        let ignored = planted::is(Bug::IgnoreIdReuse) && settled.state == OrderState::Issued;
+        if !same && !ignored {
+            return decided(Refusal::OrderIdReused, settled);
+        }
+        Answer::Told(Verdict::Issued {
+            settled,
+            repeat: true,
+        })
+    }
+
+    fn reserve_again(&self, order: &Order, settled: Settled) -> Answer {
+        match settled.state {
+            OrderState::Issued => decided(Refusal::OrderIdReused, settled),
+            OrderState::Committed | OrderState::CommittedPart => {
+                decided(Refusal::AlreadyCommitted, settled)
+            }
+            OrderState::Cancelled => decided(Refusal::AlreadyCancelled, settled),
+            OrderState::Expired => decided(Refusal::Expired, settled),
+            OrderState::Held => {
+                let Some(hold) = self.state.index.hold(settled) else {
+                    return Answer::Later;
+                };
+                let asked = (order.sku, order.quantity, order.ttl_ms);
+                if asked != (hold.sku, settled.quantity, hold.ttl_ms) {
+                    return decided(Refusal::OrderIdReused, settled);
+                }
+                // As it was told first, whatever extensions have made of it.
+                Answer::Told(Verdict::Held {
+                    lsn: hold.reserved_lsn,
+                    quantity: settled.quantity,
+                    hold: Told {
+                        ends_unix_ms: hold.first_end_unix_ms(),
+                        extensions: 0,
+                    },
+                    repeat: true,
+                })
+            }
+        }
+    }
+
+    /// Gives the credits of a group to its orders, whose ids are claimed; what is left goes back.
+    pub(super) fn put_by(&mut self, sku: u32, orders: &[(u8, Order)]) {
+        let mut cards = 0;
+        for (nth, place) in self.accepted.drain(..) {
+            let mut missing = u64::from(orders[usize::from(nth)].1.quantity);
+            cards += missing;
+            let mut credits = Credits::default();
+            let pools = self.credits.iter_mut().filter(|(_, got, used)| used < got);
+            for ((pool, got, used), part) in pools.zip(&mut credits.0) {
+                let take = missing.min(*got - *used);
+                *used += take;
+                missing -= take;
+                *part = (pool.index, take as u16);
+                if missing == 0 {
+                    break;
+                }
+            }
+            assert_eq!(missing, 0, "a claimed id has its credits");
+            self.putting.push(Putting {
+                nth,
+                place,
+                credits,
+            });
+        }
+        if let Some(sku) = self.resolver.catalog().sku(sku) {
+            sku.promise(cards);
+        }
+        for (pool, got, used) in self.credits.drain(..) {
+            if got > used {
+                pool.add_credits(got - used);
+            }
+        }
+    }
+
+    /// Takes the steps of orders that must be there already.
+    pub(super) fn change_group(
+        &mut self,
+        now: u64,
+        cannot_record: Option<Refusal>,
+        orders: &[(u8, Order)],
+        group: &[Grouped],
+        spare: &mut Spare,
+        out: &mut Vec<Outcome>,
+    ) {
+        for nth in group.iter().map(|grouped| grouped.nth()) {
+            let (lane, order) = &orders[usize::from(nth)];
+            let settled = match self.index.look(self.hashes[usize::from(nth)]) {
+                Look::Known(settled) => settled,
+                Look::InFlight => {
+                    self.deferred.push((*lane, *order));
+                    continue;
+                }
+                Look::Absent(_) => {
+                    out.push(refused(order, Refusal::OrderNotFound, 0));
+                    continue;
+                }
+            };
+            let hold = match settled.state {
+                OrderState::Held => match self.state.index.hold(settled) {
+                    Some(hold) => Some(hold),
+                    None => {
+                        self.deferred.push((*lane, *order));
+                        continue;
+                    }
+                },
+                _ => None,
+            };
+            let mut answer = self.answer_step(order, settled, hold.as_ref());
+            if matches!(answer, Answer::Change) {
+                let refusal = if order.deadline_unix_ms < now {
+                    Some(Refusal::DeadlineExceeded)
+                } else {
+                    cannot_record
+                };
+                if let Some(refusal) = refusal {
+                    out.push(refused(order, refusal, retry_after(refusal)));
+                    continue;
+                }
+                answer = self.change((nth, *lane), order, settled, hold, spare);
+            }
+            match answer {
+                Answer::Told(verdict) => {
+                    let sku = match &hold {
+                        Some(hold) => Some(hold.sku),
+                        None if settled.state.has_cards() => Some(0),
+                        None => self.state.index.released_sku(settled),
+                    };
+                    match sku {
+                        Some(sku) => out.push(outcome_of(order, sku, verdict)),
+                        None => self.deferred.push((*lane, *order)),
+                    }
+                }
+                Answer::Later => self.deferred.push((*lane, *order)),
+                Answer::Change => {}
+            }
+        }
+    }
+
+    /// What the table says of a commit, cancel or extend. `hold` is that of a held order.
+    fn answer_step(&self, order: &Order, settled: Settled, hold: Option<&Hold>) -> Answer {
+        match (settled.state, order.step) {
+            (OrderState::Issued, _) => decided(Refusal::OrderIdReused, settled),
+            (OrderState::Committed | OrderState::CommittedPart, Step::Commit) => {
+                let all = order.quantity == 0 && settled.state == OrderState::Committed;
+                if !all && order.quantity != settled.quantity {
+                    return decided(Refusal::OrderIdReused, settled);
+                }
+                Answer::Told(Verdict::Issued {
+                    settled,
+                    repeat: true,
+                })
+            }
+            (OrderState::Committed | OrderState::CommittedPart, _) => {
+                decided(Refusal::AlreadyCommitted, settled)
+            }
+            (OrderState::Cancelled, Step::Cancel) => Answer::Told(Verdict::Released {
+                lsn: settled.lsn,
+                quantity: settled.quantity,
+                why: Release::Cancelled,
+                repeat: true,
+            }),
+            (OrderState::Cancelled, _) => decided(Refusal::AlreadyCancelled, settled),
+            (OrderState::Expired, Step::Commit) if !order.only_held => {
+                if order.quantity > settled.quantity {
+                    decided(Refusal::NotSoManyHeld, settled)
+                } else {
+                    Answer::Change
+                }
+            }
+            (OrderState::Expired, _) => decided(Refusal::Expired, settled),
+            (OrderState::Held, Step::Commit) if order.quantity > settled.quantity => {
+                decided(Refusal::NotSoManyHeld, settled)
+            }
+            (OrderState::Held, Step::Extend) => {
+                let Some(hold) = hold else {
+                    return Answer::Later;
+                };
+                let asked = (order.quantity, order.ttl_ms);
+                if asked == (hold.extensions, hold.extended_ttl_ms) {
+                    return Answer::Told(Verdict::Held {
+                        lsn: settled.lsn,
+                        quantity: settled.quantity,
+                        hold: told(hold),
+                        repeat: true,
+                    });
+                }
+                let is_next = order.quantity == hold.extensions + 1;
+                if order.quantity == hold.extensions {
+                    decided(Refusal::OrderIdReused, settled)
+                } else if !is_next || hold.extensions >= self.limits.hold_extensions_max {
+                    decided(Refusal::NoExtensionLeft, settled)
+                } else if order.ttl_ms > self.limits.hold_ttl_max_ms {
+                    decided(Refusal::TtlInvalid, settled)
+                } else {
+                    Answer::Change
+                }
+            }
+            (OrderState::Held, _) => Answer::Change,
+        }
+    }
+
+    /// Promises a change: claims the order and, for a commit, its cards.
+    fn change(
+        &mut self,
+        (nth, lane): (u16, u8),
+        order: &Order,
+        settled: Settled,
+        hold: Option<Hold>,
+        spare: &mut Spare,
+    ) -> Answer {
+        let index = &self.state.index;
+        let sku = match &hold {
+            Some(hold) => hold.sku,
+            None => match index.released_sku(settled) {
+                Some(sku) => sku,
+                None => return Answer::Later,
+            },
+        };
+        let cards = match (order.step, order.quantity) {
+            (Step::Commit, 0) => settled.quantity,
+            (Step::Commit, some) => some,
+            _ => 0,
+        };
+        if cards > 0 {
+            let catalog = self.resolver.catalog();
+            let class_bytes = catalog.sku(sku).map_or(0, |sku| sku.class_bytes_max());
+            if !self.limits.allow(cards, class_bytes) {
+                return Answer::Told(Verdict::refused(Refusal::QuantityTooLarge, 0));
+            }
+            let more = issued_units(cards.into()) - units_at_most(order);
+            if !spare.take(more) {
+                let order = Order {
+                    cards_at_most: cards,
+                    ..*order
+                };
+                self.deferred.push((lane, order));
+                return Answer::Change;
+            }
+        }
+        let Some(claimed) = index.claim_order(settled) else {
+            return Answer::Later;
+        };
+        let to = match order.step {
+            Step::Commit => {
+                let begin = self.bound.len() as u32;
+                match &hold {
+                    Some(hold) => self.bind(hold, cards),
+                    None => {
+                        if !self.bind_late(sku, order, cards) {
+                            self.state.index.let_go(claimed);
+                            return decided(Refusal::Expired, settled);
+                        }
+                    }
+                }
+                To::Cards {
+                    bound: begin..self.bound.len() as u32,
+                    fewer: settled.quantity - cards,
+                }
+            }
+            Step::Extend => To::Longer,
+            _ => To::Release(Release::Cancelled),
+        };
+        self.changes.push(Change {
+            nth: Some(nth),
+            id: order.id,
+            sku,
+            claimed,
+            hold,
+            to,
+        });
+        Answer::Change
+    }
+
+    /// Claims cards for credits of a hold.
+    fn bind(&mut self, hold: &Hold, cards: u16) {
+        let sku = self.resolver.catalog().sku(hold.sku);
+        let pools = sku.expect("it has a hold").pools.load_full();
+        let mut missing = cards;
+        for (pool, credits) in hold.credits.iter() {
+            let pool = &pools[usize::from(pool)];
+            let take = missing.min(credits);
+            if take > 0 {
+                let cursor = cursor_of(&mut self.cursors, pool);
+                take_slots(pool, cursor, take.into(), &mut self.bound);
+            }
+            missing -= take;
+        }
+    }
+
+    /// Claims cards for an order whose hold has expired, as for an issue; false: there are not so many.
+    fn bind_late(&mut self, sku: u32, order: &Order, cards: u16) -> bool {
+        let like = Order {
+            sku,
+            step: Step::Issue,
+            ..*order
+        };
+        if self.take_credits(&like, cards.into()).is_err() {
+            return false;
+        }
+        let got: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
+        let enough = got == u64::from(cards);
+        for (pool, got, _) in self.credits.drain(..) {
+            if enough {
+                let cursor = cursor_of(&mut self.cursors, &pool);
+                take_slots(&pool, cursor, got as u32, &mut self.bound);
+            } else {
+                pool.add_credits(got);
+            }
+        }
+        enough
+    }
+
+    /// Ends holds whose time is up, as far as there is room for their records.
+    pub(super) fn expire(&mut self, now: u64, spare: &mut Spare) {
+        let index = &self.state.index;
+        while self.timers.is_due(now) && spare.take(1) {
+            let Some(row) = self.timers.take_due(now) else {
+                break;
+            };
+            let Some((id, settled)) = index.order_of(row) else {
+                continue;
+            };
+            if settled.state != OrderState::Held {
+                continue;
+            }
+            let hold = index.hold(settled);
+            match hold {
+                Some(hold) if hold.ends_unix_ms > now => self.timers.add(hold.ends_unix_ms, row),
+                Some(hold) => match index.claim_order(settled) {
+                    Some(claimed) => self.changes.push(Change {
+                        nth: None,
+                        id,
+                        sku: hold.sku,
+                        claimed,
+                        hold: Some(hold),
+                        to: To::Release(Release::Expired),
+                    }),
+                    None => self.timers.add(now + 1, row),
+                },
+                // Somebody is just changing it.
+                None => self.timers.add(now + 1, row),
+            }
+        }
+    }
+
+    /// Drops a few ends of holds that have ended otherwise, if those are many.
+    fn sweep_timers(&mut self) {
+        let index = &self.state.index;
+        self.timers.sweep(index.held_hint(), |row| {
+            let order = index.order_of(row);
+            order.is_some_and(|(_, settled)| settled.state == OrderState::Held)
+        });
+    }
+
+    /// Writes the records of this turn's holds.
+    pub(super) fn write_holds(&mut self, stamp: Stamp, orders: &[(u8, Order)]) {
+        for putting in &self.putting {
+            put_reserved(&mut self.words, stamp, &reserved(putting, orders));
+        }
+        for change in &self.changes {
+            match &change.to {
+                To::Cards { bound, fewer } => {
+                    let begin = self.runs.len();
+                    push_runs(slots_of(&self.bound, bound), &mut self.runs);
+                    let runs = Runs::Given(&self.runs[begin..]);
+                    let issued = issued(change, orders, bound, *fewer, runs);
+                    put_issued(&mut self.words, stamp, &issued);
+                }
+                To::Longer => {
+                    put_extended(&mut self.words, stamp, &extended(change, orders));
+                }
+                To::Release(why) => {
+                    put_released(&mut self.words, stamp, &released(change, *why));
+                }
+            }
+        }
+    }
+
+    /// Applies what [`write_holds`](Self::write_holds) has written. `lsn`: of its first record; `run`: its first run.
+    pub(super) fn apply_holds(
+        &mut self,
+        mut lsn: u64,
+        mut run: usize,
+        stamp: Stamp,
+        orders: &[(u8, Order)],
+        out: &mut Vec<Outcome>,
+    ) {
+        if !self.putting.is_empty() {
+            let rows = self.state.index.take_rows(self.putting.len() as u64);
+            for (row, putting) in (rows..).zip(self.putting.drain(..)) {
+                let reserved = reserved(&putting, orders);
+                let promise = Promise {
+                    place: putting.place,
+                    row,
+                };
+                let (settled, hold) =
+                    self.state
+                        .apply_reserved(lsn, stamp, &reserved, promise, &mut self.index);
+                self.timers.add(hold.ends_unix_ms, row);
+                out.push(held(&orders[usize::from(putting.nth)].1, settled, &hold));
+                lsn += 1;
+            }
+            self.sweep_timers();
+        }
+        let catalog = self.resolver.catalog();
+        for change in self.changes.drain(..) {
+            let order = change.nth.map(|nth| &orders[usize::from(nth)].1);
+            let state = &self.state;
+            match (&change.to, &change.hold) {
+                (To::Cards { bound, fewer }, hold) => {
+                    let runs = runs_of(slots_of(&self.bound, bound), &self.runs[run..]);
+                    let given = Runs::Given(&self.runs[run..run + runs]);
+                    run += runs;
+                    let issued = issued(&change, orders, bound, *fewer, given);
+                    let settled =
+                        state.apply_commit(catalog, lsn, &issued, change.claimed, hold.as_ref());
+                    lsn += issued_units(runs) as u64;
+                    let verdict = Verdict::Issued {
+                        settled,
+                        repeat: false,
+                    };
+                    out.extend(order.map(|order| outcome_of(order, change.sku, verdict)));
+                    continue;
+                }
+                (To::Longer, Some(hold)) => {
+                    let extended = extended(&change, orders);
+                    let (settled, hold) =
+                        state.apply_extended(lsn, stamp, &extended, change.claimed, hold);
+                    out.extend(order.map(|order| held(order, settled, &hold)));
+                }
+                (To::Release(why), Some(hold)) => {
+                    let released = released(&change, *why);
+                    let settled =
+                        state.apply_released(catalog, lsn, &released, change.claimed, hold);
+                    let verdict = Verdict::Released {
+                        lsn: settled.lsn,
+                        quantity: settled.quantity,
+                        why: *why,
+                        repeat: false,
+                    };
+                    out.extend(order.map(|order| outcome_of(order, change.sku, verdict)));
+                }
+                (To::Longer | To::Release(_), None) => unreachable!("only held orders do that"),
+            }
+            lsn += 1;
+        }
+        self.bound.clear();
+    }
+}
+
+fn held(order: &Order, settled: Settled, hold: &Hold) -> Outcome {
+    let verdict = Verdict::Held {
+        lsn: settled.lsn,
+        quantity: settled.quantity,
+        hold: told(hold),
+        repeat: false,
+    };
+    outcome_of(order, hold.sku, verdict)
+}
+
+/// As [`outcome`], of an order that does not name its SKU.
+fn outcome_of(order: &Order, sku: u32, verdict: Verdict) -> Outcome {
+    Outcome {
+        sku,
+        ..outcome(order, verdict)
+    }
+}
+
+fn slots_of<'s>(bound: &'s [(u32, u32)], range: &Range<u32>) -> &'s [(u32, u32)] {
+    &bound[range.start as usize..range.end as usize]
+}
+
+fn reserved(putting: &Putting, orders: &[(u8, Order)]) -> Reserved {
+    let (lane, order) = &orders[usize::from(putting.nth)];
+    Reserved {
+        order_id: order.id,
+        sku: order.sku,
+        principal: 0,
+        quantity: order.quantity,
+        priority: order.priority as u8,
+        lane: *lane,
+        ttl_ms: order.ttl_ms,
+        credits: putting.credits,
+    }
+}
+
+fn issued<'r>(
+    change: &Change,
+    orders: &[(u8, Order)],
+    bound: &Range<u32>,
+    fewer: u16,
+    runs: Runs<'r>,
+) -> Issued<'r> {
+    let nth = change.nth.expect("somebody has asked for the cards");
+    let (lane, order) = &orders[usize::from(nth)];
+    Issued {
+        order_id: change.id,
+        sku: change.sku,
+        principal: 0,
+        quantity: (bound.end - bound.start) as u16,
+        priority: order.priority as u8,
+        lane: *lane,
+        way: match change.hold {
+            Some(_) => Way::Commit,
+            None => Way::LateCommit,
+        },
+        fewer,
+        runs,
+    }
+}
+
+fn extended(change: &Change, orders: &[(u8, Order)]) -> Extended {
+    let nth = change.nth.expect("somebody has asked for more time");
+    let (_, order) = &orders[usize::from(nth)];
+    Extended {
+        order_id: change.id,
+        sku: change.sku,
+        principal: 0,
+        nth: order.quantity,
+        ttl_ms: order.ttl_ms,
+    }
+}
+
+fn released(change: &Change, why: Release) -> Released {
+    Released {
+        order_id: change.id,
+        sku: change.sku,
+        principal: 0,
+        quantity: change.claimed.settled.quantity,
+        why,
+    }
+}

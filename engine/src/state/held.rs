@@ -1,0 +1,438 @@
+//! Orders that hold cards, and what becomes of them: docs/orders.md.
+//!
+//! Every change has two halves. What a dealer has promised before it wrote the record (the order claimed in the index,
+//! credits and claim bits) is the first; a replay makes the same promise from the record (`replay_…`). The second is the
+//! same for both (`apply_…`): the index tells what the order has become, and what nobody got goes back to stock.
+
+use super::Promise;
+use croupier_protocol::planted::{self, Bug};
+
+use super::apply::{Orders, State, TWICE, check_cards, lock, slab_of, take_cards};
+use super::catalog::{Catalog, SkuState};
+use super::digest::state_after;
+use super::index::{Claimed, End, Hold, IndexView, Look, OrderState, Settled};
+use super::record::{Credits, Ended, Extended, Issued, Release, Released, Reserved, Stamp, Way};
+use super::replay::Hand;
+use crate::slab::claim;
+
+/// An order that holds cards, as a plain value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldFact {
+    pub order_id: u128,
+    /// Of its last record.
+    pub lsn: u64,
+    pub hold: Hold,
+}
+
+impl HeldFact {
+    /// As a checkpoint keeps it and a digest takes it: docs/checkpoint-format.md.
+    pub fn words(&self) -> [u64; HeldFact::WORDS] {
+        let [first, second] = self.hold.credits.words();
+        [
+            (self.order_id >> 64) as u64,
+            self.order_id as u64,
+            self.lsn,
+            u64::from(self.hold.sku) | u64::from(self.hold.extensions) << 32,
+            first,
+            second,
+            self.hold.reserved_lsn,
+            self.hold.reserved_unix_ms,
+            u64::from(self.hold.ttl_ms) | u64::from(self.hold.extended_ttl_ms) << 32,
+            self.hold.ends_unix_ms,
+        ]
+    }
+
+    /// Words of one.
+    pub const WORDS: usize = 10;
+
+    /// From [`words`](Self::words).
+    pub fn from_words(words: [u64; HeldFact::WORDS]) -> HeldFact {
+        HeldFact {
+            order_id: u128::from(words[0]) << 64 | u128::from(words[1]),
+            lsn: words[2],
+            hold: Hold {
+                sku: words[3] as u32,
+                extensions: (words[3] >> 32) as u16,
+                credits: Credits::from_words([words[4], words[5]]),
+                reserved_lsn: words[6],
+                reserved_unix_ms: words[7],
+                ttl_ms: words[8] as u32,
+                extended_ttl_ms: (words[8] >> 32) as u32,
+                ends_unix_ms: words[9],
+            },
+        }
+    }
+}
+
+/// The hold that a Reserved record makes.
+fn hold_of(lsn: u64, stamp: Stamp, reserved: &Reserved) -> Hold {
+    Hold {
+        sku: reserved.sku,
+        credits: reserved.credits,
+        reserved_lsn: lsn,
+        reserved_unix_ms: stamp.unix_ms,
+        ttl_ms: reserved.ttl_ms,
+        extensions: 0,
+        extended_ttl_ms: 0,
+        ends_unix_ms: stamp.unix_ms + u64::from(reserved.ttl_ms),
+    }
+}
+
+/// What is left of credits when these cards have been taken for them; `None`: there were not so many.
+fn left_over(catalog: &Catalog, mut credits: Credits, issued: &Issued<'_>) -> Option<Credits> {
+    for run in issued.runs.iter() {
+        let pool = catalog.slab(run.slab)?.pool.index;
+        let part = credits.0.iter_mut().find(|(of, left)| {
+            let enough = u32::from(*left) >= run.count;
+            *of == pool && enough && *left > 0
+        })?;
+        part.1 -= run.count as u16;
+    }
+    Some(credits)
+}
+
+fn sku_of(catalog: &Catalog, sku: u32) -> &SkuState {
+    catalog.sku(sku).expect("its cards were promised")
+}
+
+/// The second halves.
+impl State {
+    /// An order whose place and credits have been taken holds its cards.
+    pub fn apply_reserved(
+        &self,
+        lsn: u64,
+        stamp: Stamp,
+        reserved: &Reserved,
+        promise: Promise,
+        view: &mut IndexView,
+    ) -> (Settled, Hold) {
+        let hold = hold_of(lsn, stamp, reserved);
+        let settled = self
+            .index
+            .put_held(promise.row, reserved.order_id, lsn, &hold);
+        view.publish(promise.place, promise.row);
+        (settled, hold)
+    }
+
+    /// A claimed order, whose cards have been taken, gets them. `hold`: none of one that had expired.
+    pub fn apply_commit(
+        &self,
+        catalog: &Catalog,
+        lsn: u64,
+        issued: &Issued<'_>,
+        claimed: Claimed,
+        hold: Option<&Hold>,
+    ) -> Settled {
+        let (state, _) = state_after(&Ended::Issued(*issued));
+        let cards: Vec<(u32, u32)> = issued.cards().collect();
+        let end = End::Cards(state, &cards);
+        let settled = self.index.end(claimed, lsn, issued.sku, end);
+        if let Some(hold) = hold {
+            let mut back =
+                left_over(catalog, hold.credits, issued).expect("taken for these credits");
+            if planted::is(Bug::GiveHoldBack) {
+                back = hold.credits;
+            }
+            sku_of(catalog, issued.sku).keep_promise(hold.credits, back);
+        }
+        settled
+    }
+
+    /// A claimed order holds its cards longer.
+    pub fn apply_extended(
+        &self,
+        lsn: u64,
+        stamp: Stamp,
+        extended: &Extended,
+        claimed: Claimed,
+        hold: &Hold,
+    ) -> (Settled, Hold) {
+        let hold = hold.extended(stamp.unix_ms, extended.ttl_ms);
+        (self.index.change_hold(claimed, lsn, &hold), hold)
+    }
+
+    /// A claimed order holds nothing any more.
+    pub fn apply_released(
+        &self,
+        catalog: &Catalog,
+        lsn: u64,
+        released: &Released,
+        claimed: Claimed,
+        hold: &Hold,
+    ) -> Settled {
+        let (state, _) = state_after(&Ended::Released(*released));
+        let end = End::Released(state);
+        let settled = self.index.end(claimed, lsn, released.sku, end);
+        sku_of(catalog, released.sku).keep_promise(hold.credits, hold.credits);
+        settled
+    }
+}
+
+const NOT_HELD: &str = "a record changes an order that holds nothing";
+
+/// From records.
+impl State {
+    pub(super) fn replay_reserved(
+        &self,
+        lsn: u64,
+        stamp: Stamp,
+        reserved: &Reserved,
+        hand: &mut Hand,
+    ) -> Result<(), String> {
+        let sum = reserved.credits.sum();
+        if sum == 0 || sum != u64::from(reserved.quantity) {
+            let quantity = reserved.quantity;
+            return Err(format!("an order of {quantity} cards holds {sum}"));
+        }
+        take_credits(hand.catalog(), reserved.sku, reserved.credits)?;
+        match &self.orders {
+            Orders::Indexed => {
+                let promise = hand.promise(self, reserved.order_id);
+                let promise = promise.ok_or("an order is dealt twice")?;
+                self.apply_reserved(lsn, stamp, reserved, promise, &mut hand.view);
+            }
+            Orders::Counted(counted) => {
+                let fact = HeldFact {
+                    order_id: reserved.order_id,
+                    lsn,
+                    hold: hold_of(lsn, stamp, reserved),
+                };
+                let held = &mut lock(counted).held;
+                if held.insert(reserved.order_id, fact).is_some() {
+                    return Err("an order is dealt twice".into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn replay_commit(
+        &self,
+        lsn: u64,
+        issued: &Issued<'_>,
+        hand: &mut Hand,
+    ) -> Result<(), String> {
+        if issued.way == Way::LateCommit {
+            take_cards(hand.catalog(), issued)?;
+            match &self.orders {
+                Orders::Indexed => {
+                    let (claimed, _) = hand.claim(self, issued.order_id, OrderState::Expired)?;
+                    self.apply_commit(hand.catalog(), lsn, issued, claimed, None);
+                }
+                Orders::Counted(counted) => lock(counted).ended.add(lsn, &Ended::Issued(*issued)),
+            }
+            return Ok(());
+        }
+        check_cards(issued)?;
+        for run in issued.runs.iter() {
+            let slab = slab_of(hand.catalog(), issued.sku, &run)?;
+            for slot in run.slot..run.slot + run.count {
+                if !claim::set(slab.words(), slot) {
+                    return Err(format!("card {}:{slot} goes to two orders", run.slab));
+                }
+            }
+        }
+        let fits = |catalog: &Catalog, hold: &Hold| {
+            let held = u32::from(issued.quantity) + u32::from(issued.fewer);
+            let same = hold.sku == issued.sku && u32::from(hold.quantity()) == held;
+            same && left_over(catalog, hold.credits, issued).is_some()
+        };
+        let other = || "an order gets cards that it does not hold".to_owned();
+        match &self.orders {
+            Orders::Indexed => {
+                let (claimed, hold) = hand.claim(self, issued.order_id, OrderState::Held)?;
+                let hold = hold.filter(|hold| fits(hand.catalog(), hold));
+                let hold = hold.ok_or_else(other)?;
+                self.apply_commit(hand.catalog(), lsn, issued, claimed, Some(&hold));
+            }
+            Orders::Counted(counted) => {
+                let mut counted = lock(counted);
+                let fact = counted.held.remove(&issued.order_id).ok_or(NOT_HELD)?;
+                if !fits(hand.catalog(), &fact.hold) {
+                    return Err(other());
+                }
+                counted.ended.add(lsn, &Ended::Issued(*issued));
+                let credits = fact.hold.credits;
+                let back = left_over(hand.catalog(), credits, issued).ok_or_else(other)?;
+                sku_of(hand.catalog(), issued.sku).keep_promise(credits, back);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn replay_extended(
+        &self,
+        lsn: u64,
+        stamp: Stamp,
+        extended: &Extended,
+        hand: &mut Hand,
+    ) -> Result<(), String> {
+        let fits = |hold: &Hold| hold.sku == extended.sku && hold.extensions + 1 == extended.nth;
+        let other = || format!("extension {} is not the next one of its hold", extended.nth);
+        match &self.orders {
+            Orders::Indexed => {
+                let (claimed, hold) = hand.claim(self, extended.order_id, OrderState::Held)?;
+                let hold = hold.filter(fits).ok_or_else(other)?;
+                self.apply_extended(lsn, stamp, extended, claimed, &hold);
+            }
+            Orders::Counted(counted) => {
+                let held = &mut lock(counted).held;
+                let fact = held.get_mut(&extended.order_id).ok_or(NOT_HELD)?;
+                if !fits(&fact.hold) {
+                    return Err(other());
+                }
+                fact.lsn = lsn;
+                fact.hold = fact.hold.extended(stamp.unix_ms, extended.ttl_ms);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn replay_released(
+        &self,
+        lsn: u64,
+        released: &Released,
+        hand: &mut Hand,
+    ) -> Result<(), String> {
+        let fits = |hold: &Hold| hold.sku == released.sku && hold.quantity() == released.quantity;
+        let other = || "an order gives back what it does not hold".to_owned();
+        match &self.orders {
+            Orders::Indexed => {
+                let (claimed, hold) = hand.claim(self, released.order_id, OrderState::Held)?;
+                let hold = hold.filter(fits).ok_or_else(other)?;
+                self.apply_released(hand.catalog(), lsn, released, claimed, &hold);
+            }
+            Orders::Counted(counted) => {
+                let mut counted = lock(counted);
+                let fact = counted.held.remove(&released.order_id).ok_or(NOT_HELD)?;
+                if !fits(&fact.hold) {
+                    return Err(other());
+                }
+                counted.ended.add(lsn, &Ended::Released(*released));
+                let credits = fact.hold.credits;
+                sku_of(hand.catalog(), released.sku).keep_promise(credits, credits);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back an order that ended otherwise than by an issue. Of one that expired and was committed late the order files
+    /// have both, and several threads may bring them in either order.
+    pub(super) fn restore_ended(
+        &self,
+        lsn: u64,
+        ended: &Ended<'_>,
+        hand: &mut Hand,
+    ) -> Result<(), String> {
+        let id = ended.order_id();
+        let (state, quantity) = state_after(ended);
+        if let Some(promise) = hand.promise(self, id) {
+            match ended {
+                Ended::Issued(issued) => {
+                    let cards: Vec<(u32, u32)> = issued.cards().collect();
+                    let cards = cards.into_iter();
+                    self.index.put_many(promise.row, id, lsn, state, cards);
+                }
+                Ended::Released(released) => {
+                    let settled = Settled::released(lsn, quantity, state);
+                    self.index
+                        .put_released(promise.row, id, released.sku, settled);
+                }
+            }
+            hand.view.publish(promise.place, promise.row);
+            return Ok(());
+        }
+        match ended {
+            Ended::Issued(issued) if issued.way == Way::LateCommit => {
+                let (claimed, _) = hand.claim(self, id, OrderState::Expired)?;
+                self.apply_commit(hand.catalog(), lsn, issued, claimed, None);
+                Ok(())
+            }
+            // Its late commit came first.
+            Ended::Released(released) if released.why == Release::Expired => {
+                match hand.view.look(self.index.hash(id)) {
+                    Look::Known(there) if there.state.has_cards() && there.lsn > lsn => Ok(()),
+                    _ => Err(TWICE.into()),
+                }
+            }
+            _ => Err(TWICE.into()),
+        }
+    }
+
+    /// Orders that hold cards, by id. Only when none is in flight.
+    pub(super) fn held(&self) -> Vec<HeldFact> {
+        match &self.orders {
+            Orders::Counted(_) if planted::is(Bug::ForgetHolds) => Vec::new(),
+            Orders::Counted(counted) => lock(counted).held.values().cloned().collect(),
+            Orders::Indexed => {
+                let open = self.index.open_holds();
+                let mut all: Vec<HeldFact> = open
+                    .map(|(order_id, settled, hold)| HeldFact {
+                        order_id,
+                        lsn: settled.lsn,
+                        hold,
+                    })
+                    .collect();
+                all.sort_unstable_by_key(|fact| fact.order_id);
+                all
+            }
+        }
+    }
+
+    /// Puts back an order that a checkpoint holds as holding cards.
+    pub(super) fn restore_held(&self, fact: &HeldFact, hand: &mut Hand) -> Result<(), String> {
+        take_credits(hand.catalog(), fact.hold.sku, fact.hold.credits)?;
+        match &self.orders {
+            Orders::Indexed => {
+                let promise = hand.promise(self, fact.order_id).ok_or(TWICE)?;
+                self.index
+                    .put_held(promise.row, fact.order_id, fact.lsn, &fact.hold);
+                hand.view.publish(promise.place, promise.row);
+            }
+            Orders::Counted(counted) => {
+                lock(counted).held.insert(fact.order_id, fact.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the credits of a hold, as the dealer that made it has.
+fn take_credits(catalog: &Catalog, number: u32, credits: Credits) -> Result<(), String> {
+    let missing = || format!("a record holds cards of SKU {number}, which is not there");
+    let sku = catalog.sku(number).ok_or_else(missing)?;
+    let pools = sku.pools.load();
+    for (pool, cards) in credits.iter() {
+        let pool = pools.get(usize::from(pool)).ok_or_else(missing)?;
+        if pool.take_credits(cards.into()) != u64::from(cards) {
+            return Err(format!(
+                "the count of free cards of SKU {number} falls below zero"
+            ));
+        }
+    }
+    sku.promise(credits.sum());
+    Ok(())
+}
+
+impl Hand {
+    /// Claims an order that is in `state`, and reads its hold if it has one. Alone: nobody else changes it.
+    fn claim(
+        &mut self,
+        state: &State,
+        id: u128,
+        wanted: OrderState,
+    ) -> Result<(Claimed, Option<Hold>), String> {
+        let Look::Known(settled) = self.view.look(state.index.hash(id)) else {
+            return Err(NOT_HELD.into());
+        };
+        if settled.state != wanted {
+            return Err(NOT_HELD.into());
+        }
+        let hold = match wanted {
+            OrderState::Held => state.index.hold(settled),
+            _ => None,
+        };
+        let claimed = state.index.claim_order(settled).ok_or(NOT_HELD)?;
+        Ok((claimed, hold))
+    }
+}

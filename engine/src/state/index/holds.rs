@@ -1,0 +1,262 @@
+//! Open holds: what is known of them beside their rows. docs/orders.md.
+
+use crossbeam_queue::SegQueue;
+
+use super::arena::Arena;
+use super::{OrderIndex, OrderState, Settled};
+use crate::state::record::Credits;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Cards put by for an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    pub sku: u32,
+    /// As many cards.
+    pub credits: Credits,
+    /// The record that made it.
+    pub reserved_lsn: u64,
+    pub reserved_unix_ms: u64,
+    /// What the reserve asked for.
+    pub ttl_ms: u32,
+    /// How often it has been extended, and what the last extension asked for.
+    pub extensions: u16,
+    pub extended_ttl_ms: u32,
+    /// When it ends.
+    pub ends_unix_ms: u64,
+}
+
+impl Hold {
+    /// Cards.
+    pub fn quantity(&self) -> u16 {
+        self.credits.sum() as u16
+    }
+
+    /// When it was to end before any extension.
+    pub fn first_end_unix_ms(&self) -> u64 {
+        self.reserved_unix_ms + u64::from(self.ttl_ms)
+    }
+
+    /// The hold with one more extension. An extension never shortens.
+    #[must_use]
+    pub fn extended(self, unix_ms: u64, ttl_ms: u32) -> Hold {
+        Hold {
+            extensions: self.extensions + 1,
+            extended_ttl_ms: ttl_ms,
+            ends_unix_ms: self.ends_unix_ms.max(unix_ms + u64::from(ttl_ms)),
+            ..self
+        }
+    }
+
+    fn words(&self, row: u64) -> [u64; WORDS as usize] {
+        let [first, second] = self.credits.words();
+        [
+            u64::from(self.sku) | u64::from(self.extensions) << 32,
+            first,
+            second,
+            self.reserved_lsn,
+            self.reserved_unix_ms,
+            u64::from(self.ttl_ms) | u64::from(self.extended_ttl_ms) << 32,
+            self.ends_unix_ms,
+            row + 1,
+        ]
+    }
+
+    fn from_words(words: &[AtomicU64]) -> Hold {
+        // Acquire: see `Rows::claim`.
+        let word = |at: usize| words[at].load(Ordering::Acquire);
+        Hold {
+            sku: word(0) as u32,
+            extensions: (word(0) >> 32) as u16,
+            credits: Credits::from_words([word(1), word(2)]),
+            reserved_lsn: word(3),
+            reserved_unix_ms: word(4),
+            ttl_ms: word(5) as u32,
+            extended_ttl_ms: (word(5) >> 32) as u32,
+            ends_unix_ms: word(6),
+        }
+    }
+}
+
+/// Words of a hold.
+const WORDS: u64 = 8;
+/// The row of the hold's order, plus one; 0: nobody's.
+const ROW: usize = 7;
+
+/// The holds of an index. One that has ended leaves its place to the next.
+#[derive(Default)]
+pub(super) struct Holds {
+    words: Arena,
+    free: SegQueue<u64>,
+}
+
+impl Holds {
+    fn at(&self, place: u64) -> Option<&[AtomicU64]> {
+        self.words.words_at(place, WORDS as usize)
+    }
+
+    fn put(&self, hold: &Hold, row: u64) -> u64 {
+        let place = self.free.pop().unwrap_or_else(|| self.words.take(WORDS));
+        self.set(place, hold, row);
+        place
+    }
+
+    fn set(&self, place: u64, hold: &Hold, row: u64) {
+        if self.at(place).is_none() {
+            // Makes the chunk.
+            self.words.set(place, [0; WORDS as usize]);
+        }
+        let words = self.at(place).expect("it was just made");
+        for (word, value) in words.iter().zip(hold.words(row)) {
+            // Release: see `Rows::claim`.
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    fn give_back(&self, place: u64) {
+        let words = self.at(place).expect("a hold that ends was there");
+        words[ROW].store(0, Ordering::Release);
+        self.free.push(place);
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.words.memory_bytes()
+    }
+}
+
+/// What becomes of a claimed order.
+pub enum End<'c> {
+    /// These cards.
+    Cards(OrderState, &'c [(u32, u32)]),
+    /// Nothing.
+    Released(OrderState),
+}
+
+/// A held or expired order that nobody else may change until it is changed or let go.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a claimed order must be changed or let go in the same turn"]
+pub struct Claimed {
+    /// As it was.
+    pub settled: Settled,
+}
+
+impl Claimed {
+    /// Its row.
+    pub fn row(&self) -> u64 {
+        self.settled.cards
+    }
+}
+
+impl OrderIndex {
+    /// Fills a row of the caller's, to be published: an order that holds cards.
+    pub fn put_held(&self, row: u64, id: u128, lsn: u64, hold: &Hold) -> Settled {
+        let settled = Settled {
+            lsn,
+            quantity: hold.quantity(),
+            state: OrderState::Held,
+            cards: row,
+        };
+        let place = self.holds.put(hold, row);
+        self.rows.put(row, id, place, settled);
+        settled
+    }
+
+    /// Fills a row of the caller's, to be published: an order that got nothing.
+    pub fn put_released(&self, row: u64, id: u128, sku: u32, released: Settled) -> Settled {
+        let settled = Settled {
+            cards: row,
+            ..released
+        };
+        self.rows.put(row, id, sku.into(), settled);
+        settled
+    }
+
+    /// The hold of a held order; `None`: the order has changed since.
+    pub fn hold(&self, settled: Settled) -> Option<Hold> {
+        let place = self.rows.place(settled)?;
+        let hold = Hold::from_words(self.holds.at(place)?);
+        self.rows.is_still(settled).then_some(hold)
+    }
+
+    /// The SKU of an order that got nothing; `None`: it has changed since.
+    pub fn released_sku(&self, settled: Settled) -> Option<u32> {
+        self.rows.place(settled).map(|sku| sku as u32)
+    }
+
+    /// Claims a held or expired order for a change, if it is still what was seen.
+    pub fn claim_order(&self, settled: Settled) -> Option<Claimed> {
+        self.rows.claim(settled).then_some(Claimed { settled })
+    }
+
+    /// Gives a claimed order up as it was.
+    pub fn let_go(&self, claimed: Claimed) {
+        let place = self.rows.claimed_place(claimed.row());
+        self.rows.change(claimed.row(), place, claimed.settled);
+    }
+
+    /// Changes the hold of a claimed order.
+    pub fn change_hold(&self, claimed: Claimed, lsn: u64, hold: &Hold) -> Settled {
+        let row = claimed.row();
+        let place = self.rows.claimed_place(row);
+        self.holds.set(place, hold, row);
+        let settled = Settled {
+            lsn,
+            ..claimed.settled
+        };
+        self.rows.change(row, place, settled);
+        settled
+    }
+
+    /// Ends a claimed order; its hold, if it had one, is no more.
+    pub fn end(&self, claimed: Claimed, lsn: u64, sku: u32, end: End<'_>) -> Settled {
+        let row = claimed.row();
+        let place = self.rows.claimed_place(row);
+        let settled = match end {
+            End::Cards(state, cards) => Settled {
+                lsn,
+                quantity: cards.len() as u16,
+                state,
+                cards: self.keep_cards(cards.iter().copied()),
+            },
+            End::Released(state) => Settled {
+                lsn,
+                state,
+                ..claimed.settled
+            },
+        };
+        let word = if settled.state.has_cards() {
+            settled.cards
+        } else {
+            sku.into()
+        };
+        self.rows.change(row, word, settled);
+        if claimed.settled.state == OrderState::Held {
+            // Behind the change: nobody who still reads the old row believes what comes here next.
+            self.holds.give_back(place);
+        }
+        settled
+    }
+
+    /// About how many holds are open, cheaply.
+    pub fn held_hint(&self) -> usize {
+        let places = (self.holds.words.words() / WORDS) as usize;
+        places.saturating_sub(self.holds.free.len())
+    }
+
+    /// Open holds: the row of each, and its order as it stands. Exact only when nobody changes any.
+    pub fn open_holds(&self) -> impl Iterator<Item = (u128, Settled, Hold)> + '_ {
+        (0..self.holds.words.words())
+            .step_by(WORDS as usize)
+            .filter_map(|place| {
+                let words = self.holds.at(place)?;
+                let row = words[ROW].load(Ordering::Acquire).checked_sub(1)?;
+                let (id, settled) = self.rows.read(row)?;
+                let hold = Hold::from_words(words);
+                (settled.state == OrderState::Held).then_some((id, settled, hold))
+            })
+    }
+
+    /// The order of a row, if there is one.
+    pub fn order_of(&self, row: u64) -> Option<(u128, Settled)> {
+        self.rows.read(row)
+    }
+}
