@@ -13,3 +13,4 @@ mod secrets;
 mod sellout;
 mod starts;
 mod stops;
+mod two_phase;
