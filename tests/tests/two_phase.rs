@@ -1,6 +1,7 @@
 //! Orders in two phases: docs/orders.md, cell by cell; repeats over crashes, quantities, extensions, expiry, late commits.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
 use std::time::Duration;
 
 use croupier_client::{
@@ -1117,7 +1118,10 @@ async fn verify_and_replay_know_holds_however_often_they_were_folded() {
 async fn holds_outlive_folds_under_way() {
     let mut shop = Shop::open(Store::new(), 55, 60_000).await;
     let mut kept = Vec::new();
-    for _ in 0..30 {
+    let path = shop.store.path("CURRENT");
+    let current = || fs::read(&path).ok();
+    let mut folded = current();
+    for round in 1..=45 {
         let ids: Vec<OrderId> = (0..1_500).map(|_| OrderId::new_v7()).collect();
         let reserves: Vec<_> = ids.iter().map(|id| shop.reserve_of(*id, 1, LONG)).collect();
         let outcomes = shop.client.steps(&reserves).await.expect("answers");
@@ -1131,6 +1135,11 @@ async fn holds_outlive_folds_under_way() {
         let ends: Vec<_> = ends.collect();
         let outcomes = shop.client.steps(&ends).await.expect("answers");
         assert!(outcomes.iter().all(|outcome| refusal_of(outcome).is_none()));
+        // More than a segment of records since the last time.
+        if round % 15 == 0 {
+            until("a fold", async || current() != folded).await;
+            folded = current();
+        }
     }
     let stock = shop.counts().await;
     assert_eq!(stock[1], kept.len() as u64);
