@@ -144,9 +144,13 @@ impl OrderLimits {
 
     /// Whether an order of `quantity` cards of at most `class_bytes` each may be dealt.
     fn allow(&self, quantity: u16, class_bytes: u32) -> bool {
+        quantity <= self.quantity_max && self.fits(quantity, class_bytes)
+    }
+
+    /// Whether so many cards can be answered.
+    fn fits(&self, quantity: u16, class_bytes: u32) -> bool {
         let cards = usize::from(quantity) * (CARD_HEAD_BYTES + class_bytes as usize);
-        quantity <= self.quantity_max
-            && (quantity == 1 || ANSWER_HEAD_BYTES + cards <= self.frame_bytes_max)
+        quantity == 1 || ANSWER_HEAD_BYTES + cards <= self.frame_bytes_max
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Done {
 const END_WAIT: Duration = Duration::from_secs(10);
 /// How often a move looks again for cards that orders under way have promised to themselves and may give back.
 const LOOKS_MAX: u32 = 100;
+/// How often it does so when it may as well be holds that have them.
+const HOLD_LOOKS: u32 = 3;
 /// The same for orders that are just getting their cards, when each look reads the whole index.
 const ISSUED_LOOKS_MAX: u32 = 20;
 
@@ -182,7 +184,10 @@ impl Engine {
         for slab in &slabs {
             for &from in way.from {
                 let slots = match from {
-                    CardStatus::Free => take_free(slab),
+                    CardStatus::Free => {
+                        let sku = catalog.sku(slab.facts.sku);
+                        take_free(slab, sku.map_or(0, |sku| sku.promised()))
+                    }
                     CardStatus::Suspended => claim::slots_in(slab.slots_that_are(from)).collect(),
                     CardStatus::Issued | CardStatus::Void => continue,
                 };
@@ -427,7 +432,9 @@ fn name(slab: &SlabState, slot: u32) -> String {
 }
 
 /// Takes the free cards of a slab, a credit and a bit each.
-fn take_free(slab: &SlabState) -> Vec<u32> {
+///
+/// `promised`: cards of the SKU that holds have been promised; they may be any.
+fn take_free(slab: &SlabState, promised: u64) -> Vec<u32> {
     let mut slots = Vec::new();
     for look in 0..LOOKS_MAX {
         let set = claim::count_set(slab.words());
@@ -446,7 +453,9 @@ fn take_free(slab: &SlabState) -> Vec<u32> {
             |slot| slots.push(slot),
         );
         slab.pool.add_credits(credits - u64::from(got));
-        if u64::from(got) == free {
+        let left = free - u64::from(got);
+        if left == 0 || look >= HOLD_LOOKS && left <= promised {
+            // The rest stays for holds, which may take minutes.
             break;
         }
         // The rest is promised to orders under way. They take it, or cards of another slab, in a moment.

@@ -382,7 +382,8 @@ impl Dealer {
         if cards > 0 {
             let catalog = self.resolver.catalog();
             let class_bytes = catalog.sku(sku).map_or(0, |sku| sku.class_bytes_max());
-            if !self.limits.allow(cards, class_bytes) {
+            // What was held may be had, even if less may be ordered since; but nobody could be told more than fits.
+            if !self.limits.fits(cards, class_bytes) {
                 return Answer::Told(Verdict::refused(Refusal::QuantityTooLarge, 0));
             }
             let more = issued_units(cards.into()) - units_at_most(order);

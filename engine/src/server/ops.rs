@@ -124,6 +124,11 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
         "1 while new orders are refused.",
         &[(String::new(), engine.cannot_record().is_some().into())],
     );
+    gauge(
+        "holds_open",
+        "Orders that hold cards.",
+        &[(String::new(), engine.state.index.held_hint() as u64)],
+    );
     let lanes = ["vip", "standard", "bulk", "background"];
     let depths: Vec<_> = cores
         .iter()
@@ -152,7 +157,11 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
             gauge(name, help, &rows.collect::<Vec<_>>());
         };
         cards("stock_free", "Free cards.", |row| row.free);
-        cards("stock_held", "Cards that are suspended.", |row| row.held);
+        cards(
+            "stock_held",
+            "Cards that are suspended, or promised to holds.",
+            |row| row.held,
+        );
         cards("stock_issued", "Cards issued.", |row| row.issued);
         cards("stock_void", "Cards out of sale for good.", |row| row.void);
     }
