@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use croupier_protocol::{
-    CardMove, CardPlace, ControlBody, HeldOrder, IssuedOrder, Kind, MoveCards, MoveCardsReply,
+    BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, ControlBody,
+    FindSecret, HeldOrder, IssuedOrder, Kind, ListBatches, ListCards, MoveCards, MoveCardsReply,
     OrderId, OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply,
     SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow, Stock, StockReply, StockRow,
     decode_control, encode_control,
@@ -338,16 +339,85 @@ impl Client {
                 (body.sku, body.batch) = (Some(sku.clone()), Some(label.clone()));
             }
             CardSelection::Cards(cards) => {
-                let places = cards.iter().map(|card| CardPlace {
-                    slab: card.slab,
-                    slot: card.slot,
-                    generation: card.generation,
-                });
-                body.cards = places.collect();
+                body.cards = cards.iter().copied().map(place_of).collect();
             }
             CardSelection::Order(id) => body.order = Some(id.to_bytes()),
         }
         self.control(Kind::MoveCards, &body, Resend::Never).await
+    }
+
+    /// The cards that have a secret, of one SKU or of any: at most one for each SKU. None: no import has brought it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku`, or as `SelectionInvalid` if no card can have such a secret.
+    pub async fn find_secret(
+        &self,
+        sku: Option<SkuId>,
+        secret: &[u8],
+    ) -> Result<Vec<CardRow>, Error> {
+        let body = FindSecret {
+            sku: sku.unwrap_or_default(),
+            secret,
+        };
+        let encode = |out: &mut BytesMut| body.encode_into(out);
+        let frames = self.call(Kind::FindSecret, encode, Resend::Safe).await?;
+        one(&frames).map(|list: CardList| list.rows)
+    }
+
+    /// What became of cards, by place, a page at a time: those behind `after`, of one status or of any. The second value is
+    /// the `after` of the next page; `None` = that was the last. A page may be empty and not the last.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku`, `UnknownBatch`, `UnknownCard`, or `SelectionInvalid` if there are too many cards
+    /// or none; those of [`Client::order`] for the cards of an order.
+    pub async fn list_cards(
+        &self,
+        which: &CardSelection,
+        status: Option<CardStatus>,
+        after: Option<CardRef>,
+    ) -> Result<(Vec<CardRow>, Option<CardRef>), Error> {
+        let mut body = ListCards {
+            status: status.map_or(0, CardStatus::as_u16),
+            after: after.map(place_of),
+            ..ListCards::default()
+        };
+        match which {
+            CardSelection::Sku(sku) => body.sku = Some(sku.clone()),
+            CardSelection::Batch { sku, label } => {
+                (body.sku, body.batch) = (Some(sku.clone()), Some(label.clone()));
+            }
+            CardSelection::Cards(cards) => {
+                body.cards = cards.iter().copied().map(place_of).collect();
+            }
+            CardSelection::Order(id) => {
+                let order = self.order(*id).await?.and_then(OrderOutcome::into_issued);
+                let cards = order.into_iter().flat_map(|order| order.cards);
+                body.cards = cards.map(|card| place_of(card.card)).collect();
+                if body.cards.is_empty() {
+                    return Ok((Vec::new(), None));
+                }
+            }
+        }
+        let list: CardList = self.control(Kind::ListCards, &body, Resend::Safe).await?;
+        let next = list.next.map(|place| CardRef {
+            slab: place.slab,
+            slot: place.slot,
+            generation: place.generation,
+        });
+        Ok((list.rows, next))
+    }
+
+    /// The batches of one SKU, or of every one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku` if there is none of this name.
+    pub async fn batches(&self, sku: Option<&str>) -> Result<Vec<BatchRow>, Error> {
+        let body = ListBatches {
+            sku: sku.map(str::to_owned),
+        };
+        let encode = |out: &mut BytesMut| encode_control(&body, out);
+        let frames = self.call(Kind::ListBatches, encode, Resend::Safe).await?;
+        joined(&frames, |page: BatchList| page.rows)
     }
 
     /// How long the server takes to answer, from this call to its reply.
@@ -469,6 +539,14 @@ fn control_body<T: ControlBody>(frame: &ReplyFrame) -> Result<T, Error> {
     let kind = frame.header.kind;
     decode_control(&frame.body)
         .map_err(|error| Error::Protocol(ProtocolError::Body { kind, error }))
+}
+
+fn place_of(card: CardRef) -> CardPlace {
+    CardPlace {
+        slab: card.slab,
+        slot: card.slot,
+        generation: card.generation,
+    }
 }
 
 /// The value of a reply that comes in one frame.

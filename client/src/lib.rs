@@ -104,7 +104,8 @@ pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount}
 pub use order::{CardSelection, DEFAULT_TTL, Order, OrderStep};
 
 pub use croupier_protocol::{
-    CARDS_NAMED_MAX, Card, CardMove, CardRef, FaultCode, HeldOrder, Hold, ImportRow, IssuedOrder,
-    Lsn, MoveCardsReply, OrderId, OrderOutcome, Priority, Refusal, RejectReason, RoutesLoadReply,
-    RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow, Step, StepItem, StockRow,
+    BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardStatus, FaultCode, HeldOrder,
+    Hold, ImportRow, IssuedOrder, Lsn, MoveCardsReply, OrderId, OrderOutcome, Priority, Refusal,
+    RejectReason, RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow, Step,
+    StepItem, StockRow,
 };

@@ -14,6 +14,7 @@ use crate::checkpoint;
 use crate::config::{Config, Sync};
 use crate::disk::SyncMethod;
 use crate::error::EngineError;
+use crate::finds::Owners;
 use crate::recovery::{self, Report};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use crate::state::index::Spread;
@@ -76,6 +77,8 @@ pub struct Engine {
     folding: Mutex<()>,
     /// One move at a time, so that a card stays what the move found it to be.
     pub(crate) moving: Mutex<()>,
+    /// Which order has which card, gathered when somebody asks.
+    pub(crate) owners: Mutex<Owners>,
 }
 
 /// What an engine stands on, besides its store.
@@ -189,6 +192,7 @@ impl Engine {
             cold: Mutex::default(),
             folding: Mutex::default(),
             moving: Mutex::default(),
+            owners: Mutex::default(),
             routes: RouteCell::new(table),
             config,
             store,

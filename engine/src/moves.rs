@@ -232,7 +232,7 @@ impl Engine {
     }
 
     /// The numbers of a SKU's batches of that label.
-    fn batches(&self, sku: u32, label: &str) -> Result<HashSet<u32>, Refused> {
+    pub(crate) fn batches(&self, sku: u32, label: &str) -> Result<HashSet<u32>, Refused> {
         let ledger = self.state.ledger();
         let ours = ledger.batches.values();
         let numbers: HashSet<u32> = ours

@@ -80,7 +80,7 @@ control_bodies! {
         name: String,
         /// Cards that can be issued now.
         free: u64,
-        /// Cards that are suspended.
+        /// Cards that are suspended, or promised to open holds.
         held: u64,
         /// Cards issued.
         issued: u64,
@@ -123,6 +123,86 @@ control_bodies! {
         moved: u64,
         /// The place of the last record in the log; 0 if no card was moved.
         lsn: u64,
+    }
+
+    /// Asks what became of cards: of those named, or of a SKU's, or of one of its batches', by place.
+    ListCards {
+        /// Cards of this SKU.
+        sku: Option<String>,
+        /// Of these, the ones of this batch.
+        batch: Option<String>,
+        /// Cards one by one, at most [`crate::CARDS_NAMED_MAX`].
+        cards: Vec<CardPlace>,
+        /// Only those of the status of this number (docs/wal-format.md); 0 = any.
+        status: u16,
+        /// Only those behind this one: the `next` of the page before.
+        after: Option<CardPlace>,
+    }
+
+    /// What became of cards: a page of them.
+    CardList {
+        /// By slab and slot.
+        rows: Vec<CardRow>,
+        /// Where to go on; `None` = that is all. There may be no rows and more to come.
+        next: Option<CardPlace>,
+    }
+
+    /// What became of a card.
+    CardRow {
+        /// Number of the slab.
+        slab: u32,
+        /// Index of the slot in the slab.
+        slot: u32,
+        /// Generation of the slot.
+        generation: u16,
+        /// Numeric id of the SKU.
+        sku: u32,
+        /// Numeric id of the batch.
+        batch: u32,
+        /// Number of the status: 1 free, 2 issued, 3 suspended, 4 void.
+        status: u16,
+        /// When it expires, in Unix seconds; 0 = never.
+        expires_at_s: u64,
+        /// The order that got it, by the 16 bytes of its id.
+        order: Option<[u8; 16]>,
+        /// The place of that order's record in the log; 0 = none got it.
+        lsn: u64,
+    }
+
+    /// Asks for the batches of one SKU, or of all.
+    ListBatches {
+        /// Of which SKU; `None` = of every one.
+        sku: Option<String>,
+    }
+
+    /// The batches, or one page of them (`MORE`).
+    BatchList {
+        /// By id.
+        rows: Vec<BatchRow>,
+    }
+
+    /// One import.
+    BatchRow {
+        /// Numeric id.
+        batch: u32,
+        /// Numeric id of the SKU.
+        sku: u32,
+        /// Label.
+        label: String,
+        /// Pool that its cards joined.
+        pool: String,
+        /// Cards.
+        cards: u64,
+        /// When they were for sale, in Unix milliseconds.
+        sealed_unix_ms: u64,
+        /// Of these, free; those that holds have been promised are among them.
+        free: u64,
+        /// Suspended.
+        suspended: u64,
+        /// Issued.
+        issued: u64,
+        /// Void.
+        void: u64,
     }
 
     /// Opens an import on this connection.

@@ -112,6 +112,12 @@ kinds! {
     Stock = 34,
     /// Takes cards out of sale, or puts them back: bincode.
     MoveCards = 35,
+    /// Asks who got the card of a secret: SKU, secret.
+    FindSecret = 36,
+    /// Asks what became of cards: bincode.
+    ListCards = 37,
+    /// Asks for the batches: bincode.
+    ListBatches = 38,
     /// Opens an import on this connection: bincode.
     ImportBegin = 48,
     /// Cards of the open import: import id, `count` × row.
@@ -149,6 +155,12 @@ kinds! {
     /// Bincode.
     MoveCardsReply = 163,
     /// Bincode.
+    FindSecretReply = 164,
+    /// Bincode.
+    ListCardsReply = 165,
+    /// Bincode, in pages.
+    ListBatchesReply = 166,
+    /// Bincode.
     ImportBeginReply = 176,
     /// Fixed.
     ImportRowsReply = 177,
@@ -183,6 +195,9 @@ impl Kind {
             Self::SkuList => Self::SkuListReply,
             Self::Stock => Self::StockReply,
             Self::MoveCards => Self::MoveCardsReply,
+            Self::FindSecret => Self::FindSecretReply,
+            Self::ListCards => Self::ListCardsReply,
+            Self::ListBatches => Self::ListBatchesReply,
             Self::ImportBegin => Self::ImportBeginReply,
             Self::ImportRows => Self::ImportRowsReply,
             Self::ImportEnd => Self::ImportEndReply,

@@ -55,6 +55,7 @@ mod frame_writer;
 mod answer;
 mod body;
 mod control;
+mod find;
 mod hello;
 mod import;
 mod moves;
@@ -69,17 +70,18 @@ pub use answer::{
 pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
-    CardPlace, ControlBody, ImportBegin, ImportBeginReply, ImportEndReply, MoveCards,
-    MoveCardsReply, ReasonCount, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
-    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply, StockRow,
-    decode_control, encode_control,
+    BatchList, BatchRow, CardList, CardPlace, CardRow, ControlBody, ImportBegin, ImportBeginReply,
+    ImportEndReply, ListBatches, ListCards, MoveCards, MoveCardsReply, ReasonCount, RejectedLine,
+    RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply,
+    SkuListReply, SkuRow, Stock, StockReply, StockRow, decode_control, encode_control,
 };
+pub use find::FindSecret;
 pub use frame::{FLAG_MORE, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, Kind, peek};
 pub use frame_writer::FrameWriter;
 pub use hello::{Hello, HelloReply, PROTOCOL_VERSION};
 pub use import::{ImportEnd, ImportRow, ImportRows, ImportRowsReply, import_rows, put_import_id};
 pub use limits::*;
-pub use moves::CardMove;
+pub use moves::{CardMove, CardStatus};
 pub use numbered::UnknownNumber;
 pub use order::{STEP_FLAG_ONLY_HELD, Step, StepItem, lookup_items, put_lookup, step_items};
 pub use refusal::{FaultCode, Refusal, RejectReason};

@@ -5,6 +5,7 @@ mod damage;
 mod disk_full;
 mod failing_disk;
 mod files;
+mod finds;
 mod manners;
 mod moves;
 mod requests;

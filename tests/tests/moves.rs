@@ -10,7 +10,7 @@ use croupier_client::{
 };
 use croupier_tests::{Mint, Server, Store};
 
-async fn import(client: &Client, sku: &str, label: &str, secrets: &[Vec<u8>]) -> SkuId {
+pub(super) async fn import(client: &Client, sku: &str, label: &str, secrets: &[Vec<u8>]) -> SkuId {
     let options = ImportOptions {
         sku: sku.into(),
         create_sku: true,
@@ -62,7 +62,7 @@ fn counts(row: &StockRow) -> [u64; 4] {
     [row.free, row.held, row.issued, row.void]
 }
 
-fn refusal_of<T: std::fmt::Debug>(answer: Result<T, Error>) -> Refusal {
+pub(super) fn refusal_of<T: std::fmt::Debug>(answer: Result<T, Error>) -> Refusal {
     match answer {
         Err(Error::Refused { refusal, .. }) => refusal,
         other => panic!("{other:?}"),

@@ -16,6 +16,7 @@ mod quickstart;
 mod serve;
 mod signals;
 
+mod cards;
 mod hold;
 mod import;
 mod issue;
@@ -85,6 +86,8 @@ enum Command {
     Extend(hold::ExtendArgs),
     Order(order::OrderArgs),
     Stock(stock::StockArgs),
+    Cards(cards::CardsArgs),
+    Batches(cards::BatchesArgs),
     Suspend(moves::SuspendArgs),
     Resume(moves::ResumeArgs),
     Void(moves::VoidArgs),
@@ -116,6 +119,8 @@ impl Command {
             Command::Extend(args) => hold::extend(args, globals),
             Command::Order(args) => order::run(args, globals),
             Command::Stock(args) => stock::run(args, globals),
+            Command::Cards(args) => cards::cards(args, globals),
+            Command::Batches(args) => cards::batches(args, globals),
             Command::Suspend(args) => moves::suspend(args, globals),
             Command::Resume(args) => moves::resume(args, globals),
             Command::Void(args) => moves::void(args, globals),

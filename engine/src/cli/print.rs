@@ -97,6 +97,10 @@ impl Rows {
         }
     }
 
+    pub(super) fn is_json(&self) -> bool {
+        self.as_json
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.empty
     }

@@ -127,7 +127,7 @@ pub struct Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if self.kind == Kind::ImportRows {
+        if matches!(self.kind, Kind::ImportRows | Kind::FindSecret) {
             self.body.zeroize();
         }
     }
@@ -145,7 +145,7 @@ pub struct Connection {
     in_flight: Cell<u32>,
     /// The next frame waits until answers have gone out.
     full: Cell<bool>,
-    /// An import has been opened here: what is read holds secrets.
+    /// An import has been opened here, or a secret looked up: what is read holds secrets.
     pub importing: Cell<bool>,
     requests: RefCell<Requests>,
     jobs: RefCell<VecDeque<Job>>,
@@ -363,6 +363,9 @@ impl Connection {
                 "the first frame must be Hello",
             );
         }
+        if header.kind == Kind::FindSecret {
+            self.importing.set(true);
+        }
         if let Some(step) = Step::of_kind(header.kind) {
             return self.take_steps(core, step, header, body);
         }
@@ -380,6 +383,9 @@ impl Connection {
             | Kind::SkuList
             | Kind::Stock
             | Kind::MoveCards
+            | Kind::FindSecret
+            | Kind::ListCards
+            | Kind::ListBatches
             | Kind::ImportBegin
             | Kind::ImportRows
             | Kind::ImportEnd

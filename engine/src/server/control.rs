@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use croupier_protocol::{
-    CardMove, CardRef, ControlBody, FLAG_MORE, FaultCode, ImportBegin, ImportBeginReply, ImportEnd,
-    ImportEndReply, ImportRowsReply, Kind, MoveCards, MoveCardsReply, OrderId, Refusal,
-    RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply, SkuCreate, SkuCreateReply,
-    SkuListReply, SkuRow, Stock, StockReply, decode_control, encode_control, import_rows,
+    BatchList, CardMove, CardRef, ControlBody, FLAG_MORE, FaultCode, FindSecret, ImportBegin,
+    ImportBeginReply, ImportEnd, ImportEndReply, ImportRowsReply, Kind, ListBatches, ListCards,
+    MoveCards, MoveCardsReply, OrderId, Refusal, RejectedLine, RoutesLoad, RoutesLoadReply,
+    RoutesShowReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply,
+    decode_control, encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
@@ -25,6 +26,8 @@ pub struct Imports {
 
 /// Rows of a listing in one frame: with the longest names they stay below the smallest frame limit.
 const LISTED_PER_FRAME: usize = 60;
+/// Batches in one frame: they have two names.
+const BATCHES_PER_FRAME: usize = 30;
 /// Rejected lines in one frame.
 const REJECTIONS_PER_FRAME: usize = 500;
 
@@ -141,6 +144,29 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
             (
                 Kind::MoveCardsReply,
                 vec![page(&MoveCardsReply { moved, lsn })],
+            )
+        }
+        Kind::FindSecret => {
+            let asked = FindSecret::decode(&job.body)
+                .map_err(|error| Refused::because(Refusal::Malformed, error))?;
+            (
+                Kind::FindSecretReply,
+                vec![page(&engine.find_secret(&asked)?)],
+            )
+        }
+        Kind::ListCards => {
+            let asked: ListCards = decode(job)?;
+            (
+                Kind::ListCardsReply,
+                vec![page(&engine.list_cards(&asked)?)],
+            )
+        }
+        Kind::ListBatches => {
+            let asked: ListBatches = decode(job)?;
+            let rows = engine.list_batches(asked.sku.as_deref())?;
+            (
+                Kind::ListBatchesReply,
+                pages(rows, BATCHES_PER_FRAME, |rows| BatchList { rows }),
             )
         }
         Kind::RoutesLoad => {

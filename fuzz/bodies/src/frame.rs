@@ -103,6 +103,17 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::StockReply => control::<StockReply>(body),
         Kind::MoveCards => control::<MoveCards>(body),
         Kind::MoveCardsReply => control::<MoveCardsReply>(body),
+        Kind::FindSecret => {
+            if let Ok(find) = FindSecret::decode(body) {
+                let mut again = BytesMut::new();
+                find.encode_into(&mut again);
+                assert_eq!(again, body);
+            }
+        }
+        Kind::ListCards => control::<ListCards>(body),
+        Kind::FindSecretReply | Kind::ListCardsReply => control::<CardList>(body),
+        Kind::ListBatches => control::<ListBatches>(body),
+        Kind::ListBatchesReply => control::<BatchList>(body),
         Kind::ImportBegin => control::<ImportBegin>(body),
         Kind::ImportBeginReply => control::<ImportBeginReply>(body),
         Kind::ImportEndReply => control::<ImportEndReply>(body),

@@ -141,6 +141,11 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         .encode_into(out),
         Kind::Ping | Kind::PingReply => out.extend_from_slice(b"ping"),
         Kind::ServerInfo | Kind::SkuList | Kind::RoutesShow => {}
+        Kind::FindSecret => FindSecret {
+            sku: SkuId(1),
+            secret: "一二三".as_bytes(),
+        }
+        .encode_into(out),
         Kind::MoveCards => {
             let moves = MoveCards {
                 to: 3,
@@ -280,6 +285,37 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
             },
             out,
         ),
+        Kind::ListCards => {
+            let list = ListCards {
+                sku: Some(name()),
+                batch: Some("b".into()),
+                cards: vec![CardPlace::default(); 2],
+                status: 2,
+                after: Some(CardPlace::default()),
+            };
+            encode_control(&list, out);
+        }
+        Kind::FindSecretReply | Kind::ListCardsReply => {
+            let row = CardRow {
+                slab: 1,
+                order: Some([7; 16]),
+                ..CardRow::default()
+            };
+            let list = CardList {
+                rows: vec![row; 2],
+                next: Some(CardPlace::default()),
+            };
+            encode_control(&list, out);
+        }
+        Kind::ListBatches => encode_control(&ListBatches { sku: Some(name()) }, out),
+        Kind::ListBatchesReply => {
+            let row = BatchRow {
+                label: name(),
+                pool: "main".into(),
+                ..BatchRow::default()
+            };
+            encode_control(&BatchList { rows: vec![row; 2] }, out);
+        }
         Kind::Stock => encode_control(&Stock { name: Some(name()) }, out),
         Kind::StockReply => {
             encode_control(
