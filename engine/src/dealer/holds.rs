@@ -433,7 +433,7 @@ impl Dealer {
     /// Claims cards for credits of a hold.
     fn bind(&mut self, hold: &Hold, cards: u16) {
         let sku = self.resolver.catalog().sku(hold.sku);
-        let pools = sku.expect("it has a hold").pools.load_full();
+        let pools = sku.expect("it has a hold").pools.load();
         let mut missing = cards;
         for (pool, credits) in hold.credits.iter() {
             let pool = &pools[usize::from(pool)];
@@ -571,8 +571,14 @@ impl Dealer {
                     let given = Runs::Given(&self.runs[run..run + runs]);
                     run += runs;
                     let issued = issued(&change, orders, bound, *fewer, given);
-                    let settled =
-                        state.apply_commit(catalog, lsn, &issued, change.claimed, hold.as_ref());
+                    let settled = state.apply_commit(
+                        catalog,
+                        lsn,
+                        &issued,
+                        change.claimed,
+                        hold.as_ref(),
+                        &mut self.index,
+                    );
                     lsn += issued_units(runs) as u64;
                     let verdict = Verdict::Issued {
                         settled,
@@ -589,8 +595,14 @@ impl Dealer {
                 }
                 (To::Release(why), Some(hold)) => {
                     let released = released(&change, *why);
-                    let settled =
-                        state.apply_released(catalog, lsn, &released, change.claimed, hold);
+                    let settled = state.apply_released(
+                        catalog,
+                        lsn,
+                        &released,
+                        change.claimed,
+                        hold,
+                        &mut self.index,
+                    );
                     let verdict = Verdict::Released {
                         lsn: settled.lsn,
                         quantity: settled.quantity,

@@ -58,7 +58,7 @@ pub struct StateSeed {
 #[derive(Default)]
 pub(super) struct Counted {
     pub ended: StateSeed,
-    pub held: BTreeMap<u128, HeldFact>,
+    pub held: HashMap<u128, HeldFact>,
 }
 
 /// How a state keeps orders.
@@ -124,7 +124,7 @@ impl State {
             source,
             Orders::Counted(Mutex::new(Counted {
                 ended: seed,
-                held: BTreeMap::new(),
+                held: HashMap::new(),
             })),
             // Never asked.
             OrderIndex::new(

@@ -331,6 +331,9 @@ impl SkuState {
     pub(super) fn keep_promise(&self, credits: Credits, back: Credits) {
         // Relaxed: a report; before the credits, so that no card is counted as free and held.
         self.promised.fetch_sub(credits.sum(), Ordering::Relaxed);
+        if back.sum() == 0 {
+            return;
+        }
         let pools = self.pools.load();
         for (pool, cards) in back.iter() {
             pools[usize::from(pool)].add_credits(cards.into());

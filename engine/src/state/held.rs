@@ -10,7 +10,7 @@ use croupier_protocol::planted::{self, Bug};
 use super::apply::{Orders, State, TWICE, check_cards, lock, slab_of, take_cards};
 use super::catalog::{Catalog, SkuState};
 use super::digest::state_after;
-use super::index::{Claimed, End, Hold, IndexView, Look, OrderState, Settled};
+use super::index::{Claimed, Hold, IndexView, Look, OrderState, Settled};
 use super::record::{Credits, Ended, Extended, Issued, Release, Released, Reserved, Stamp, Way};
 use super::replay::Hand;
 use crate::slab::claim;
@@ -107,9 +107,10 @@ impl State {
         view: &mut IndexView,
     ) -> (Settled, Hold) {
         let hold = hold_of(lsn, stamp, reserved);
+        let places = &mut view.places;
         let settled = self
             .index
-            .put_held(promise.row, reserved.order_id, lsn, &hold);
+            .put_held(places, promise.row, reserved.order_id, lsn, &hold);
         view.publish(promise.place, promise.row);
         (settled, hold)
     }
@@ -122,11 +123,24 @@ impl State {
         issued: &Issued<'_>,
         claimed: Claimed,
         hold: Option<&Hold>,
+        view: &mut IndexView,
     ) -> Settled {
         let (state, _) = state_after(&Ended::Issued(*issued));
-        let cards: Vec<(u32, u32)> = issued.cards().collect();
-        let end = End::Cards(state, &cards);
-        let settled = self.index.end(claimed, lsn, issued.sku, end);
+        let mut one = issued.cards();
+        let settled = match (issued.quantity, one.next()) {
+            // Most orders: nothing is gathered.
+            (1, Some(card)) => {
+                let cards = [card].into_iter();
+                self.index
+                    .end_with(&mut view.places, claimed, lsn, state, cards)
+            }
+            _ => {
+                let cards: Vec<_> = issued.cards().collect();
+                let cards = cards.into_iter();
+                self.index
+                    .end_with(&mut view.places, claimed, lsn, state, cards)
+            }
+        };
         if let Some(hold) = hold {
             let mut back =
                 left_over(catalog, hold.credits, issued).expect("taken for these credits");
@@ -159,10 +173,11 @@ impl State {
         released: &Released,
         claimed: Claimed,
         hold: &Hold,
+        view: &mut IndexView,
     ) -> Settled {
         let (state, _) = state_after(&Ended::Released(*released));
-        let end = End::Released(state);
-        let settled = self.index.end(claimed, lsn, released.sku, end);
+        let (places, sku) = (&mut view.places, released.sku);
+        let settled = self.index.end_without(places, claimed, lsn, state, sku);
         sku_of(catalog, released.sku).keep_promise(hold.credits, hold.credits);
         settled
     }
@@ -217,7 +232,8 @@ impl State {
             match &self.orders {
                 Orders::Indexed => {
                     let (claimed, _) = hand.claim(self, issued.order_id, OrderState::Expired)?;
-                    self.apply_commit(hand.catalog(), lsn, issued, claimed, None);
+                    let (catalog, view) = hand.parts();
+                    self.apply_commit(catalog, lsn, issued, claimed, None, view);
                 }
                 Orders::Counted(counted) => lock(counted).ended.add(lsn, &Ended::Issued(*issued)),
             }
@@ -243,7 +259,8 @@ impl State {
                 let (claimed, hold) = hand.claim(self, issued.order_id, OrderState::Held)?;
                 let hold = hold.filter(|hold| fits(hand.catalog(), hold));
                 let hold = hold.ok_or_else(other)?;
-                self.apply_commit(hand.catalog(), lsn, issued, claimed, Some(&hold));
+                let (catalog, view) = hand.parts();
+                self.apply_commit(catalog, lsn, issued, claimed, Some(&hold), view);
             }
             Orders::Counted(counted) => {
                 let mut counted = lock(counted);
@@ -300,7 +317,8 @@ impl State {
             Orders::Indexed => {
                 let (claimed, hold) = hand.claim(self, released.order_id, OrderState::Held)?;
                 let hold = hold.filter(fits).ok_or_else(other)?;
-                self.apply_released(hand.catalog(), lsn, released, claimed, &hold);
+                let (catalog, view) = hand.parts();
+                self.apply_released(catalog, lsn, released, claimed, &hold, view);
             }
             Orders::Counted(counted) => {
                 let mut counted = lock(counted);
@@ -345,7 +363,8 @@ impl State {
         match ended {
             Ended::Issued(issued) if issued.way == Way::LateCommit => {
                 let (claimed, _) = hand.claim(self, id, OrderState::Expired)?;
-                self.apply_commit(hand.catalog(), lsn, issued, claimed, None);
+                let (catalog, view) = hand.parts();
+                self.apply_commit(catalog, lsn, issued, claimed, None, view);
                 Ok(())
             }
             // Its late commit came first.
@@ -361,22 +380,21 @@ impl State {
 
     /// Orders that hold cards, by id. Only when none is in flight.
     pub(super) fn held(&self) -> Vec<HeldFact> {
-        match &self.orders {
+        let mut all: Vec<HeldFact> = match &self.orders {
             Orders::Counted(_) if planted::is(Bug::ForgetHolds) => Vec::new(),
             Orders::Counted(counted) => lock(counted).held.values().cloned().collect(),
             Orders::Indexed => {
                 let open = self.index.open_holds();
-                let mut all: Vec<HeldFact> = open
-                    .map(|(order_id, settled, hold)| HeldFact {
-                        order_id,
-                        lsn: settled.lsn,
-                        hold,
-                    })
-                    .collect();
-                all.sort_unstable_by_key(|fact| fact.order_id);
-                all
+                open.map(|(order_id, settled, hold)| HeldFact {
+                    order_id,
+                    lsn: settled.lsn,
+                    hold,
+                })
+                .collect()
             }
-        }
+        };
+        all.sort_unstable_by_key(|fact| fact.order_id);
+        all
     }
 
     /// Puts back an order that a checkpoint holds as holding cards.
@@ -385,8 +403,9 @@ impl State {
         match &self.orders {
             Orders::Indexed => {
                 let promise = hand.promise(self, fact.order_id).ok_or(TWICE)?;
+                let places = &mut hand.view.places;
                 self.index
-                    .put_held(promise.row, fact.order_id, fact.lsn, &fact.hold);
+                    .put_held(places, promise.row, fact.order_id, fact.lsn, &fact.hold);
                 hand.view.publish(promise.place, promise.row);
             }
             Orders::Counted(counted) => {

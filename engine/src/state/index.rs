@@ -54,7 +54,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::hint;
 use arena::Arena;
 use holds::Holds;
-pub use holds::{Claimed, End, Hold};
+pub use holds::{Claimed, Hold, Places};
 use table::{LOAD_PERCENT, Probe, Rows, Table, tag_of};
 
 /// What has become of an order: docs/orders.md.
@@ -297,6 +297,11 @@ impl OrderIndex {
         }
     }
 
+    /// Rows taken so far. The last of them may not be filled yet.
+    pub fn rows_taken(&self) -> u64 {
+        self.rows.taken()
+    }
+
     /// Takes rows for `orders` orders whose ids are claimed and whose records have their LSNs; returns the first.
     pub fn take_rows(&self, orders: u64) -> u64 {
         self.rows.take(orders)
@@ -432,6 +437,8 @@ fn grow(shard: &ArcSwap<Table>, table: &Arc<Table>) -> bool {
 pub struct IndexView {
     index: Arc<OrderIndex>,
     shards: Vec<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
+    /// For holds to come.
+    pub places: Places,
 }
 
 impl IndexView {
@@ -444,6 +451,7 @@ impl IndexView {
         IndexView {
             index: index.clone(),
             shards,
+            places: Places::default(),
         }
     }
 

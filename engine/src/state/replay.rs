@@ -36,6 +36,10 @@ impl Hand {
         self.catalog.load()
     }
 
+    pub(super) fn parts(&mut self) -> (&Catalog, &mut IndexView) {
+        (self.catalog.load(), &mut self.view)
+    }
+
     /// Takes the place in the index that a dealer would have taken; `None` when the order has one.
     pub(super) fn promise(&mut self, state: &State, id: u128) -> Option<Promise> {
         let hashed = state.index.hash(id);

@@ -86,16 +86,29 @@ const ROW: usize = 7;
 #[derive(Default)]
 pub(super) struct Holds {
     words: Arena,
-    free: SegQueue<u64>,
+    /// Places that are free, so many at a time that threads rarely meet here.
+    free: SegQueue<Vec<u64>>,
 }
+
+/// Places handed from thread to thread at a time.
+const PLACES: usize = 64;
+
+/// One thread's places for holds to come: those of holds that it has ended.
+#[derive(Default)]
+pub struct Places(Vec<u64>);
 
 impl Holds {
     fn at(&self, place: u64) -> Option<&[AtomicU64]> {
         self.words.words_at(place, WORDS as usize)
     }
 
-    fn put(&self, hold: &Hold, row: u64) -> u64 {
-        let place = self.free.pop().unwrap_or_else(|| self.words.take(WORDS));
+    fn put(&self, places: &mut Places, hold: &Hold, row: u64) -> u64 {
+        if places.0.is_empty()
+            && let Some(more) = self.free.pop()
+        {
+            places.0 = more;
+        }
+        let place = places.0.pop().unwrap_or_else(|| self.words.take(WORDS));
         self.set(place, hold, row);
         place
     }
@@ -112,23 +125,18 @@ impl Holds {
         }
     }
 
-    fn give_back(&self, place: u64) {
+    fn give_back(&self, places: &mut Places, place: u64) {
         let words = self.at(place).expect("a hold that ends was there");
         words[ROW].store(0, Ordering::Release);
-        self.free.push(place);
+        places.0.push(place);
+        if places.0.len() == 2 * PLACES {
+            self.free.push(places.0.split_off(PLACES));
+        }
     }
 
     pub(super) fn memory_bytes(&self) -> u64 {
         self.words.memory_bytes()
     }
-}
-
-/// What becomes of a claimed order.
-pub enum End<'c> {
-    /// These cards.
-    Cards(OrderState, &'c [(u32, u32)]),
-    /// Nothing.
-    Released(OrderState),
 }
 
 /// A held or expired order that nobody else may change until it is changed or let go.
@@ -148,14 +156,21 @@ impl Claimed {
 
 impl OrderIndex {
     /// Fills a row of the caller's, to be published: an order that holds cards.
-    pub fn put_held(&self, row: u64, id: u128, lsn: u64, hold: &Hold) -> Settled {
+    pub fn put_held(
+        &self,
+        places: &mut Places,
+        row: u64,
+        id: u128,
+        lsn: u64,
+        hold: &Hold,
+    ) -> Settled {
         let settled = Settled {
             lsn,
             quantity: hold.quantity(),
             state: OrderState::Held,
             cards: row,
         };
-        let place = self.holds.put(hold, row);
+        let place = self.holds.put(places, hold, row);
         self.rows.put(row, id, place, settled);
         settled
     }
@@ -206,40 +221,56 @@ impl OrderIndex {
         settled
     }
 
-    /// Ends a claimed order; its hold, if it had one, is no more.
-    pub fn end(&self, claimed: Claimed, lsn: u64, sku: u32, end: End<'_>) -> Settled {
+    /// Ends a claimed order with cards; its hold, if it had one, is no more.
+    pub fn end_with(
+        &self,
+        places: &mut Places,
+        claimed: Claimed,
+        lsn: u64,
+        state: OrderState,
+        cards: impl ExactSizeIterator<Item = (u32, u32)>,
+    ) -> Settled {
+        let settled = Settled {
+            lsn,
+            quantity: cards.len() as u16,
+            state,
+            cards: self.keep_cards(cards),
+        };
+        self.end(places, claimed, settled.cards, settled)
+    }
+
+    /// Ends a claimed order with nothing; its hold is no more.
+    pub fn end_without(
+        &self,
+        places: &mut Places,
+        claimed: Claimed,
+        lsn: u64,
+        state: OrderState,
+        sku: u32,
+    ) -> Settled {
+        let settled = Settled {
+            lsn,
+            state,
+            ..claimed.settled
+        };
+        self.end(places, claimed, sku.into(), settled)
+    }
+
+    fn end(&self, places: &mut Places, claimed: Claimed, word: u64, settled: Settled) -> Settled {
         let row = claimed.row();
         let place = self.rows.claimed_place(row);
-        let settled = match end {
-            End::Cards(state, cards) => Settled {
-                lsn,
-                quantity: cards.len() as u16,
-                state,
-                cards: self.keep_cards(cards.iter().copied()),
-            },
-            End::Released(state) => Settled {
-                lsn,
-                state,
-                ..claimed.settled
-            },
-        };
-        let word = if settled.state.has_cards() {
-            settled.cards
-        } else {
-            sku.into()
-        };
         self.rows.change(row, word, settled);
         if claimed.settled.state == OrderState::Held {
             // Behind the change: nobody who still reads the old row believes what comes here next.
-            self.holds.give_back(place);
+            self.holds.give_back(places, place);
         }
         settled
     }
 
-    /// About how many holds are open, cheaply.
+    /// About how many holds are open, cheaply: places that threads keep for themselves count as open.
     pub fn held_hint(&self) -> usize {
         let places = (self.holds.words.words() / WORDS) as usize;
-        places.saturating_sub(self.holds.free.len())
+        places.saturating_sub(self.holds.free.len() * PLACES)
     }
 
     /// Open holds: the row of each, and its order as it stands. Exact only when nobody changes any.

@@ -74,7 +74,7 @@ fn one_of_two_changes_gets_a_hold_and_a_reader_sees_it_whole_or_not_at_all() {
             unreachable!("nobody else is there")
         };
         let row = index.take_rows(1);
-        let seen = index.put_held(row, 7, 40, &hold);
+        let seen = index.put_held(&mut view.places, row, 7, 40, &hold);
         view.publish(place, row);
         let changes: Vec<_> = [None, Some(OrderState::Expired)]
             .into_iter()
@@ -90,8 +90,8 @@ fn one_of_two_changes_gets_a_hold_and_a_reader_sees_it_whole_or_not_at_all() {
                             index.change_hold(claimed, 41, &longer);
                         }
                         Some(state) => {
-                            let end = End::Released(state);
-                            index.end(claimed, 42, 1, end);
+                            let places = &mut Places::default();
+                            index.end_without(places, claimed, 42, state, 1);
                         }
                     }
                     1

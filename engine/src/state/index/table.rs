@@ -334,6 +334,11 @@ impl Rows {
         self.0.take(count * ROW_WORDS) / ROW_WORDS
     }
 
+    /// Rows taken so far.
+    pub fn taken(&self) -> u64 {
+        self.0.words() / ROW_WORDS
+    }
+
     /// Fills a row before it is published by the slot that names it. `cards`: where its cards are, or its hold, or its SKU.
     pub fn put(&self, row: u64, id: u128, cards: u64, settled: Settled) {
         let words = [(id >> 64) as u64, id as u64, cards, what_of(settled)];
