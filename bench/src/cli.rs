@@ -31,7 +31,7 @@ enum Command {
     Limits(LimitsArgs),
     /// Run Redis and PostgreSQL on the same work, side by side with Croupier
     Peers(PeersArgs),
-    /// See what rate, latency, memory, starts and recovery become as cards, orders, SKUs and connections grow
+    /// See what rate, latency, memory, starts and recovery become as cards, orders, SKUs, connections and holds grow
     Scale(Box<ScaleArgs>),
     /// A server without an engine, for `limits`
     #[command(hide = true)]

@@ -11,8 +11,9 @@ use bytes::{Buf, BytesMut};
 use croupier_protocol::{
     FRAME_BYTES_MAX_LIMIT, FaultBody, FrameHeader, FrameWriter, Hello, HelloReply,
     IMPORT_FRAMES_IN_FLIGHT_MAX, ImportBegin, ImportBeginReply, ImportEndReply, ImportRow, Kind,
-    OrderId, OrderOutcome, RefusedBody, RejectReason, ServerInfoReply, SkuListReply, SkuRow,
-    decode_control, encode_control, order_items, peek, put_import_id, put_lookup,
+    OrderId, OrderOutcome, RefusedBody, RejectReason, ServerInfoReply, SkuListReply, SkuRow, Stock,
+    StockReply, StockRow, decode_control, encode_control, order_items, peek, put_import_id,
+    put_lookup,
 };
 
 use crate::error::BenchError;
@@ -152,6 +153,20 @@ impl Control {
                 return Ok(skus);
             }
             reply = self.reply("SkuList", Kind::SkuListReply, reply.header.request_id)?;
+        }
+    }
+
+    /// Counts of the cards of every SKU.
+    pub fn stock(&mut self) -> Result<Vec<StockRow>, BenchError> {
+        let mut rows = Vec::new();
+        let all = Stock { name: None };
+        let mut reply = self.request(Kind::Stock, "Stock", |body| encode_control(&all, body))?;
+        loop {
+            rows.extend(decode_control::<StockReply>(&reply.body)?.rows);
+            if !reply.header.more() {
+                return Ok(rows);
+            }
+            reply = self.reply("Stock", Kind::StockReply, reply.header.request_id)?;
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is counted and timed, by thread; merged at the end.
 
+use croupier_protocol::Kind;
 use hdrhistogram::Histogram;
 
 /// Latencies above this are recorded as this.
@@ -17,17 +18,44 @@ pub enum Operation {
     Issue = 0,
     /// Orders issued before.
     LookUp = 1,
+    /// A reserve and the commit that follows it, from the one's intended time to the other's answer. Never asked as such.
+    Pair = 2,
+    /// Cards put by.
+    Reserve = 3,
+    /// The cards that were put by.
+    Commit = 4,
 }
 
 impl Operation {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::Issue, Self::LookUp];
+    pub const ALL: [Self; 5] = [
+        Self::Issue,
+        Self::LookUp,
+        Self::Pair,
+        Self::Reserve,
+        Self::Commit,
+    ];
 
     /// For tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Issue => "issue",
             Self::LookUp => "lookup",
+            Self::Pair => "pair",
+            Self::Reserve => "reserve",
+            Self::Commit => "commit",
+        }
+    }
+
+    /// The kind of a frame that answers it.
+    #[inline]
+    pub const fn reply(self) -> Kind {
+        match self {
+            Self::Issue => Kind::IssueReply,
+            Self::LookUp => Kind::LookUpReply,
+            Self::Reserve => Kind::ReserveReply,
+            // A pair is answered when its commit is.
+            Self::Commit | Self::Pair => Kind::CommitReply,
         }
     }
 }
@@ -51,7 +79,7 @@ pub enum Window {
 pub struct OperationRecord {
     /// From the intended time to the answer, in nanoseconds, by order.
     pub latency: Histogram<u64>,
-    /// Orders answered with cards.
+    /// Orders answered with cards, or with a hold.
     pub orders: u64,
     /// Orders refused, by refusal number.
     pub refused: [u64; REFUSALS_COUNTED],

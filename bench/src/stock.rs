@@ -160,6 +160,16 @@ impl Budget {
         self.left[sku_index].load(Ordering::Relaxed).max(0) as u64
     }
 
+    /// Takes so many cards of the first SKU, or all there are, for a budget of their own.
+    pub fn split(&self, cards: u64) -> Self {
+        let taken = cards.min(self.left(0));
+        // Relaxed: as in `add`.
+        self.left[0].fetch_sub(taken as i64, Ordering::Relaxed);
+        let split = Self::new(self.left.len());
+        split.add(0, taken);
+        split
+    }
+
     /// Takes the cards of one order; false when there are not enough, and then the run is over.
     #[inline]
     pub fn take(&self, sku_index: usize, cards: u16) -> bool {
@@ -253,5 +263,9 @@ mod tests {
         budget.add(0, 5);
         assert!(budget.take(0, 2) && budget.take(0, 3));
         assert!(!budget.take(0, 1));
+        budget.add(0, 5);
+        let split = budget.split(3);
+        assert_eq!((split.left(0), budget.left(0)), (3, 2));
+        assert_eq!((budget.split(3).left(0), budget.left(0)), (2, 0));
     }
 }

@@ -40,9 +40,9 @@ impl Mix {
             match name.trim() {
                 "issue" => mix.issue = weight,
                 "lookup" => mix.lookup = weight,
-                later @ ("reserve" | "commit" | "cancel") => {
+                step @ ("reserve" | "commit") => {
                     return Err(format!(
-                        "{later} is not in this server's protocol yet: a mix is made of issue and lookup"
+                        "{step} is not for a mix, which is made of issue and lookup: say --two-phase for a reserve and a commit of every order"
                     ));
                 }
                 other => {
@@ -78,6 +78,17 @@ impl std::fmt::Display for Mix {
     }
 }
 
+/// Orders that are reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// How long their holds last at least, in milliseconds.
+    pub ttl_ms_min: u32,
+    /// And at most.
+    pub ttl_ms_max: u32,
+    /// Whether a commit follows each answer; else the holds are left to themselves.
+    pub commit: bool,
+}
+
 /// Scrambles 64 bits so that every input has an output of its own: the finaliser of SplitMix64 (Steele, Lea, Flood:
 /// Fast splittable pseudorandom number generators, 2014).
 #[inline]
@@ -107,6 +118,10 @@ pub struct Workload {
     hot_below: u64,
     /// Cards per order.
     pub quantity: u16,
+    ttl_key: u64,
+    /// How long holds last at least, and by how many milliseconds they differ.
+    ttl_ms_min: u32,
+    ttl_ms_spread: u32,
 }
 
 impl Workload {
@@ -124,7 +139,27 @@ impl Workload {
             skus,
             hot_below: (hot_share * 4_294_967_296.0) as u64,
             quantity,
+            ttl_key: mix64(seed ^ 0x771),
+            ttl_ms_min: 0,
+            ttl_ms_spread: 0,
         }
+    }
+
+    /// The same orders, reserved for a time within `holding`; the seed decides, order by order.
+    #[must_use]
+    pub fn with_holding(self, holding: &Holding) -> Self {
+        Self {
+            ttl_ms_min: holding.ttl_ms_min,
+            ttl_ms_spread: holding.ttl_ms_max.saturating_sub(holding.ttl_ms_min),
+            ..self
+        }
+    }
+
+    /// How long the hold of an order lasts, in milliseconds.
+    #[inline]
+    pub fn ttl_ms(&self, sequence: u64) -> u32 {
+        let spread = self.ttl_ms_spread.saturating_add(1);
+        self.ttl_ms_min + random_below(mix64(sequence ^ self.ttl_key), spread)
     }
 
     /// The order id of a sequence number; no two share one.
@@ -197,6 +232,28 @@ mod tests {
     fn the_seed_alone_decides_what_is_ordered() {
         let (one, other) = (workload(7, 1, 100, 0.3), workload(7, 2, 100, 0.3));
         assert!((0..1000).all(|sequence| one.sku_index(sequence) == other.sku_index(sequence)));
+    }
+
+    #[test]
+    fn times_to_live_are_within_bounds_and_the_seeds() {
+        let holding = Holding {
+            ttl_ms_min: 5_000,
+            ttl_ms_max: 5_009,
+            commit: false,
+        };
+        let of = |seed, run_id| workload(seed, run_id, 1, 0.0).with_holding(&holding);
+        let (one, same, other) = (of(7, 1), of(7, 2), of(8, 1));
+        let mut counts = [0; 10];
+        for sequence in 0..10_000 {
+            let ttl_ms = one.ttl_ms(sequence);
+            assert_eq!(ttl_ms, same.ttl_ms(sequence));
+            counts[(ttl_ms - 5_000) as usize] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (900..1_100).contains(count)),
+            "{counts:?}"
+        );
+        assert!((0..100).any(|sequence| one.ttl_ms(sequence) != other.ttl_ms(sequence)));
     }
 
     #[test]

@@ -4,9 +4,10 @@
 
 use std::io;
 
+use bytes::BytesMut;
 use croupier_protocol::{FaultBody, FrameHeader, Kind, OrderItemView, OrderItems, RefusedBody};
 
-use super::in_flight::InFlight;
+use super::in_flight::{Asked, InFlight};
 use super::sender::Sender;
 use crate::error::BenchError;
 use crate::oracle::{Judged, Oracle, Violation, fingerprint};
@@ -15,13 +16,13 @@ use crate::recorder::{Operation, Recorder};
 /// What answers are handled with.
 #[derive(Debug)]
 pub struct Desk<'a> {
-    /// Remembers answers for lookups.
+    /// Makes commits, and remembers answers for lookups.
     pub sender: Sender<'a>,
     /// The judge.
     pub oracle: Oracle,
     /// The figures.
     pub recorder: Recorder,
-    /// Orders answered with cards, warm-up included.
+    /// Steps of orders answered with cards or a hold, warm-up included.
     pub answered: u64,
     /// Orders refused, warm-up included.
     pub refused: u64,
@@ -41,7 +42,7 @@ impl Desk<'_> {
         }
     }
 
-    /// One frame from the server.
+    /// One frame from the server; what follows from it at once goes to `out`.
     #[inline]
     pub fn handle(
         &mut self,
@@ -50,6 +51,7 @@ impl Desk<'_> {
         header: &FrameHeader,
         body: &[u8],
         received_ns: u64,
+        out: &mut BytesMut,
     ) -> Result<(), BenchError> {
         if header.kind == Kind::Fault {
             let fault = FaultBody::decode(body)?;
@@ -67,9 +69,7 @@ impl Desk<'_> {
         };
         let slot = *slot;
         let answers = match (header.kind, slot.operation) {
-            (Kind::IssueReply, Operation::Issue) | (Kind::LookUpReply, Operation::LookUp) => {
-                header.count
-            }
+            (kind, operation) if kind == operation.reply() => header.count,
             (Kind::Refused, operation) => {
                 let refused = RefusedBody::decode(body)?;
                 let orders = slot.orders - slot.answered;
@@ -97,7 +97,7 @@ impl Desk<'_> {
             self.close(in_flight, header.request_id);
             return Ok(());
         }
-        let mut issued = 0;
+        let mut granted = 0;
         for (place, item) in (u64::from(slot.answered)..).zip(OrderItems::new(body, header.count)) {
             let item = item?;
             let judged = match slot.operation {
@@ -105,23 +105,44 @@ impl Desk<'_> {
                 Operation::LookUp => {
                     let asked = in_flight.asked(header.request_id)[place as usize];
                     self.oracle
-                        .judge_lookup(asked.sequence, asked.fingerprint, &item)
+                        .judge_lookup(asked.sequence, asked.earlier, &item)
+                }
+                Operation::Reserve => self.judge_reserve(
+                    in_flight,
+                    header.request_id,
+                    slot.first_sequence + place,
+                    &item,
+                ),
+                Operation::Commit | Operation::Pair => {
+                    let asked = in_flight.asked(header.request_id)[place as usize];
+                    self.oracle
+                        .judge_commit(asked.sequence, asked.earlier, &item)
                 }
             };
             match judged {
-                Judged::Issued => issued += 1,
+                Judged::Granted => granted += 1,
                 Judged::Refused(number) => {
                     self.refused += 1;
                     self.recorder.refused(slot.operation, number, 1);
                 }
             }
         }
-        self.answered += issued;
-        if issued > 0 {
+        self.answered += granted;
+        if granted > 0 {
             self.recorder
-                .answered(slot.operation, slot.intended_ns, received_ns, issued);
+                .answered(slot.operation, slot.intended_ns, received_ns, granted);
+            if slot.operation == Operation::Commit {
+                let begun_ns = in_flight.begun_ns(header.request_id);
+                self.recorder
+                    .answered(Operation::Pair, begun_ns, received_ns, granted);
+            }
         }
-        if complete {
+        if complete && slot.operation == Operation::Reserve && self.sender.commits() {
+            match in_flight.commit(header.request_id, received_ns) {
+                Some((commit, orders)) => self.sender.make_commit(in_flight, out, commit, orders),
+                None => self.in_flight -= 1,
+            }
+        } else if complete {
             self.close(in_flight, header.request_id);
         } else if let Some(slot) = in_flight.get(header.request_id) {
             slot.answered = answered as u16;
@@ -132,8 +153,24 @@ impl Desk<'_> {
     #[inline]
     fn judge_issue(&mut self, sequence: u64, item: &OrderItemView<'_>) -> Judged {
         let judged = self.oracle.judge_issue(sequence, item);
-        if judged == Judged::Issued && self.sender.wants_answers() {
+        if judged == Judged::Granted && self.sender.wants_answers() {
             self.sender.remember(sequence, fingerprint(item));
+        }
+        judged
+    }
+
+    #[inline]
+    fn judge_reserve(
+        &mut self,
+        in_flight: &mut InFlight,
+        request_id: u64,
+        sequence: u64,
+        item: &OrderItemView<'_>,
+    ) -> Judged {
+        let judged = self.oracle.judge_reserve(sequence, item);
+        if judged == Judged::Granted && self.sender.commits() {
+            let earlier = item.head.lsn.0;
+            in_flight.hold(request_id, Asked { sequence, earlier });
         }
         judged
     }

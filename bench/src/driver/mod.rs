@@ -24,7 +24,7 @@ use crate::progress::{Gauge, Progress};
 use crate::recorder::{Recorder, Window};
 use crate::schedule::Arrivals;
 use crate::stock::{Budget, SecretShape};
-use crate::workload::{Mix, Workload};
+use crate::workload::{Holding, Mix, Workload};
 
 use worker::Worker;
 
@@ -56,6 +56,8 @@ pub struct Plan {
     pub in_flight_max: usize,
     /// Shares of operations.
     pub mix: Mix,
+    /// Orders are reserved, not issued.
+    pub holding: Option<Holding>,
     /// The number of the priority all orders have.
     pub priority: u8,
     /// Loaded, judged and not counted.

@@ -1,7 +1,7 @@
 //! Makes requests: decides what the next frame asks for and encodes it.
 
 use bytes::BytesMut;
-use croupier_protocol::{FrameWriter, Kind, StepItem, put_lookup};
+use croupier_protocol::{FrameWriter, Kind, SkuId, Step, StepItem, put_lookup};
 
 use super::Plan;
 use super::in_flight::{Asked, InFlight};
@@ -54,7 +54,28 @@ impl<'a> Sender<'a> {
             self.make_lookup(in_flight, out, intended_ns);
             return Made::Request;
         }
-        self.make_issue(in_flight, out, intended_ns)
+        match self.plan.holding {
+            None => self.make_new(
+                Operation::Issue,
+                Step::Issue,
+                |_| 0,
+                in_flight,
+                out,
+                intended_ns,
+            ),
+            Some(_) => {
+                let workload = &self.plan.workload;
+                let ttl_ms = |sequence| workload.ttl_ms(sequence);
+                self.make_new(
+                    Operation::Reserve,
+                    Step::Reserve,
+                    ttl_ms,
+                    in_flight,
+                    out,
+                    intended_ns,
+                )
+            }
+        }
     }
 
     fn next_is_lookup(&mut self) -> bool {
@@ -63,8 +84,11 @@ impl<'a> Sender<'a> {
     }
 
     #[inline]
-    fn make_issue(
+    fn make_new(
         &mut self,
+        operation: Operation,
+        step: Step,
+        ttl_ms: impl Fn(u64) -> u32,
         in_flight: &mut InFlight,
         out: &mut BytesMut,
         intended_ns: u64,
@@ -84,8 +108,8 @@ impl<'a> Sender<'a> {
             }
         }
         self.next_sequence = end;
-        let request_id = in_flight.open(Operation::Issue, intended_ns, first, *batch);
-        let mut frame = FrameWriter::begin(out, Kind::Issue, request_id);
+        let request_id = in_flight.open(operation, intended_ns, first, *batch);
+        let mut frame = FrameWriter::begin(out, step.kind(), request_id);
         for sequence in first..end {
             let item = StepItem {
                 order_id: workload.order_id(sequence),
@@ -94,13 +118,46 @@ impl<'a> Sender<'a> {
                 priority: *priority,
                 flags: 0,
                 deadline_ms: 0,
-                ttl_ms: 0,
+                ttl_ms: ttl_ms(sequence),
             };
             item.encode_into(frame.body());
         }
         frame.set_count(*batch);
         frame.finish();
         Made::Request
+    }
+
+    /// True if a reserve that is answered is to be followed by its commit.
+    #[inline]
+    pub fn commits(&self) -> bool {
+        self.plan.holding.is_some_and(|holding| holding.commit)
+    }
+
+    /// Encodes the commit of `orders` orders that hold cards; the table knows which.
+    #[inline]
+    pub fn make_commit(
+        &mut self,
+        in_flight: &mut InFlight,
+        out: &mut BytesMut,
+        request_id: u64,
+        orders: u16,
+    ) {
+        let workload = &self.plan.workload;
+        let mut frame = FrameWriter::begin(out, Kind::Commit, request_id);
+        for asked in &in_flight.asked(request_id)[..usize::from(orders)] {
+            let item = StepItem {
+                order_id: workload.order_id(asked.sequence),
+                sku: SkuId(0),
+                quantity: workload.quantity,
+                priority: self.plan.priority,
+                flags: 0,
+                deadline_ms: 0,
+                ttl_ms: 0,
+            };
+            item.encode_into(frame.body());
+        }
+        frame.set_count(orders);
+        frame.finish();
     }
 
     fn make_lookup(&mut self, in_flight: &mut InFlight, out: &mut BytesMut, intended_ns: u64) {
@@ -131,7 +188,7 @@ impl<'a> Sender<'a> {
     pub fn remember(&mut self, sequence: u64, fingerprint: u64) {
         self.recent[self.recent_count % RECENT_ORDERS] = Asked {
             sequence,
-            fingerprint,
+            earlier: fingerprint,
         };
         self.recent_count += 1;
     }

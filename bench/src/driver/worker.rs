@@ -82,7 +82,8 @@ impl<'a> Worker<'a> {
         let mut connections = Vec::with_capacity(streams.len());
         let mut numbers = Vec::with_capacity(streams.len());
         for (index, (number, stream)) in streams.into_iter().enumerate() {
-            let in_flight = InFlight::new(plan.in_flight_max, plan.batch, plan.mix.lookup > 0);
+            let asked_again = plan.mix.lookup > 0 || plan.holding.is_some();
+            let in_flight = InFlight::new(plan.in_flight_max, plan.batch, asked_again);
             let wire = Wire::new(stream)
                 .and_then(|wire| poller.add(&wire.stream, index).map(|()| wire))
                 .map_err(|source| BenchError::ConnectionLost {
@@ -276,9 +277,9 @@ impl<'a> Worker<'a> {
 
     /// Closed loop: a request for every free slot of a connection.
     fn refill(&mut self, index: usize) -> Result<(), BenchError> {
-        // A connection whose bytes the server does not take gets no more of them.
+        // A connection whose bytes the server does not take gets no more of them, but for commits.
         if !self.sending || self.connections[index].wire.is_backed_up() {
-            return Ok(());
+            return self.write(index);
         }
         let now_ns = self.shared.clock.now_ns();
         let connection = &mut self.connections[index];
@@ -356,6 +357,7 @@ impl<'a> Worker<'a> {
                 &header,
                 header.body_of(rest),
                 received_ns,
+                &mut self.out,
             )?;
             rest = &rest[header.length as usize..];
         }
@@ -368,6 +370,6 @@ impl<'a> Worker<'a> {
                 return self.refill(index);
             }
         }
-        Ok(())
+        self.write(index)
     }
 }

@@ -5,8 +5,9 @@
 mod child;
 
 use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -167,6 +168,37 @@ impl EmbeddedServer {
     /// What its files lie on.
     pub fn file_system(&self) -> FileSystem {
         FileSystem::of(self.directory.path())
+    }
+
+    /// Hands the records of the store's log to `read`, as `croupier wal dump --json` prints them.
+    ///
+    /// # Panics
+    /// If it is being served.
+    pub fn dump_log<T>(
+        &self,
+        read: impl FnOnce(BufReader<ChildStdout>) -> Result<T, BenchError>,
+    ) -> Result<T, BenchError> {
+        assert!(self.process.is_none(), "a log that is served goes on");
+        let mut child = Command::new(&self.binary)
+            .args(["wal", "dump", "--json", "--data"])
+            .arg(self.data())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(BenchError::io(format!("run {}", self.binary.display())))?;
+        let stdout = child.stdout.take().expect("it was started with a pipe");
+        let result = read(BufReader::new(stdout));
+        let status = child
+            .wait()
+            .map_err(BenchError::io("wait for croupier wal dump"))?;
+        let result = result?;
+        if status.success() {
+            return Ok(result);
+        }
+        Err(BenchError::Unexpected {
+            request: "croupier wal dump",
+            detail: status.to_string(),
+        })
     }
 
     /// What the latest process has logged.

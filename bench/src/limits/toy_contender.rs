@@ -89,6 +89,7 @@ impl Contender for Toy {
             batch: 1,
             in_flight_max: shape.pipeline as usize,
             mix: Mix::ISSUE_ONLY,
+            holding: None,
             priority: Priority::Standard as u8,
             warmup: step.warmup,
             duration: step.duration,

@@ -9,7 +9,8 @@ mod violation;
 use std::sync::Arc;
 
 use croupier_protocol::{
-    CardRef, IssuedOrder, OrderId, OrderItemView, OrderOutcome, Refusal, STATUS_REFUSED,
+    CardRef, IssuedOrder, OrderId, OrderItemHead, OrderItemView, OrderOutcome, Refusal,
+    STATUS_HELD, STATUS_REFUSED, SkuId,
 };
 use serde::Serialize;
 
@@ -31,8 +32,8 @@ pub const VIOLATIONS_LISTED_MAX: usize = 20;
 /// What became of one order, for the statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judged {
-    /// It was answered with cards (right or wrong ones).
-    Issued,
+    /// It was answered with what it asked for (right or wrong): cards, or a hold.
+    Granted,
     /// It was refused; the number of the refusal.
     Refused(u16),
 }
@@ -121,6 +122,88 @@ impl Oracle {
         let order = self.workload.order_id(sequence);
         let sku_index = self.workload.sku_index(sequence);
         let asked_sku = self.workload.sku_id(sku_index);
+        if let Some(judged) = self.judge_address(order, asked_sku, head) {
+            return judged;
+        }
+        let asked = self.workload.quantity;
+        if head.card_count != asked {
+            self.report.violation(&Violation::WrongQuantity {
+                order,
+                asked,
+                got: head.card_count,
+            });
+        }
+        self.judge_record(order, head);
+        for (card, secret) in item.cards() {
+            self.judge_card(order, sku_index, card, secret);
+        }
+        if sequence.is_multiple_of(SAMPLE_EVERY) && self.samples.len() < SAMPLES_MAX {
+            self.samples.push(Sample {
+                order_id: order,
+                fingerprint_bytes: card_bytes(item.cards()),
+            });
+        }
+        Judged::Granted
+    }
+
+    /// Judges the answer to the reserve of the new order with this sequence number.
+    #[inline]
+    pub fn judge_reserve(&mut self, sequence: u64, item: &OrderItemView<'_>) -> Judged {
+        self.report.orders += 1;
+        let head = &item.head;
+        let order = self.workload.order_id(sequence);
+        let sku = self.workload.sku_id(self.workload.sku_index(sequence));
+        if let Some(judged) = self.judge_address(order, sku, head) {
+            return judged;
+        }
+        let asked = self.workload.quantity;
+        if head.status != STATUS_HELD {
+            let status = head.status;
+            self.report.violation(&Violation::NotHeld { order, status });
+        } else if head.held != asked {
+            let got = head.held;
+            self.report
+                .violation(&Violation::WrongQuantity { order, asked, got });
+        }
+        self.judge_record(order, head);
+        Judged::Granted
+    }
+
+    /// Judges the answer to the commit of an order whose reserve was answered with this LSN.
+    #[inline]
+    pub fn judge_commit(
+        &mut self,
+        sequence: u64,
+        reserve_lsn: u64,
+        item: &OrderItemView<'_>,
+    ) -> Judged {
+        if item.head.status == STATUS_REFUSED {
+            // It names no SKU where there is no such order.
+            self.report.orders += 1;
+            let order = self.workload.order_id(sequence);
+            let refused = self.judge_address(order, item.head.sku, &item.head);
+            return refused.unwrap_or(Judged::Granted);
+        }
+        let judged = self.judge_issue(sequence, item);
+        let lsn = item.head.lsn.0;
+        if judged == Judged::Granted && lsn <= reserve_lsn {
+            self.report.violation(&Violation::CommitBeforeReserve {
+                order: item.head.order_id,
+                lsn,
+                reserve_lsn,
+            });
+        }
+        judged
+    }
+
+    /// Whether an answer is for the order and SKU that were asked for. A refusal ends it there.
+    #[inline]
+    fn judge_address(
+        &mut self,
+        order: OrderId,
+        asked_sku: SkuId,
+        head: &OrderItemHead,
+    ) -> Option<Judged> {
         if head.order_id != order {
             self.report.violation(&Violation::WrongOrder {
                 asked: order,
@@ -134,39 +217,27 @@ impl Oracle {
                 answered: head.sku,
             });
         }
-        if head.status == STATUS_REFUSED {
-            if Refusal::try_from(head.refusal).is_err() {
-                self.report.violation(&Violation::UnknownRefusal {
-                    order,
-                    number: head.refusal,
-                });
-            }
-            return Judged::Refused(head.refusal);
+        if head.status != STATUS_REFUSED {
+            return None;
         }
-        let asked = self.workload.quantity;
-        if head.card_count != asked {
-            self.report.violation(&Violation::WrongQuantity {
+        if Refusal::try_from(head.refusal).is_err() {
+            self.report.violation(&Violation::UnknownRefusal {
                 order,
-                asked,
-                got: head.card_count,
+                number: head.refusal,
             });
         }
+        Some(Judged::Refused(head.refusal))
+    }
+
+    /// Whether the answer to a new step says so, and where its record is.
+    #[inline]
+    fn judge_record(&mut self, order: OrderId, head: &OrderItemHead) {
         if head.is_repeat() {
             self.report.violation(&Violation::NotARepeat { order });
         }
         if head.lsn.0 == 0 {
             self.report.violation(&Violation::NoLsn { order });
         }
-        for (card, secret) in item.cards() {
-            self.judge_card(order, sku_index, card, secret);
-        }
-        if sequence.is_multiple_of(SAMPLE_EVERY) && self.samples.len() < SAMPLES_MAX {
-            self.samples.push(Sample {
-                order_id: order,
-                fingerprint_bytes: card_bytes(item.cards()),
-            });
-        }
-        Judged::Issued
     }
 
     #[inline]
@@ -238,7 +309,7 @@ impl Oracle {
                 difference: "had other cards or another LSN",
             });
         }
-        Judged::Issued
+        Judged::Granted
     }
 
     /// Merges the judges of other threads into this one.

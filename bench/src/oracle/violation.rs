@@ -33,6 +33,24 @@ pub enum Violation {
         /// Cards in the answer.
         got: u16,
     },
+    /// A reserve that was neither granted nor refused.
+    #[error("order {order} was to be reserved and was answered with status {status}")]
+    NotHeld {
+        /// The order.
+        order: OrderId,
+        /// The status of the answer.
+        status: u8,
+    },
+    /// A commit whose record stands before that of its reserve.
+    #[error("order {order} was reserved at LSN {reserve_lsn} and committed at LSN {lsn}")]
+    CommitBeforeReserve {
+        /// The order.
+        order: OrderId,
+        /// The place of the commit's record.
+        lsn: u64,
+        /// The place of the reserve's record.
+        reserve_lsn: u64,
+    },
     /// A new order id was answered as a repeat.
     #[error("order {order} is new and was answered as a repeat")]
     NotARepeat {

@@ -85,6 +85,8 @@ pub struct LoadFacts {
     pub hot_share: f64,
     /// Weights of operations.
     pub mix: String,
+    /// Every order is a reserve and a commit; how long its hold lasts, in milliseconds.
+    pub two_phase_ttl_ms: Option<u32>,
     /// Bytes of a secret.
     pub secret_bytes: u16,
     /// Threads of the generator.
@@ -111,7 +113,7 @@ pub struct StepReport {
     pub rate_per_s: Option<f64>,
     /// Seconds that the counted answers took to come.
     pub measured_s: f64,
-    /// Orders answered with cards, a second.
+    /// Orders answered with cards, a second; of orders in two phases, pairs.
     pub throughput_per_s: f64,
     /// By operation, the absent ones left out.
     pub operations: Vec<OperationReport>,
@@ -228,6 +230,7 @@ impl LoadFacts {
             skus: args.skus,
             hot_share: args.hot_share,
             mix: args.mix.to_string(),
+            two_phase_ttl_ms: args.holding().map(|holding| holding.ttl_ms_max),
             secret_bytes: args.secret_bytes,
             threads: args.threads,
             seed: args.seed,
@@ -275,7 +278,7 @@ impl StepReport {
         Self {
             rate_per_s,
             measured_s,
-            throughput_per_s: operations.iter().map(|operation| operation.per_s).sum(),
+            throughput_per_s: throughput_per_s(&operations),
             operations,
             generator_lateness: rate_per_s.map(|_| Latency::of(&recorder.lateness)),
             refused,
@@ -332,6 +335,15 @@ impl StepReport {
             }
         }
     }
+}
+
+/// Operations a second, where a reserve and its commit are one.
+fn throughput_per_s(operations: &[OperationReport]) -> f64 {
+    let pair = operations
+        .iter()
+        .find(|operation| operation.operation == Operation::Pair);
+    let sum = || operations.iter().map(|operation| operation.per_s).sum();
+    pair.map_or_else(sum, |pair| pair.per_s)
 }
 
 fn refusal_name(number: usize) -> String {

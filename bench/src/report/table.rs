@@ -106,10 +106,14 @@ impl RunReport {
                 format!("open loop{arrivals}, {} connections", load.connections)
             }
         };
+        let mix = load.two_phase_ttl_ms.map_or(load.mix.clone(), |ttl_ms| {
+            let ttl_s = f64::from(ttl_ms) / 1e3;
+            format!("reserve and commit (TTL {ttl_s} s)")
+        });
         writeln!(
             f,
-            "load        {pacing}, batch {}, quantity {}, {} SKUs (hot share {}), {}",
-            load.batch, load.quantity, load.skus, load.hot_share, load.mix
+            "load        {pacing}, batch {}, quantity {}, {} SKUs (hot share {}), {mix}",
+            load.batch, load.quantity, load.skus, load.hot_share
         )?;
         if self.import.cards > 0 {
             let per_s = self.import.cards as f64 / self.import.seconds.max(1e-9);

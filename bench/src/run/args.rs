@@ -16,10 +16,12 @@ use crate::error::BenchError;
 use crate::schedule::Arrivals;
 use crate::stock::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SKUS_MAX};
 use crate::units;
-use crate::workload::Mix;
+use crate::workload::{Holding, Mix};
 
 /// Orders a second of the default run.
 pub const RATE_DEFAULT: f64 = 1500.0;
+/// How long a hold lasts unless the flags say otherwise: time to pay.
+const TTL_DEFAULT: Duration = Duration::from_secs(15 * 60);
 /// Connections at most, so that a typing mistake does not use up the machine's ports.
 pub const CONNECTIONS_MAX: u32 = 20_000;
 
@@ -108,6 +110,13 @@ pub struct RunArgs {
     #[arg(long, default_value = "issue=100", value_parser = Mix::parse)]
     pub mix: Mix,
 
+    /// Every order is a reserve and, when that is answered, a commit of the same id; orders/s are pairs a second
+    #[arg(long, conflicts_with = "mix")]
+    pub two_phase: bool,
+    /// How long holds last, as 30s or 15m [default: 15m]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration, requires = "two_phase")]
+    pub ttl: Option<Duration>,
+
     /// How long to measure [default: 30s open, 10s closed, 10s for each rate of a sweep]
     #[arg(long, value_parser = units::duration)]
     pub duration: Option<Duration>,
@@ -189,6 +198,8 @@ impl RunArgs {
             skus: 1,
             hot_share: 0.0,
             mix: Mix::ISSUE_ONLY,
+            two_phase: false,
+            ttl: None,
             duration: None,
             warmup: None,
             drain: Duration::from_secs(15),
@@ -213,9 +224,22 @@ impl RunArgs {
         }
     }
 
-    /// True for the run that the bench is there for first of all, which passes or fails.
+    /// True for the run that the bench is there for first of all, which passes or fails. A pair is two answers, so the
+    /// limit of one does not judge it.
     pub fn is_default_load(&self) -> bool {
-        self.mode() == Mode::Open && self.rate.is_none()
+        self.mode() == Mode::Open && self.rate.is_none() && !self.two_phase
+    }
+
+    /// How orders are reserved, if they are.
+    pub fn holding(&self) -> Option<Holding> {
+        let ttl = self.ttl.unwrap_or(TTL_DEFAULT);
+        // Zero would mean none.
+        let ttl_ms = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
+        self.two_phase.then_some(Holding {
+            ttl_ms_min: ttl_ms,
+            ttl_ms_max: ttl_ms,
+            commit: true,
+        })
     }
 
     /// P99 above which the run fails.

@@ -15,8 +15,8 @@ use crate::oracle::{Oracle, OracleReport};
 use crate::progress::Progress;
 use crate::recorder::Operation;
 use crate::report::{ImportReport, StepReport};
-use crate::stock::SecretShape;
-use crate::workload::Workload;
+use crate::stock::{Budget, SecretShape};
+use crate::workload::{Holding, Workload};
 
 /// Requests an open loop lets one connection have in flight, unless the server's limit is lower.
 const OPEN_IN_FLIGHT_MAX: usize = 4096;
@@ -39,6 +39,7 @@ pub struct Session {
     limits: HelloReply,
     next_sequence: u64,
     oracle: Option<Oracle>,
+    holding: Option<Holding>,
 }
 
 impl Session {
@@ -46,9 +47,12 @@ impl Session {
     pub fn open(args: RunArgs, target: Rc<Target>) -> Result<Self, BenchError> {
         let control = target.control()?;
         let limits = *control.limits();
-        in_flight_max(&args, &limits)?;
+        for step in args.steps() {
+            in_flight_max(&args, step.pacing, &limits)?;
+        }
         let run_id = uuid::Uuid::new_v4().as_u128();
         let shape = SecretShape::new(run_id, usize::from(args.secret_bytes));
+        let holding = args.holding();
         let args = Rc::new(args);
         let stocking = Stocking::new(args.clone(), control, shape)?;
         Ok(Self {
@@ -59,6 +63,7 @@ impl Session {
             limits,
             next_sequence: 0,
             oracle: None,
+            holding,
         })
     }
 
@@ -77,6 +82,11 @@ impl Session {
         let mut args = RunArgs::clone(&self.args);
         (args.connections, args.pipeline) = (Some(connections), Some(pipeline));
         self.args = Rc::new(args);
+    }
+
+    /// Goes on with orders that are reserved, or issued as usual.
+    pub fn hold(&mut self, holding: Option<Holding>) {
+        self.holding = holding;
     }
 
     /// Goes on with the same store behind another process: it was stopped, or crashed, and was started anew.
@@ -122,8 +132,14 @@ impl Session {
             warmup: Duration::ZERO,
             duration: PROBE,
         };
-        let mut recorder = self.drive(probe, "probe")?.recorder;
-        let issued = recorder.operation(Operation::Issue).orders;
+        let budget = self.stocking.budget();
+        let mut recorder = self.drive(probe, "probe", budget)?.recorder;
+        let whole = if self.holding.is_some() {
+            Operation::Pair
+        } else {
+            Operation::Issue
+        };
+        let issued = recorder.operation(whole).orders;
         let per_s = issued as f64 / recorder.measured_s();
         let [step] = self.args.steps()[..] else {
             unreachable!("a closed loop is one step")
@@ -137,6 +153,19 @@ impl Session {
 
     /// Loads, judges and measures one stretch.
     pub fn step(&mut self, step: Step) -> Result<StepReport, BenchError> {
+        let budget = self.stocking.budget();
+        self.step_within(step, budget)
+    }
+
+    /// As [`Session::step`], with so many orders of the only SKU at most.
+    pub fn step_of(&mut self, step: Step, orders: u64) -> Result<StepReport, BenchError> {
+        assert_eq!(self.args.skus, 1, "a number of orders is one of one SKU");
+        let cards = orders * u64::from(self.args.quantity);
+        let budget = self.stocking.budget().split(cards);
+        self.step_within(step, Arc::new(budget))
+    }
+
+    fn step_within(&mut self, step: Step, budget: Arc<Budget>) -> Result<StepReport, BenchError> {
         let what = match step.pacing {
             Pacing::Closed => "closed loop".to_string(),
             Pacing::Open { orders_per_s, .. } => {
@@ -146,12 +175,13 @@ impl Session {
                 )
             }
         };
-        let driven = self.drive(step, &what)?;
+        let driven = self.drive(step, &what, budget)?;
         Ok(StepReport::new(step, driven))
     }
 
-    fn drive(&mut self, step: Step, what: &str) -> Result<Driven, BenchError> {
+    fn drive(&mut self, step: Step, what: &str, budget: Arc<Budget>) -> Result<Driven, BenchError> {
         let args = self.args.clone();
+        let holding = self.holding;
         let sku_ids = self.stocking.sku_ids().to_vec();
         let workload = Workload::new(
             args.seed,
@@ -160,11 +190,16 @@ impl Session {
             args.hot_share,
             args.quantity,
         );
+        let workload = match &holding {
+            Some(holding) => workload.with_holding(holding),
+            None => workload,
+        };
         let plan = Plan {
             pacing: step.pacing,
             batch: args.batch,
-            in_flight_max: in_flight_max(&args, &self.limits)?,
+            in_flight_max: in_flight_max(&args, step.pacing, &self.limits)?,
             mix: args.mix,
+            holding,
             priority: args.priority as u8,
             warmup: step.warmup,
             duration: step.duration,
@@ -173,7 +208,7 @@ impl Session {
             threads: usize::from(args.threads),
             workload: Arc::new(workload),
             shape: self.stocking.shape().clone(),
-            budget: self.stocking.budget(),
+            budget,
             skus: args.skus as usize,
             first_sequence: self.next_sequence,
             server_pid: self.target.pid(),
@@ -189,6 +224,13 @@ impl Session {
         Ok(driven)
     }
 
+    /// Cards that orders were answered with so far.
+    pub fn cards_judged(&self) -> u64 {
+        self.oracle
+            .as_ref()
+            .map_or(0, |oracle| oracle.report().cards)
+    }
+
     /// Looks the sampled orders up again; what the oracle concludes in the end.
     pub fn look_samples_up(&mut self) -> Result<OracleReport, BenchError> {
         let Some(oracle) = self.oracle.as_mut() else {
@@ -200,7 +242,7 @@ impl Session {
 }
 
 /// Compares what is asked for with what the server allows; returns how many requests a connection may have in flight.
-fn in_flight_max(args: &RunArgs, limits: &HelloReply) -> Result<usize, BenchError> {
+fn in_flight_max(args: &RunArgs, pacing: Pacing, limits: &HelloReply) -> Result<usize, BenchError> {
     let usage = |text| Err(BenchError::Usage(text));
     let batch = usize::from(args.batch);
     let frame_bytes = FRAME_HEADER_BYTES + batch * StepItem::BYTES;
@@ -221,12 +263,12 @@ fn in_flight_max(args: &RunArgs, limits: &HelloReply) -> Result<usize, BenchErro
     }
     let allowed = limits.orders_in_flight_max as usize / batch;
     let wanted = args.pipeline() as usize;
-    match args.mode() {
-        Mode::Closed if wanted > allowed => usage(format!(
+    match pacing {
+        Pacing::Closed if wanted > allowed => usage(format!(
             "--pipeline {wanted} × --batch {batch}: this server lets a connection have {} orders in flight at most",
             limits.orders_in_flight_max
         )),
-        Mode::Closed => Ok(wanted),
-        Mode::Open | Mode::Sweep => Ok(OPEN_IN_FLIGHT_MAX.min(allowed).max(1)),
+        Pacing::Closed => Ok(wanted),
+        Pacing::Open { .. } => Ok(OPEN_IN_FLIGHT_MAX.min(allowed).max(1)),
     }
 }

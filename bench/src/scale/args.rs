@@ -25,11 +25,19 @@ pub enum Axis {
     Skus,
     /// Connections that share the orders in flight.
     Connections,
+    /// Open holds, which expire while orders are issued.
+    Holds,
 }
 
 impl Axis {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 4] = [Self::Cards, Self::Orders, Self::Skus, Self::Connections];
+    pub const ALL: [Self; 5] = [
+        Self::Cards,
+        Self::Orders,
+        Self::Skus,
+        Self::Connections,
+        Self::Holds,
+    ];
 
     /// For tables and pictures.
     pub fn name(self) -> &'static str {
@@ -38,6 +46,7 @@ impl Axis {
             Self::Orders => "orders kept",
             Self::Skus => "SKUs",
             Self::Connections => "connections",
+            Self::Holds => "holds",
         }
     }
 }
@@ -60,7 +69,7 @@ pub struct ScaleArgs {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "cards,orders,skus,connections"
+        default_value = "cards,orders,skus,connections,holds"
     )]
     pub axes: Vec<Axis>,
     /// The whole of it: up to 100,000,000 cards and 10,000 SKUs. Needs about 15 GB of disk and a quarter of an hour
@@ -78,6 +87,18 @@ pub struct ScaleArgs {
     /// Connections [default: 1,10,100,1k,10k]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = units::count)]
     pub connections: Vec<u64>,
+    /// Holds that are made, left open and expire while orders are issued [default: 1m]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = units::count)]
+    pub holds: Vec<u64>,
+    /// How long a hold lasts at least
+    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = units::duration)]
+    pub hold_ttl_min: Duration,
+    /// How long a hold lasts at most; the seed decides, hold by hold
+    #[arg(long, default_value = "35s", value_name = "DURATION", value_parser = units::duration)]
+    pub hold_ttl_max: Duration,
+    /// Orders a second, in an open loop, before, while and after holds expire
+    #[arg(long, default_value = "100000", value_name = "ORDERS_PER_S", value_parser = units::rate_per_s)]
+    pub hold_rate: f64,
 
     /// Length of each measurement; a small stock is filled up again and again until it is reached
     #[arg(long, default_value = "2s", value_parser = units::duration)]
@@ -126,6 +147,7 @@ impl ScaleArgs {
                 &[1, 10, 100, 1_000, 10_000],
                 &[1, 10, 100, 1_000, 10_000],
             ),
+            Axis::Holds => (&self.holds, &[1_000_000], &[1_000_000]),
         };
         let mut sizes = match (given.is_empty(), self.full) {
             (false, _) => given.clone(),
@@ -159,6 +181,7 @@ impl ScaleArgs {
             (Axis::Orders, CARDS_PER_SKU_MAX / 2),
             (Axis::Skus, SKUS_MAX as u64),
             (Axis::Connections, u64::from(CONNECTIONS_MAX)),
+            (Axis::Holds, CARDS_PER_SKU_MAX / 4),
         ] {
             if let Some(&size) = self.sizes(axis).iter().find(|&&size| size > most) {
                 return Err(BenchError::Usage(format!(
@@ -168,6 +191,16 @@ impl ScaleArgs {
                     units::grouped(most)
                 )));
             }
+        }
+        if self.hold_ttl_min > self.hold_ttl_max {
+            return Err(BenchError::Usage(
+                "--hold-ttl-min is above --hold-ttl-max".into(),
+            ));
+        }
+        if self.plot.is_some() && self.axes == [Axis::Holds] {
+            return Err(BenchError::Usage(
+                "--plot draws how figures grow along the other axes, not holds".into(),
+            ));
         }
         let is_svg = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "svg");
         if self.plot.as_ref().is_some_and(|path| !is_svg(path)) {

@@ -1,10 +1,13 @@
 //! One store and its life: stocked, loaded, stopped, started, killed, started; with what each of it cost.
 
 use std::fs;
+use std::io::BufReader;
 use std::path::Path;
+use std::process::ChildStdout;
 use std::rc::Rc;
 use std::time::Duration;
 
+use croupier_protocol::StockRow;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -16,8 +19,10 @@ use crate::error::BenchError;
 use crate::machine::{Memory, memory_of};
 use crate::oracle::OracleReport;
 use crate::recorder::latency_histogram;
-use crate::report::{ImportReport, Latency};
+use crate::report::{ImportReport, Latency, StepReport};
 use crate::run::{RunArgs, Session, Step, Target};
+use crate::schedule::Arrivals;
+use crate::workload::Holding;
 
 /// A large store takes its time to be folded, and to be read again.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -180,10 +185,12 @@ impl Life {
             settle();
             let left = self.duration.as_secs_f64() - seconds;
             let round = self.checked(step(warmup, Duration::from_secs_f64(left.max(0.01))))?;
-            orders += round.0;
-            seconds += round.1;
-            cores.extend(round.2);
-            histogram.add(&round.3).expect("both have the same bounds");
+            orders += round.orders;
+            seconds += round.measured_s;
+            cores.extend(round.server_cores);
+            histogram
+                .add(&round.histogram)
+                .expect("both have the same bounds");
             if !one_sku || seconds >= self.duration.as_secs_f64() * 0.98 {
                 break;
             }
@@ -197,29 +204,71 @@ impl Life {
         })
     }
 
-    /// One stretch; refusals and silences are errors. Orders, seconds, the server's cores, latencies.
-    #[allow(clippy::type_complexity)] // of four figures that go into one sum
-    fn checked(
+    /// Issues orders at a steady rate, whatever the answers do.
+    pub fn issue_at(
         &mut self,
-        step: Step,
-    ) -> Result<(u64, f64, Option<f64>, Histogram<u64>), BenchError> {
-        let report = self.session.step(step)?;
-        let refused: u64 = report.refused.values().sum();
-        match report.operations.into_iter().next() {
-            Some(issue) if refused == 0 && report.unanswered == 0 => Ok((
-                issue.orders,
-                report.measured_s,
-                report.server_cores,
-                issue.histogram,
-            )),
-            _ => Err(BenchError::Unexpected {
+        orders_per_s: f64,
+        warmup: Duration,
+        duration: Duration,
+    ) -> Result<Load, BenchError> {
+        self.session.hold(None);
+        let report = self.session.step(Step {
+            pacing: Pacing::Open {
+                orders_per_s,
+                arrivals: Arrivals::Constant,
+            },
+            warmup,
+            duration,
+        })?;
+        if report.stock_used_up {
+            return Err(BenchError::Unexpected {
                 request: "Issue",
-                detail: format!(
-                    "orders refused: {:?}, never answered: {}",
-                    report.refused, report.unanswered
-                ),
-            }),
+                detail: "the stock was used up: the holds were made too slowly".into(),
+            });
         }
+        granted(report).map(Load::of)
+    }
+
+    /// Makes so many holds, as fast as it goes, and leaves them to themselves.
+    pub fn hold(&mut self, orders: u64, holding: Holding) -> Result<Load, BenchError> {
+        self.session.hold(Some(holding));
+        let until_all_are_made = Step {
+            pacing: Pacing::Closed,
+            warmup: Duration::ZERO,
+            duration: LIFE_TIMEOUT,
+        };
+        let report = self.session.step_of(until_all_are_made, orders)?;
+        granted(report).map(Load::of)
+    }
+
+    /// Counts of the only SKU's cards.
+    pub fn stock_row(&self) -> Result<StockRow, BenchError> {
+        let rows = Target::lent(&self.server).control()?.stock()?;
+        rows.into_iter()
+            .next()
+            .ok_or_else(|| BenchError::Unexpected {
+                request: "Stock",
+                detail: "there is no SKU".into(),
+            })
+    }
+
+    /// Cards that orders were answered with so far.
+    pub fn cards_judged(&self) -> u64 {
+        self.session.cards_judged()
+    }
+
+    /// Kills the server and reads its log.
+    pub fn crash_and_read<T>(
+        &mut self,
+        read: impl FnOnce(BufReader<ChildStdout>) -> Result<T, BenchError>,
+    ) -> Result<T, BenchError> {
+        self.server.kill();
+        self.server.dump_log(read)
+    }
+
+    /// One stretch of issues; refusals and silences are errors.
+    fn checked(&mut self, step: Step) -> Result<Granted, BenchError> {
+        granted(self.session.step(step)?)
     }
 
     /// Stops in good order and starts again.
@@ -260,7 +309,8 @@ impl Life {
         })
     }
 
-    fn start(&mut self) -> Result<f64, BenchError> {
+    /// Starts the server again; returns the seconds until its first answer.
+    pub fn start(&mut self) -> Result<f64, BenchError> {
         let took = self.server.serve(LIFE_TIMEOUT)?;
         self.session.follow(Rc::new(Target::lent(&self.server)))?;
         Ok(took.as_secs_f64())
@@ -269,6 +319,46 @@ impl Life {
     /// Looks the sampled orders up, and hands over what the oracle has found.
     pub fn end(mut self) -> Result<OracleReport, BenchError> {
         self.session.look_samples_up()
+    }
+}
+
+/// What a stretch without refusals and silences came to.
+struct Granted {
+    orders: u64,
+    measured_s: f64,
+    server_cores: Option<f64>,
+    histogram: Histogram<u64>,
+}
+
+/// Refusals and silences are errors.
+fn granted(report: StepReport) -> Result<Granted, BenchError> {
+    let refused: u64 = report.refused.values().sum();
+    match report.operations.into_iter().next() {
+        Some(operation) if refused == 0 && report.unanswered == 0 => Ok(Granted {
+            orders: operation.orders,
+            measured_s: report.measured_s,
+            server_cores: report.server_cores,
+            histogram: operation.histogram,
+        }),
+        _ => Err(BenchError::Unexpected {
+            request: "a load",
+            detail: format!(
+                "orders refused: {:?}, never answered: {}",
+                report.refused, report.unanswered
+            ),
+        }),
+    }
+}
+
+impl Load {
+    fn of(granted: Granted) -> Self {
+        Self {
+            orders: granted.orders,
+            measured_s: granted.measured_s,
+            per_s: granted.orders as f64 / granted.measured_s,
+            latency: Latency::of(&granted.histogram),
+            server_cores: granted.server_cores,
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! whole life: stocked, loaded, stopped, started, killed, started. The oracle judges every answer as in `run`.
 
 mod args;
+mod holds;
+mod lateness;
 mod life;
 mod plot;
 mod points;
@@ -32,8 +34,10 @@ pub fn run(args: &ScaleArgs) -> Result<ScaleReport, BenchError> {
     args.check()?;
     let mut scale = Scale::new(args);
     for axis in Axis::ALL {
-        if args.axes.contains(&axis) {
-            scale.along(axis)?;
+        match axis {
+            _ if !args.axes.contains(&axis) => {}
+            Axis::Holds => scale.holds()?,
+            _ => scale.along(axis)?,
         }
     }
     Ok(scale.report)
@@ -57,6 +61,7 @@ impl<'a> Scale<'a> {
             stock: args.stock,
             secret_bytes: args.secret_bytes,
             points: Vec::new(),
+            holds: Vec::new(),
             left_out: Vec::new(),
             oracle: Default::default(),
         };
@@ -70,17 +75,13 @@ impl<'a> Scale<'a> {
     /// A store of its own for each size: every point begins with a new one.
     fn along(&mut self, axis: Axis) -> Result<(), BenchError> {
         for size in self.args.sizes(axis) {
-            let need = self.need(axis, size);
-            if let Some(why) = need.missing(&self.directory) {
-                let line = format!("{} left out: {why}", report::sized(axis, size));
-                eprintln!("{line}");
-                self.report.left_out.push(line);
+            if !self.has_room(axis, size) {
                 continue;
             }
             let (skus, stock) = match axis {
                 Axis::Cards => (1, size),
                 Axis::Skus => (size as u32, self.args.stock),
-                Axis::Orders | Axis::Connections => (1, self.args.stock),
+                _ => (1, self.args.stock),
             };
             let mut life = Life::begin(self.args, skus, stock)?;
             let point = points::measure(&mut life, self.args, axis, size);
@@ -92,6 +93,36 @@ impl<'a> Scale<'a> {
             self.report.judge(life.end()?);
         }
         Ok(())
+    }
+
+    /// A store of its own for each number of holds, whose log stays whole.
+    fn holds(&mut self) -> Result<(), BenchError> {
+        let mut args = self.args.clone();
+        args.serve_arg.push(holds::SERVE_ARG.into());
+        for size in args.sizes(Axis::Holds) {
+            if !self.has_room(Axis::Holds, size) {
+                continue;
+            }
+            let mut life = Life::begin(&args, 1, holds::cards_needed(&args, size))?;
+            let point = holds::measure(&mut life, &args, size);
+            let point = life.explain(point)?;
+            eprintln!("{}", point.line());
+            self.report.holds.push(point);
+            self.report.engine = life.engine().to_string();
+            self.report.judge(life.end()?);
+        }
+        Ok(())
+    }
+
+    /// Whether the machine has room for a point; one that it has none for is named.
+    fn has_room(&mut self, axis: Axis, size: u64) -> bool {
+        let Some(why) = self.need(axis, size).missing(&self.directory) else {
+            return true;
+        };
+        let line = format!("{} left out: {why}", report::sized(axis, size));
+        eprintln!("{line}");
+        self.report.left_out.push(line);
+        false
     }
 
     fn need(&self, axis: Axis, size: u64) -> Need {
@@ -119,6 +150,14 @@ impl<'a> Scale<'a> {
                 connections: size,
                 ..need
             },
+            Axis::Holds => {
+                let cards = holds::cards_needed(self.args, size);
+                Need {
+                    cards,
+                    orders: size + cards,
+                    ..need
+                }
+            }
         }
     }
 }

@@ -140,6 +140,7 @@ mod tests {
                 point(Axis::Cards, 100_000),
                 point(Axis::Skus, 1),
             ],
+            holds: Vec::new(),
             left_out: Vec::new(),
             oracle: Default::default(),
         };

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::args::Axis;
+use super::holds::HoldsPoint;
 use super::life::{Load, Recovery, Restart};
 use crate::machine::{FileSystem, Machine, Memory};
 use crate::oracle::{OracleReport, VIOLATIONS_LISTED_MAX};
@@ -30,6 +31,8 @@ pub struct ScaleReport {
     pub secret_bytes: u16,
     /// By axis, ascending.
     pub points: Vec<Point>,
+    /// By the number of holds, ascending.
+    pub holds: Vec<HoldsPoint>,
     /// Points that the machine has no room for, and why.
     pub left_out: Vec<String>,
     /// The judges' words, all points together.
@@ -153,9 +156,9 @@ fn us(us: f64) -> String {
 }
 
 impl ScaleReport {
-    /// True if the oracle found nothing.
+    /// True if the oracle found nothing, and all holds came to their end.
     pub fn pass(&self) -> bool {
-        self.oracle.violations == 0
+        self.oracle.violations == 0 && self.holds.iter().all(HoldsPoint::pass)
     }
 
     /// Adds what one store's oracle has found.
@@ -186,6 +189,7 @@ impl ScaleReport {
             Axis::Orders => "B an order",
             Axis::Skus => "B a SKU",
             Axis::Connections => "B a connection",
+            Axis::Holds => "B a hold",
         };
         let mut table = Table::new(
             0,
@@ -253,6 +257,9 @@ impl fmt::Display for ScaleReport {
         for axis in Axis::ALL {
             self.axis(f, axis)?;
         }
+        self.holds
+            .iter()
+            .try_for_each(|point| write!(f, "{point}"))?;
         self.left_out
             .iter()
             .try_for_each(|line| writeln!(f, "{line}"))?;

@@ -19,10 +19,13 @@ fn flags_that_make_no_sense_are_usage_errors() {
         ("run --duration soon", "write it like 30s"),
         ("run --closed --rate 5", "cannot be used with"),
         ("run --mix lookup=1", "needs some issue"),
+        ("run --mix issue=9,reserve=1", "say --two-phase"),
+        ("run --ttl 5s", "--two-phase"),
         (
-            "run --mix issue=9,reserve=1",
-            "not in this server's protocol yet",
+            "run --two-phase --mix issue=1,lookup=1",
+            "cannot be used with",
         ),
+        ("run --two-phase --ttl 0s", "longer than 0"),
         ("run --hot-share 2", "from 0 to 1"),
         ("run --hot-share 0.5", "--skus 2"),
         ("run --connections 0", "0"),
@@ -36,6 +39,8 @@ fn flags_that_make_no_sense_are_usage_errors() {
         ("scale --skus 1m", "65,536 at most"),
         ("scale --axes time", "invalid value"),
         ("scale --plot growth.png", ".svg"),
+        ("scale --axes holds --plot growth.svg", "not holds"),
+        ("scale --hold-ttl-min 9s --hold-ttl-max 8s", "is above"),
         ("sell", "unrecognized"),
     ] {
         let output = bench(&flags.split(' ').collect::<Vec<_>>());

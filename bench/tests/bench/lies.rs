@@ -45,6 +45,9 @@ fn an_honest_server_passes() {
         "--rate 3000 --duration 1s --warmup 200ms".to_string(),
         "--rate 5000 --arrivals poisson --duration 1s --warmup 0s --mix issue=1,lookup=1 --threads 2".to_string(),
         "--rate 20000 --batch 50 --duration 1s --warmup 0s".to_string(),
+        format!("{CLOSED} --two-phase"),
+        format!("{CLOSED} --two-phase --batch 10 --quantity 3 --skus 7 --threads 2 --ttl 5s"),
+        "--rate 3000 --two-phase --duration 1s --warmup 200ms".to_string(),
     ] {
         passes(&flags);
     }
@@ -64,6 +67,36 @@ fn a_closed_loop_ends_with_its_stock_and_an_open_one_with_its_time() {
         (3999..=4001).contains(&issued),
         "{issued} orders at 4,000/s for a second"
     );
+}
+
+#[test]
+fn pairs_are_counted_once_and_take_as_long_as_both_steps() {
+    let report = passes(&format!("{CLOSED} --two-phase --batch 3"));
+    let step = &report.steps[0];
+    let [pair, reserve, commit] = &step.operations[..] else {
+        panic!("{report}");
+    };
+    assert_eq!((pair.orders, commit.orders), (60_000, 60_000), "{report}");
+    assert_eq!(reserve.orders, 60_000, "{report}");
+    assert_eq!(report.oracle.orders, 120_000, "{report}");
+    assert_eq!(step.throughput_per_s, pair.per_s);
+    let steps_us = reserve.latency.mean_us + commit.latency.mean_us;
+    assert!(
+        (pair.latency.mean_us / steps_us - 1.0).abs() < 0.01,
+        "{report}"
+    );
+}
+
+#[test]
+fn refused_steps_fail_a_run_and_the_rest_goes_on() {
+    for (lie, name) in [(Lie::Busy, "Busy"), (Lie::LosesHold, "OrderNotFound")] {
+        let report = bench(lie, &format!("{CLOSED} --two-phase --batch 5"))
+            .unwrap_or_else(|error| panic!("{lie:?}: {error}"));
+        assert!(!report.verdict.pass, "{lie:?}: {report}");
+        assert!(report.steps[0].refused[name] > 0, "{lie:?}: {report}");
+        assert_eq!(report.steps[0].unanswered, 0, "{lie:?}: {report}");
+        assert_eq!(report.oracle.violations, 0, "{lie:?}: {report}");
+    }
 }
 
 #[test]
@@ -110,6 +143,15 @@ fn every_lie_is_found() {
             "had other cards or another LSN",
         ),
         (Lie::OtherSku, "--skus 2", "got a secret of number"),
+        (Lie::CardTwice, "--two-phase", "was issued twice"),
+        (Lie::Repeat, "--two-phase", "answered as a repeat"),
+        (Lie::ReserveIssues, "--two-phase", "was to be reserved"),
+        (
+            Lie::HoldsTooFew,
+            "--two-phase --quantity 2",
+            "asked for 2 cards and got 1",
+        ),
+        (Lie::CommitsEarlier, "--two-phase", "and committed at LSN 1"),
     ] {
         let report = bench(lie, &format!("{CLOSED} {flags}"))
             .unwrap_or_else(|error| panic!("{lie:?}: {error}"));

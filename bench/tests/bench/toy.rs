@@ -44,6 +44,14 @@ pub enum Lie {
     OtherSku,
     /// Closes the connection.
     Hangs,
+    /// Answers a reserve with cards.
+    ReserveIssues,
+    /// Puts by one card too few.
+    HoldsTooFew,
+    /// Commits at an earlier place of the log than it reserved.
+    CommitsEarlier,
+    /// Refuses a commit: the hold is gone.
+    LosesHold,
 }
 
 /// Orders that go well before the lie is told, and lies are told again after as many.
@@ -56,6 +64,8 @@ struct Store {
     skus: Vec<(String, Vec<Vec<u8>>)>,
     next_card: Vec<usize>,
     orders: HashMap<OrderId, (SkuId, u64, Cards)>,
+    /// What open holds were made with.
+    holds: HashMap<OrderId, StepItem>,
     last: Option<(CardRef, Vec<u8>)>,
 }
 
@@ -231,6 +241,8 @@ impl Session {
                 });
             }
             Kind::Issue => return self.issue(header, body, &mut store),
+            Kind::Reserve => self.reserve(header, body, &mut store),
+            Kind::Commit => self.commit(header, body, &mut store),
             Kind::LookUp => self.look_up(header, body, &store),
             kind => panic!("the bench sent {kind:?}"),
         }
@@ -280,6 +292,60 @@ impl Session {
         true
     }
 
+    fn reserve(&mut self, header: &FrameHeader, body: &[u8], store: &mut Store) {
+        let mut answers = BytesMut::new();
+        for item in step_items(body, header.count).expect("the bench sends what it should") {
+            let orders = self.shared.orders.fetch_add(1, Ordering::Relaxed) + 1;
+            if self.lies(Lie::Busy) {
+                put_refused(&mut answers, item.order_id, item.sku, Refusal::Busy, 5);
+                continue;
+            }
+            if self.lies(Lie::ReserveIssues) {
+                put_issued(&mut answers, item.order_id, orders, item.sku, false, &[]);
+            } else {
+                let held = HeldOrder {
+                    order_id: item.order_id,
+                    lsn: Lsn(orders),
+                    sku: item.sku,
+                    quantity: item.quantity - u16::from(self.lies(Lie::HoldsTooFew)),
+                    repeat: false,
+                    hold: Some(Hold {
+                        ends_unix_ms: item.ttl_ms.into(),
+                        extensions: 0,
+                    }),
+                };
+                put_hold(&mut answers, STATUS_HELD, &held);
+            }
+            store.holds.insert(item.order_id, item);
+        }
+        self.frame(header, Kind::ReserveReply, header.count, |out| {
+            out.extend_from_slice(&answers)
+        });
+    }
+
+    fn commit(&mut self, header: &FrameHeader, body: &[u8], store: &mut Store) {
+        let mut answers = BytesMut::new();
+        for item in step_items(body, header.count).expect("the bench sends what it should") {
+            self.shared.orders.fetch_add(1, Ordering::Relaxed);
+            match store.holds.remove(&item.order_id) {
+                Some(held) if !self.lies(Lie::LosesHold) => {
+                    assert_eq!(item.quantity, held.quantity, "the bench names it");
+                    self.deal(&held, store, &mut answers);
+                }
+                _ => put_refused(
+                    &mut answers,
+                    item.order_id,
+                    SkuId(0),
+                    Refusal::OrderNotFound,
+                    0,
+                ),
+            }
+        }
+        self.frame(header, Kind::CommitReply, header.count, |out| {
+            out.extend_from_slice(&answers)
+        });
+    }
+
     fn deal(&mut self, item: &StepItem, store: &mut Store, out: &mut BytesMut) {
         if self.lies(Lie::Busy) {
             return put_refused(out, item.order_id, item.sku, Refusal::Busy, 5);
@@ -302,6 +368,8 @@ impl Session {
         let mut order_id = item.order_id;
         let lsn = if self.lies(Lie::NoLsn) {
             0
+        } else if self.lies(Lie::CommitsEarlier) {
+            1
         } else {
             self.shared.orders.load(Ordering::Relaxed)
         };
