@@ -126,7 +126,7 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
     );
     gauge(
         "holds_open",
-        "Orders that hold cards.",
+        "About how many orders hold cards.",
         &[(String::new(), engine.state.index.held_hint() as u64)],
     );
     let lanes = ["vip", "standard", "bulk", "background"];
