@@ -55,6 +55,7 @@ mod frame_writer;
 mod answer;
 mod body;
 mod control;
+mod feed;
 mod hello;
 mod import;
 mod moves;
@@ -69,11 +70,12 @@ pub use answer::{
 pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
-    CardPlace, ControlBody, ImportBegin, ImportBeginReply, ImportEndReply, MoveCards,
-    MoveCardsReply, ReasonCount, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
-    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply, StockRow,
-    decode_control, encode_control,
+    CardPlace, CardRun, ControlBody, Feed, FeedReply, FeedRow, ImportBegin, ImportBeginReply,
+    ImportEndReply, MoveCards, MoveCardsReply, ReasonCount, RejectedLine, RoutesLoad,
+    RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply,
+    SkuRow, Stock, StockReply, StockRow, decode_control, encode_control,
 };
+pub use feed::{CardStatus, FeedKind, HoldEnd, IssueWay};
 pub use frame::{FLAG_MORE, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, Kind, peek};
 pub use frame_writer::FrameWriter;
 pub use hello::{Hello, HelloReply, PROTOCOL_VERSION};

@@ -16,6 +16,7 @@ mod quickstart;
 mod serve;
 mod signals;
 
+mod feed;
 mod hold;
 mod import;
 mod issue;
@@ -89,6 +90,7 @@ enum Command {
     Resume(moves::ResumeArgs),
     Void(moves::VoidArgs),
     Routes(routes::RoutesArgs),
+    Feed(feed::FeedArgs),
     Ping(ping::PingArgs),
     Info(info::InfoArgs),
     Wal(wal::WalArgs),
@@ -120,6 +122,7 @@ impl Command {
             Command::Resume(args) => moves::resume(args, globals),
             Command::Void(args) => moves::void(args, globals),
             Command::Routes(args) => routes::run(args, globals),
+            Command::Feed(args) => feed::run(args, globals),
             Command::Ping(args) => ping::run(args, globals),
             Command::Info(args) => info::run(args, globals),
             Command::Wal(args) => wal::run(args, globals),
