@@ -8,17 +8,18 @@ use std::time::Duration;
 use bytes::BytesMut;
 use croupier_protocol::{
     BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, ControlBody,
-    FindSecret, HeldOrder, IssuedOrder, Kind, ListBatches, ListCards, MoveCards, MoveCardsReply,
-    OrderId, OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply,
-    SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow, Stock, StockReply, StockRow,
-    decode_control, encode_control,
+    FeedReply, FindSecret, HeldOrder, IssuedOrder, Kind, ListBatches, ListCards, MoveCards,
+    MoveCardsReply, OrderId, OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply,
+    ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow, Stock, StockReply,
+    StockRow, decode_control, encode_control,
 };
 use tokio::time::Instant;
 
 use crate::ask::Item;
 use crate::builder::{ClientBuilder, Settings};
-use crate::call::{Caller, Resend};
+use crate::call::{Caller, Deadline, Resend};
 use crate::error::{Error, ProtocolError};
+use crate::feed::{Feed, FeedOptions, FeedPage};
 use crate::import::{Import, ImportOptions};
 use crate::link::{ReplyFrame, Request};
 use crate::order::{CardSelection, Order, OrderStep};
@@ -462,6 +463,32 @@ impl Client {
     pub async fn routes_show(&self) -> Result<RoutesShowReply, Error> {
         let frames = self.call(Kind::RoutesShow, |_| {}, Resend::Safe).await?;
         one(&frames)
+    }
+
+    /// A page of the change feed: durable facts from an LSN on. If there is none yet, the server waits for one as long as
+    /// the options say; other calls go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `FeedTooOld` if what `from` names has been folded into a checkpoint (the text says from where
+    /// one can go on; 0 is the same place), and as `FeedAhead` if the log does not reach so far. Those of a lost
+    /// connection.
+    pub async fn feed(&self, options: &FeedOptions) -> Result<FeedPage, Error> {
+        let body = options.body();
+        let request = Request {
+            kind: Kind::Feed,
+            count: 0,
+            encode: |out: &mut BytesMut| encode_control(&body, out),
+        };
+        let caller = self.caller();
+        let deadline = Deadline::after(caller.settings.call_timeout.saturating_add(options.wait()));
+        let called = caller.call(&request, 1, Resend::Safe, deadline).await;
+        let (frames, _) = called.map_err(|failure| failure.into_error(&caller.settings.addr))?;
+        FeedPage::of(one::<FeedReply>(&frames)?)
+    }
+
+    /// A reader of the change feed that keeps its position.
+    pub fn follow(&self, options: FeedOptions) -> Feed {
+        Feed::new(self.clone(), options)
     }
 
     /// Opens an import, on a connection of its own.

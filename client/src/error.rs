@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use croupier_protocol::{BodyError, FaultCode, FrameError, Kind, OrderId, Refusal};
+use croupier_protocol::{BodyError, FaultCode, FrameError, Kind, OrderId, Refusal, UnknownNumber};
 use thiserror::Error;
 
 /// Why a call failed.
@@ -157,6 +157,9 @@ pub enum ProtocolError {
         /// Of which order.
         order_id: OrderId,
     },
+    /// A number in a fact of the feed that this version does not know.
+    #[error("{0}")]
+    UnknownNumber(UnknownNumber),
     /// A reason of rejected lines that this version does not know.
     #[error("reject reason {found} is unknown: the server is newer, upgrade this client")]
     UnknownReason {

@@ -56,6 +56,28 @@
 //! # fn commit_again_later(_order_id: OrderId) {}
 //! ```
 //!
+//! # The change feed
+//!
+//! [`Client::feed`] tells what happens in a store: durable facts in the log's order, never a secret. [`Feed`] keeps the
+//! position.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use croupier_client::{Client, Error, FeedOptions, Lsn};
+//!
+//! # async fn follow(client: &Client, kept: Lsn) -> Result<(), Error> {
+//! let wait = Duration::from_secs(20);
+//! let mut feed = client.follow(FeedOptions { from: kept, wait, ..FeedOptions::default() });
+//! loop {
+//!     for fact in feed.next().await? {
+//!         println!("{}: {:?}", fact.lsn, fact.event);
+//!     }
+//!     keep(feed.position());
+//! }
+//! # }
+//! # fn keep(_position: Lsn) {}
+//! ```
+//!
 //! # What is tried again
 //!
 //! * A request that was never sent, whatever it is.
@@ -74,6 +96,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod feed;
 mod import;
 mod order;
 
@@ -100,12 +123,14 @@ pub mod testing {
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{Error, ProtocolError};
+pub use feed::{Feed, FeedEvent, FeedFact, FeedOptions, FeedPage};
 pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount};
 pub use order::{CardSelection, DEFAULT_TTL, Order, OrderStep};
 
 pub use croupier_protocol::{
-    BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardStatus, FaultCode, HeldOrder,
-    Hold, ImportRow, IssuedOrder, Lsn, MoveCardsReply, OrderId, OrderOutcome, Priority, Refusal,
-    RejectReason, RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow, Step,
-    StepItem, StockRow,
+    BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus,
+    FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder, Hold, HoldEnd, ImportRow, IssueWay,
+    IssuedOrder, Lsn, MoveCardsReply, OrderId, OrderOutcome, Priority, Refusal, RejectReason,
+    RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow, Step, StepItem,
+    StockRow,
 };

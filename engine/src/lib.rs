@@ -35,6 +35,7 @@ pub mod config;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod feed;
 pub mod finds;
 pub mod intake;
 pub mod moves;

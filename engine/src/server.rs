@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod control;
 pub mod core;
+pub mod feed;
 pub mod ops;
 mod placement;
 pub mod translate;

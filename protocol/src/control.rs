@@ -283,6 +283,70 @@ control_bodies! {
         toml: String,
     }
 
+    /// Asks for facts of the log: docs/feed.md.
+    Feed {
+        /// The first LSN of interest; 0 = the oldest there is.
+        from: u64,
+        /// Numeric ids of the SKUs to be told of; empty = all.
+        skus: Vec<u32>,
+        /// Numbers of [`crate::FeedKind`]s to be told of; empty = all.
+        kinds: Vec<u16>,
+        /// Most facts of the page; 0 = as many as fit.
+        facts_max: u32,
+        /// How long to wait for a fact if there is none, in milliseconds.
+        wait_ms: u32,
+    }
+
+    /// A page of the feed.
+    FeedReply {
+        /// The LSN to ask from next.
+        next: u64,
+        /// The LSN behind the newest durable fact: the page reaches the end if `next` is this.
+        end: u64,
+        /// In the order of their LSNs.
+        facts: Vec<FeedRow>,
+    }
+
+    /// One fact of the feed. Fields that its kind does not use are 0 or empty; docs/feed.md says what they mean by kind.
+    FeedRow {
+        /// Its place in the log.
+        lsn: u64,
+        /// When the server recorded it.
+        unix_ms: u64,
+        /// Number of a [`crate::FeedKind`].
+        kind: u16,
+        /// Numeric id of the SKU; 0 if the fact is not of one.
+        sku: u32,
+        /// The order, by the 16 bytes of its id.
+        order: Option<[u8; 16]>,
+        /// How many cards; of an extension, which one it is.
+        quantity: u64,
+        /// The cards by place; empty if there are too many for a frame.
+        cards: Vec<CardRun>,
+        /// Numeric id of the batch.
+        batch: u32,
+        /// Name of the pool.
+        pool: String,
+        /// A name, a label or a version.
+        text: String,
+        /// How, or why.
+        how: u16,
+        /// A number, by kind.
+        number: u64,
+    }
+
+    /// Cards that lie side by side.
+    CardRun {
+        /// Number of the slab.
+        slab: u32,
+        /// Index of the first one's slot in the slab.
+        slot: u32,
+        /// How many.
+        count: u32,
+        /// Generation of the slots.
+        generation: u16,
+    }
+
     /// What server this is and how it does.
     ServerInfoReply {
         /// Version of the server.

@@ -128,6 +128,8 @@ kinds! {
     RoutesLoad = 64,
     /// Asks for the route table in force: empty.
     RoutesShow = 65,
+    /// Asks for facts of the log from an LSN on: bincode.
+    Feed = 66,
     /// Fixed.
     HelloReply = 129,
     /// The bytes of the Ping.
@@ -170,6 +172,8 @@ kinds! {
     RoutesLoadReply = 192,
     /// Bincode.
     RoutesShowReply = 193,
+    /// Bincode.
+    FeedReply = 194,
     /// A request refused whole: fixed, then text.
     Refused = 254,
     /// Why the connection is closed after this frame: fixed, then text.
@@ -203,6 +207,7 @@ impl Kind {
             Self::ImportEnd => Self::ImportEndReply,
             Self::RoutesLoad => Self::RoutesLoadReply,
             Self::RoutesShow => Self::RoutesShowReply,
+            Self::Feed => Self::FeedReply,
             reply => reply,
         }
     }

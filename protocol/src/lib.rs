@@ -55,6 +55,7 @@ mod frame_writer;
 mod answer;
 mod body;
 mod control;
+mod feed;
 mod find;
 mod hello;
 mod import;
@@ -70,11 +71,13 @@ pub use answer::{
 pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
-    BatchList, BatchRow, CardList, CardPlace, CardRow, ControlBody, ImportBegin, ImportBeginReply,
-    ImportEndReply, ListBatches, ListCards, MoveCards, MoveCardsReply, ReasonCount, RejectedLine,
-    RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply,
-    SkuListReply, SkuRow, Stock, StockReply, StockRow, decode_control, encode_control,
+    BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, Feed, FeedReply,
+    FeedRow, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches, ListCards, MoveCards,
+    MoveCardsReply, ReasonCount, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
+    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply, StockRow,
+    decode_control, encode_control,
 };
+pub use feed::{FeedKind, HoldEnd, IssueWay};
 pub use find::FindSecret;
 pub use frame::{FLAG_MORE, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, Kind, peek};
 pub use frame_writer::FrameWriter;

@@ -43,3 +43,8 @@ const _: () = assert!(
 
 /// Most cards that one MoveCards may name one by one.
 pub const CARDS_NAMED_MAX: usize = 1000;
+
+/// Most facts in one page of the feed.
+pub const FEED_FACTS_MAX: u32 = 1000;
+/// The longest that a server waits for a fact of the feed, in milliseconds.
+pub const FEED_WAIT_MS_MAX: u32 = 30_000;

@@ -45,6 +45,8 @@ numbered! {
         NoExtensionLeft = 35, "NoExtensionLeft", "the hold has been extended as often as it may be, or this extension is not the next one";
         TtlInvalid = 36, "TtlInvalid", "a hold lasts at least 1 ms and at most as long as the server's hold_ttl_max_ms";
         NotSoManyHeld = 37, "NotSoManyHeld", "the order holds fewer cards than are to be committed: commit what it holds, or a part";
+        FeedTooOld = 38, "FeedTooOld", "the log before that LSN has been folded into a checkpoint: go on from the LSN that the text names, or from 0";
+        FeedAhead = 39, "FeedAhead", "the log does not reach to that LSN: it is one of another store, or of this one before it was put back";
     }
 }
 

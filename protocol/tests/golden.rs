@@ -544,6 +544,39 @@ fn routes_and_server_info() {
             toml: toml(),
         },
     );
+    let feed = Feed {
+        from: 812,
+        skus: vec![7],
+        kinds: vec![FeedKind::Issued.as_u16()],
+        facts_max: 100,
+        wait_ms: 1000,
+    };
+    check_control(Kind::Feed, 0, feed);
+    let row = FeedRow {
+        lsn: 813,
+        unix_ms: 1_800_000_000_000,
+        kind: FeedKind::Issued.as_u16(),
+        sku: 7,
+        order: Some([9; 16]),
+        quantity: 2,
+        cards: vec![CardRun {
+            slab: 1,
+            slot: 2,
+            count: 2,
+            generation: 3,
+        }],
+        batch: 4,
+        pool: "main".to_owned(),
+        text: "may".to_owned(),
+        how: IssueWay::Commit.as_u16(),
+        number: 1,
+    };
+    let page = FeedReply {
+        next: 814,
+        end: 820,
+        facts: vec![row],
+    };
+    check_control(Kind::FeedReply, 0, page);
     check_bytes(Kind::ServerInfo, b"");
     let info = ServerInfoReply {
         version: "0.1.0".to_owned(),

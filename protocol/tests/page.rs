@@ -115,6 +115,17 @@ fn kinds() {
 }
 
 #[test]
+fn kinds_of_facts() {
+    let page = include_str!("../../docs/feed.md");
+    let rows = page.lines().filter_map(|line| {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        Some((*cells.get(1)?, cells.get(2)?.parse().ok()?))
+    });
+    let code = FeedKind::ALL.map(|kind| (kind.name(), kind.as_u16()));
+    assert_eq!(rows.collect::<Vec<(&str, u16)>>(), code);
+}
+
+#[test]
 fn sizes_of_fixed_bodies() {
     let sizes = [
         ("Hello ", Hello::BYTES),

@@ -320,6 +320,34 @@ proptest! {
     }
 
     #[test]
+    fn control_of_the_feed(numbers: [u64; 5], sku: u32, half: u16, order: Option<[u8; 16]>, text in text(), rows in 0..5_usize) {
+        check_control(Feed {
+            from: numbers[0],
+            skus: vec![sku; rows],
+            kinds: vec![half; rows],
+            facts_max: sku,
+            wait_ms: !sku,
+        })?;
+        let [next, end, lsn, quantity, number] = numbers;
+        let run = CardRun { slab: sku, slot: !sku, count: sku / 2, generation: half };
+        let row = FeedRow {
+            lsn,
+            unix_ms: !lsn,
+            kind: half,
+            sku,
+            order,
+            quantity,
+            cards: vec![run; rows],
+            batch: !sku,
+            pool: text.clone(),
+            text,
+            how: !half,
+            number,
+        };
+        check_control(FeedReply { next, end, facts: vec![row; rows] })?;
+    }
+
+    #[test]
     fn frames(kind in kind(), flags: u16, count: u16, request_id: u64, body in vec(any::<u8>(), 0..300)) {
         let mut wire = BytesMut::new();
         let mut writer = FrameWriter::begin(&mut wire, kind, request_id);

@@ -4,6 +4,7 @@ mod crashes;
 mod damage;
 mod disk_full;
 mod failing_disk;
+mod feed;
 mod files;
 mod finds;
 mod manners;

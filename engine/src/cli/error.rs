@@ -35,6 +35,9 @@ pub(super) enum CliError {
         again: String,
         error: ClientError,
     },
+    /// The feed broke off. What was told stays told, and the rest can be had from `next` on.
+    #[error("{error}\nGo on from LSN {next}: croupier feed --from {next}")]
+    Feed { next: u64, error: ClientError },
     #[error("there is no order {0}; the id is free")]
     NoSuchOrder(OrderId),
     #[error(transparent)]
@@ -82,13 +85,14 @@ impl CliError {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            CliError::Client(
-                ClientError::Unreachable { .. } | ClientError::TimedOut { sent: false, .. },
-            ) => NOT_REACHABLE,
-            CliError::Client(ClientError::BadUrl { .. }) => USAGE,
-            CliError::Client(_) | CliError::OutcomeUnknown { .. } | CliError::NoSuchOrder(_) => {
-                FAILED
-            }
+            CliError::Client(error) | CliError::Feed { error, .. } => match error {
+                ClientError::Unreachable { .. } | ClientError::TimedOut { sent: false, .. } => {
+                    NOT_REACHABLE
+                }
+                ClientError::BadUrl { .. } => USAGE,
+                _ => FAILED,
+            },
+            CliError::OutcomeUnknown { .. } | CliError::NoSuchOrder(_) => FAILED,
             CliError::Engine(EngineError::Config(_)) => USAGE,
             CliError::Engine(error) => error.exit_code(),
             CliError::Config(_) | CliError::Usage(_) => USAGE,
@@ -106,13 +110,16 @@ impl CliError {
     /// A stable word for scripts: a refusal's own name where there is one.
     fn name(&self) -> &'static str {
         match self {
-            CliError::Client(ClientError::Refused { refusal, .. }) => refusal.name(),
-            CliError::Client(ClientError::OutcomeUnknown { .. })
-            | CliError::OutcomeUnknown { .. } => "OutcomeUnknown",
+            CliError::Client(error) | CliError::Feed { error, .. } => match error {
+                ClientError::Refused { refusal, .. } => refusal.name(),
+                ClientError::OutcomeUnknown { .. } => "OutcomeUnknown",
+                ClientError::Unreachable { .. } => "Unreachable",
+                ClientError::BadUrl { .. } => "Usage",
+                _ => "Client",
+            },
+            CliError::OutcomeUnknown { .. } => "OutcomeUnknown",
             CliError::NoSuchOrder(_) => Refusal::OrderNotFound.name(),
-            CliError::Client(ClientError::Unreachable { .. }) => "Unreachable",
-            CliError::Client(ClientError::BadUrl { .. }) | CliError::Usage(_) => "Usage",
-            CliError::Client(_) => "Client",
+            CliError::Usage(_) => "Usage",
             CliError::Config(_) | CliError::Engine(EngineError::Config(_)) => "Config",
             CliError::Engine(error) if error.exit_code() == 3 => "Damage",
             CliError::Engine(_) => "Engine",
@@ -140,6 +147,7 @@ impl CliError {
             CliError::OutcomeUnknown { order_id, .. } | CliError::NoSuchOrder(order_id) => {
                 error["order_id"] = json!(order_id.to_string());
             }
+            CliError::Feed { next, .. } => error["next"] = json!(next),
             _ => {}
         }
         json!({ "error": error })
@@ -149,7 +157,10 @@ impl CliError {
     pub(super) fn report(&self, json: bool) -> ExitCode {
         if !matches!(self, CliError::StdoutClosed) {
             eprintln!("error: {self}");
-            if json {
+            if json && matches!(self, CliError::Feed { .. }) {
+                // The last line of a stream of them.
+                let _ = print::line(&self.to_json().to_string());
+            } else if json {
                 let _ = print::json(&self.to_json());
             }
         }

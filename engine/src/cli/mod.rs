@@ -17,6 +17,7 @@ mod serve;
 mod signals;
 
 mod cards;
+mod feed;
 mod hold;
 mod import;
 mod issue;
@@ -92,6 +93,7 @@ enum Command {
     Resume(moves::ResumeArgs),
     Void(moves::VoidArgs),
     Routes(routes::RoutesArgs),
+    Feed(feed::FeedArgs),
     Ping(ping::PingArgs),
     Info(info::InfoArgs),
     Wal(wal::WalArgs),
@@ -125,6 +127,7 @@ impl Command {
             Command::Resume(args) => moves::resume(args, globals),
             Command::Void(args) => moves::void(args, globals),
             Command::Routes(args) => routes::run(args, globals),
+            Command::Feed(args) => feed::run(args, globals),
             Command::Ping(args) => ping::run(args, globals),
             Command::Info(args) => info::run(args, globals),
             Command::Wal(args) => wal::run(args, globals),

@@ -54,6 +54,8 @@ fn every_command_says_what_it_does_and_shows_an_example() {
 fn command_lines() {
     for line in [
         "quickstart",
+        "feed",
+        "feed --from 812 --follow --json --sku a --sku b --kind issued --kind cards-moved",
         "quickstart --data d --listen 127.0.0.1:0",
         "init --data d --key-file k",
         "serve --data d --listen 127.0.0.1:0 --ops [::1]:0 --cores all --config f --unsafe-no-sync",

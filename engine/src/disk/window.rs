@@ -9,8 +9,10 @@ use super::{AlignedBuffer, OpenFile};
 
 /// What addresses, offsets and lengths of reads and writes past the page cache are multiples of.
 pub const PAGE_BYTES: usize = 4096;
-/// Bytes read at a time. A block of the log waits behind such a read of a fold for well under a millisecond.
+/// Bytes read at a time, at most. A block of the log waits behind such a read of a fold for well under a millisecond.
 const WINDOW_BYTES: usize = 1 << 20;
+/// Bytes of the first read. Each further one is twice as long: who looks at one block only, does not read a megabyte for it.
+const FIRST_WINDOW_BYTES: usize = 16 << 10;
 
 /// The bytes of a file around where somebody reads it.
 pub struct Window {
@@ -18,6 +20,7 @@ pub struct Window {
     file_bytes: u64,
     pages: AlignedBuffer,
     pages_bytes: usize,
+    next_bytes: usize,
     from: u64,
     have: usize,
 }
@@ -31,6 +34,7 @@ impl Window {
             file_bytes,
             pages: AlignedBuffer::new(0),
             pages_bytes: 0,
+            next_bytes: FIRST_WINDOW_BYTES,
             from: 0,
             have: 0,
         })
@@ -56,7 +60,8 @@ impl Window {
         let from = offset - offset % PAGE_BYTES as u64;
         let left = self.file_bytes.saturating_sub(from) as usize;
         let need = (offset - from) as usize + want;
-        let bytes = need.max(WINDOW_BYTES).min(left);
+        let bytes = need.max(self.next_bytes).min(left);
+        self.next_bytes = (self.next_bytes * 2).min(WINDOW_BYTES);
         let bytes = bytes.next_multiple_of(PAGE_BYTES);
         if bytes > self.pages_bytes {
             self.pages = AlignedBuffer::new(bytes);

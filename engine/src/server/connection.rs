@@ -19,6 +19,7 @@ use zeroize::Zeroize as _;
 
 use super::control;
 use super::core::Core;
+use super::feed;
 use super::translate;
 use crate::clock::unix_ms;
 use crate::dealer::{self, RETRY_AFTER_MS};
@@ -58,6 +59,7 @@ impl Table {
             importing: Cell::new(false),
             requests: RefCell::default(),
             jobs: RefCell::default(),
+            feeds: feed::Feeds::default(),
             greeted: Cell::new(false),
             closing: Cell::new(false),
             dead: Cell::new(false),
@@ -149,6 +151,7 @@ pub struct Connection {
     pub importing: Cell<bool>,
     requests: RefCell<Requests>,
     jobs: RefCell<VecDeque<Job>>,
+    pub feeds: feed::Feeds,
     pub greeted: Cell<bool>,
     /// Nothing more is read; closed when everything is written.
     closing: Cell<bool>,
@@ -190,6 +193,11 @@ impl Connection {
     pub fn abort(&self) {
         self.dead.set(true);
         self.wake.notify_one();
+    }
+
+    /// Nobody will read an answer any more.
+    pub fn is_gone(&self) -> bool {
+        self.dead.get() || self.closing.get()
     }
 
     /// Writes what is there as far as the socket takes it; wipes what was written.
@@ -390,7 +398,8 @@ impl Connection {
             | Kind::ImportRows
             | Kind::ImportEnd
             | Kind::RoutesLoad
-            | Kind::RoutesShow => self.jobs.borrow_mut().push_back(Job {
+            | Kind::RoutesShow
+            | Kind::Feed => self.jobs.borrow_mut().push_back(Job {
                 kind: header.kind,
                 request_id: header.request_id,
                 count: header.count,
@@ -585,6 +594,7 @@ const _: () = assert!(OrderItemHead::BYTES == 48);
 pub async fn serve(core: &Rc<Core>, connection: &Rc<Connection>, read: OwnedReadHalf) {
     let mut imports = control::Imports::default();
     converse(core, connection, read, &mut imports).await;
+    connection.dead.set(true);
     // Removing the files of an import that was cut short is not for a dealer's thread.
     core.cold.spawn_blocking(move || drop(imports));
 }
@@ -603,7 +613,12 @@ async fn converse(
             let Some(job) = connection.jobs.borrow_mut().pop_front() else {
                 break;
             };
-            control::run(core, connection, imports, job).await;
+            if job.kind == Kind::Feed {
+                // It may wait for long, and nothing else waits for it.
+                feed::start(core, connection, job);
+            } else {
+                control::run(core, connection, imports, job).await;
+            }
             connection.flush();
             // There is room for another cold request now; the next parse finds out whether that is enough.
             connection.full.set(false);

@@ -55,7 +55,7 @@ pub async fn run(core: &Core, connection: &Rc<Connection>, imports: &mut Imports
 }
 
 /// Runs blocking work on a cold thread.
-async fn cold<T: Send + 'static>(
+pub(super) async fn cold<T: Send + 'static>(
     core: &Core,
     work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
 ) -> Result<T, Refused> {

@@ -120,6 +120,8 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::RoutesLoad => control::<RoutesLoad>(body),
         Kind::RoutesLoadReply => control::<RoutesLoadReply>(body),
         Kind::RoutesShowReply => control::<RoutesShowReply>(body),
+        Kind::Feed => control::<Feed>(body),
+        Kind::FeedReply => control::<FeedReply>(body),
         Kind::ServerInfoReply => control::<ServerInfoReply>(body),
         Kind::Ping | Kind::PingReply | Kind::ServerInfo | Kind::SkuList | Kind::RoutesShow => {}
     }

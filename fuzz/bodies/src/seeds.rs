@@ -374,6 +374,32 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
             },
             out,
         ),
+        Kind::Feed => {
+            let feed = Feed {
+                from: 812,
+                skus: vec![1],
+                kinds: vec![5, 10],
+                facts_max: 100,
+                wait_ms: 1000,
+            };
+            encode_control(&feed, out);
+        }
+        Kind::FeedReply => {
+            let row = FeedRow {
+                lsn: 812,
+                kind: 5,
+                order: Some([7; 16]),
+                cards: vec![CardRun::default(); 2],
+                text: name(),
+                ..FeedRow::default()
+            };
+            let page = FeedReply {
+                next: 813,
+                end: 813,
+                facts: vec![row],
+            };
+            encode_control(&page, out);
+        }
         Kind::ServerInfoReply => {
             encode_control(
                 &ServerInfoReply {

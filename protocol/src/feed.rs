@@ -1,0 +1,35 @@
+//! The words of the change feed: docs/feed.md.
+
+use crate::numbered::numbered;
+
+numbered! {
+    /// What a fact of the feed tells. The numbers are those of the records of the log.
+    FeedKind: u16, "kind of a fact" {
+        Started = 1, "started", "the server began an epoch of the log";
+        SkuCreated = 2, "sku-created", "a SKU was made";
+        BatchSealed = 4, "batch-sealed", "a batch is for sale";
+        Issued = 5, "issued", "an order has got its cards";
+        RoutesLoaded = 6, "routes-loaded", "another route table is in force";
+        CardsMoved = 7, "cards-moved", "cards have left the stock, or come back, otherwise than by orders";
+        Reserved = 8, "reserved", "an order holds cards";
+        Extended = 9, "extended", "a hold has got more time";
+        Released = 10, "released", "a hold has ended without cards";
+    }
+}
+
+numbered! {
+    /// How an order came to its cards.
+    IssueWay: u16, "way of an issue" {
+        AtOnce = 0, "at-once", "at once";
+        Commit = 1, "commit", "from its hold";
+        LateCommit = 2, "late-commit", "when its hold had expired";
+    }
+}
+
+numbered! {
+    /// Why a hold has ended without cards.
+    HoldEnd: u16, "end of a hold" {
+        Cancelled = 1, "cancelled", "its caller gave it back";
+        Expired = 2, "expired", "its time was up";
+    }
+}
