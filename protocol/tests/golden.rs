@@ -461,6 +461,69 @@ fn skus_and_stock() {
 }
 
 #[test]
+fn look_ups_of_cards() {
+    let find = FindSecret {
+        sku: SkuId(7),
+        secret: "卡密".as_bytes(),
+    };
+    check(
+        Kind::FindSecret,
+        0,
+        0,
+        |out| find.encode_into(out),
+        |body| assert_eq!(FindSecret::decode(body), Ok(find)),
+    );
+    let place = CardPlace {
+        slab: 1,
+        slot: 2,
+        generation: 3,
+    };
+    let row = CardRow {
+        slab: 1,
+        slot: 2,
+        generation: 3,
+        sku: 7,
+        batch: 4,
+        status: CardStatus::Issued.as_u16(),
+        expires_at_s: 1_846_022_399,
+        order: Some([9; 16]),
+        lsn: 40,
+    };
+    let mut list = CardList {
+        rows: vec![row],
+        next: None,
+    };
+    check_control(Kind::FindSecretReply, 0, list.clone());
+    list.next = Some(place.clone());
+    check_control(Kind::ListCardsReply, 0, list);
+    let asked = ListCards {
+        sku: Some("gift-50".to_owned()),
+        batch: Some("b".to_owned()),
+        cards: vec![place.clone()],
+        status: CardStatus::Issued.as_u16(),
+        after: Some(place),
+    };
+    check_control(Kind::ListCards, 0, asked);
+    let asked = ListBatches {
+        sku: Some("gift-50".to_owned()),
+    };
+    check_control(Kind::ListBatches, 0, asked);
+    let row = BatchRow {
+        batch: 4,
+        sku: 7,
+        label: "b".to_owned(),
+        pool: "main".to_owned(),
+        cards: 10,
+        sealed_unix_ms: 5,
+        free: 4,
+        suspended: 3,
+        issued: 2,
+        void: 1,
+    };
+    check_control(Kind::ListBatchesReply, 0, BatchList { rows: vec![row] });
+}
+
+#[test]
 fn import() {
     let begin = ImportBegin {
         sku: "gift-50".to_owned(),
