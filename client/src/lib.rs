@@ -130,6 +130,6 @@ pub use order::{CardSelection, DEFAULT_TTL, Order, OrderStep};
 pub use croupier_protocol::{
     CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRun, CardStatus, FEED_FACTS_MAX, FaultCode,
     FeedKind, HeldOrder, Hold, HoldEnd, ImportRow, IssueWay, IssuedOrder, Lsn, MoveCardsReply,
-    OrderId, OrderOutcome, Priority, Refusal, RejectReason, RoutesLoadReply, RoutesShowReply,
-    Secret, ServerInfoReply, SkuId, SkuRow, Step, StepItem, StockRow,
+    MoveCause, OrderId, OrderOutcome, Priority, Refusal, RejectReason, RoutesLoadReply,
+    RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow, Step, StepItem, StockRow,
 };

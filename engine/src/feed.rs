@@ -80,7 +80,7 @@ impl Room {
 /// Bytes of a FeedReply without facts.
 const REPLY_BYTES: usize = 24;
 /// Bytes of a row without order, cards and texts.
-const ROW_BYTES: usize = 73;
+const ROW_BYTES: usize = 69;
 const ORDER_BYTES: usize = 16;
 const RUN_BYTES: usize = 14;
 

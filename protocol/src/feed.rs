@@ -43,3 +43,10 @@ numbered! {
         Void = 4, "void", "out of sale for good";
     }
 }
+
+numbered! {
+    /// Why cards have moved.
+    MoveCause: u16, "cause of a move" {
+        Operator = 1, "operator", "an operator said so";
+    }
+}

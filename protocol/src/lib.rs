@@ -75,7 +75,7 @@ pub use control::{
     RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply,
     SkuRow, Stock, StockReply, StockRow, decode_control, encode_control,
 };
-pub use feed::{CardStatus, FeedKind, HoldEnd, IssueWay};
+pub use feed::{CardStatus, FeedKind, HoldEnd, IssueWay, MoveCause};
 pub use frame::{FLAG_MORE, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, Kind, peek};
 pub use frame_writer::FrameWriter;
 pub use hello::{Hello, HelloReply, PROTOCOL_VERSION};
