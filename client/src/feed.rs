@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use croupier_protocol::{
     CardRun, CardStatus, FEED_WAIT_MS_MAX, Feed as FeedBody, FeedKind, FeedReply, FeedRow, HoldEnd,
-    IssueWay, Lsn, OrderId, SkuId, UnknownNumber,
+    IssueWay, Lsn, MoveCause, OrderId, SkuId, UnknownNumber,
 };
 
 use crate::client::Client;
@@ -149,6 +149,8 @@ pub enum FeedEvent {
         from: CardStatus,
         /// What they are.
         to: CardStatus,
+        /// Why.
+        cause: MoveCause,
     },
     /// An order holds cards.
     Reserved {
@@ -255,6 +257,7 @@ impl FeedFact {
                 cards,
                 from: (row.how >> 8).try_into()?,
                 to: (row.how & 0xff).try_into()?,
+                cause: u16::try_from(row.number).unwrap_or(u16::MAX).try_into()?,
             },
             FeedKind::Reserved => FeedEvent::Reserved {
                 order_id,

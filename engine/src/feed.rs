@@ -77,10 +77,13 @@ impl Room {
     }
 }
 
+/// How often a page is looked for and read: a fold may come between, but not again and again.
+const READ_TRIES: u32 = 3;
+
 /// Bytes of a FeedReply without facts.
 const REPLY_BYTES: usize = 24;
 /// Bytes of a row without order, cards and texts.
-const ROW_BYTES: usize = 73;
+const ROW_BYTES: usize = 69;
 const ORDER_BYTES: usize = 16;
 const RUN_BYTES: usize = 14;
 
@@ -135,19 +138,21 @@ pub fn read(
             return Ok(page);
         }
     }
-    let place = match find(engine, from, durable) {
-        Ok(Found::At(place)) => place,
-        Ok(Found::Nothing) => return Ok((empty(durable, durable), None)),
-        Ok(Found::Folded { oldest }) => return Err(too_old(from, oldest)),
-        Err(error) => return Err(failed(&error)),
-    };
-    match read_from(engine, durable, place, filter, room) {
-        Ok(page) => Ok(page),
-        // Folded between the search and now.
-        Err(error) => match find(engine, from, durable) {
-            Ok(Found::Folded { oldest }) => Err(too_old(from, oldest)),
-            _ => Err(failed(&error)),
-        },
+    let mut tries_left = READ_TRIES;
+    loop {
+        tries_left -= 1;
+        let place = match find(engine, from, durable) {
+            Ok(Found::At(place)) => place,
+            Ok(Found::Nothing) => return Ok((empty(durable, durable), None)),
+            Ok(Found::Folded { oldest }) => return Err(too_old(from, oldest)),
+            Err(error) => return Err(failed(&error)),
+        };
+        match read_from(engine, durable, place, filter, room) {
+            Ok(page) => return Ok(page),
+            Err(error) if tries_left == 0 => return Err(failed(&error)),
+            // Folded since it was found: what there is now is looked for anew.
+            Err(_) => {}
+        }
     }
 }
 

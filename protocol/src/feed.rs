@@ -33,3 +33,10 @@ numbered! {
         Expired = 2, "expired", "its time was up";
     }
 }
+
+numbered! {
+    /// Why cards have moved.
+    MoveCause: u16, "cause of a move" {
+        Operator = 1, "operator", "an operator said so";
+    }
+}

@@ -77,7 +77,7 @@ pub use control::{
     ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply, StockRow,
     decode_control, encode_control,
 };
-pub use feed::{FeedKind, HoldEnd, IssueWay};
+pub use feed::{FeedKind, HoldEnd, IssueWay, MoveCause};
 pub use find::FindSecret;
 pub use frame::{FLAG_MORE, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, Kind, peek};
 pub use frame_writer::FrameWriter;

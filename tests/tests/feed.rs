@@ -110,7 +110,7 @@ fn of_record(record: &Value) -> Option<Value> {
         }
         "RoutesLoaded" => put("routes-loaded", &same(&["version"])),
         "CardsMoved" => {
-            let mut fields = same(&["sku_id", "from", "to", "cards"]);
+            let mut fields = same(&["sku_id", "from", "to", "cause", "cards"]);
             let runs = record["cards"].as_array().expect("runs").iter();
             let cards: u64 = runs
                 .map(|run| run["count"].as_u64().expect("a count"))
@@ -186,8 +186,10 @@ fn of_fact(fact: &FeedFact) -> Value {
             cards,
             from,
             to,
+            cause,
             ..
         } => {
+            put("cause", json!(cause.name()));
             put("quantity", json!(quantity));
             put("cards", runs(cards));
             put("from", json!(from.name()));

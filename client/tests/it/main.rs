@@ -3,6 +3,7 @@
 mod peer;
 
 mod calls;
+mod feed;
 mod imports;
 mod losses;
 mod noise;

@@ -189,11 +189,13 @@ fn facts(fact: &FeedFact, sku: Option<(SkuId, String)>, as_json: bool) -> Facts 
             cards,
             from,
             to,
+            cause,
             ..
         } => common
             .with("quantity", *quantity)
             .with("from", from.name())
             .with("to", to.name())
+            .with("cause", cause.name())
             .with("cards", places(cards, as_json)),
         FeedEvent::Reserved {
             order_id,

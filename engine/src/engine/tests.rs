@@ -122,3 +122,60 @@ fn segments_sealed_before_a_start_count_towards_the_next_checkpoint() {
     engine.fold(false).unwrap().expect("two sealed segments");
     assert_eq!(engine.first_segment(), 3);
 }
+
+#[test]
+fn the_feed_tells_what_is_durable_while_segments_roll_and_are_folded() {
+    use crate::feed::{self, Filter, Room};
+    use croupier_protocol::{Feed, FeedKind, FeedRow};
+
+    let (disk, readable) = new_store();
+    let engine = start(&disk, &readable).unwrap();
+    let (filter, room) = (Filter::of(&Feed::default()), Room::of(0, 8 << 10));
+    let read = |from, place| feed::read(&engine, from, place, &filter, room);
+    let is_table = |fact: &FeedRow| fact.kind == FeedKind::RoutesLoaded.as_u16();
+    let (mut versions, mut next, mut place) = (Vec::new(), 0, None);
+    let first = read(0, None).unwrap().1;
+    let table = "# a comment that fills segments\n".repeat(500) + DEFAULT_ROUTES;
+    while engine.log.segment_in_use() < 4 {
+        let version = versions.len() as u32 + 1;
+        let fact = [Fact::RoutesLoaded {
+            version,
+            toml: &table,
+        }];
+        let begun = engine.begin(&fact).unwrap();
+        // In the log, and not durable.
+        let (page, end) = read(next, place).unwrap();
+        assert!(!page.facts.iter().any(is_table), "{page:?}");
+        assert_eq!(page.next, page.end);
+        (next, place) = (page.next, end);
+        engine.finish(begun).unwrap();
+        let (page, end) = read(next, place).unwrap();
+        // The place only saves the search.
+        assert_eq!(read(next, None).unwrap().0, page);
+        let told = page.facts.iter().filter(|fact| is_table(fact));
+        versions.extend(told.map(|fact| fact.number));
+        (next, place) = (page.next, end);
+        assert_eq!(versions.last(), Some(&version.into()));
+    }
+    assert!(versions.iter().copied().eq(1..=versions.len() as u64));
+
+    engine.fold(false).unwrap().expect("three sealed segments");
+    assert_eq!(engine.first_segment(), 4);
+    let (page, _) = read(0, None).unwrap();
+    let oldest = page.facts[0].lsn;
+    assert!(is_table(&page.facts[0]));
+    for (from, place) in [(1, None), (oldest - 1, None), (first.unwrap().next, first)] {
+        let refused = read(from, place).unwrap_err();
+        assert_eq!(refused.refusal, Refusal::FeedTooOld);
+        assert!(refused.text.ends_with(&format!("LSN {oldest}")));
+    }
+    assert_eq!(read(oldest, None).unwrap().0, page);
+    // Who has kept up goes on, though the segment of its place may be gone.
+    engine.sku_create("s").unwrap();
+    let (page, _) = read(next, place).unwrap();
+    assert_eq!((page.facts.len(), &page.facts[0].text[..]), (1, "s"));
+    assert_eq!(
+        read(page.end + 1, None).unwrap_err().refusal,
+        Refusal::FeedAhead
+    );
+}
