@@ -117,6 +117,8 @@ pub struct DiskReport {
     pub issued: u64,
     /// Cards that can be issued.
     pub free: u64,
+    /// Cards that are suspended, or promised to holds.
+    pub held: u64,
     /// Bytes of a write that a crash cut short.
     pub torn_bytes: u64,
     /// Records that are in the log and in no checkpoint.
@@ -365,6 +367,15 @@ impl Oracle {
                 books.looked_up(*id, outcome);
             }
         }
+        let ids: Vec<_> = self.books().held.keys().copied().collect();
+        for chunk in ids.chunks(CHUNK) {
+            let outcomes = client.orders(chunk).await.expect("look-ups are answered");
+            let mut books = self.books();
+            for (id, outcome) in chunk.iter().zip(outcomes) {
+                let found = !matches!(outcome, OrderOutcome::Refused { .. });
+                books.settle_one(*id, found.then_some(outcome));
+            }
+        }
     }
 
     /// Asks for every order again: those that stand must repeat their answer, those in doubt may be dealt now.
@@ -402,6 +413,11 @@ impl Oracle {
         {
             *dealt.entry(booked.sku).or_default() += u64::from(booked.quantity);
         }
+        let mut promised: HashMap<SkuId, u64> = HashMap::new();
+        for (sku, held, committed) in books.in_two_phases() {
+            *promised.entry(sku).or_default() += held;
+            *dealt.entry(sku).or_default() += committed;
+        }
         for row in &rows {
             let StockRow {
                 sku,
@@ -417,6 +433,11 @@ impl Oracle {
                 *issued,
                 dealt.get(&SkuId(*sku)).copied().unwrap_or(0),
                 "{name}: cards issued"
+            );
+            let least = promised.get(&SkuId(*sku)).copied().unwrap_or(0);
+            assert!(
+                *held >= least,
+                "{name}: {least} cards are promised to holds"
             );
             let book = books.skus.entry(name.clone()).or_default();
             assert!(
@@ -491,10 +512,12 @@ impl Oracle {
             imported: count("imported"),
             issued: count("issued"),
             free: count("free"),
+            held: count("held"),
             torn_bytes: count("torn_bytes"),
             records: count("records_since_checkpoint"),
         };
-        assert_eq!(report.free + report.issued, report.imported, "{report:?}");
+        let all = report.free + report.held + report.issued + count("void");
+        assert_eq!(all, report.imported, "{report:?}");
         report
     }
 
@@ -510,9 +533,19 @@ impl Oracle {
             .orders
             .values()
             .filter(|booked| booked.answer.is_some());
-        let (orders, cards) = dealt.fold((0, 0), |(orders, cards), booked| {
+        let (mut orders, mut cards) = dealt.fold((0, 0), |(orders, cards), booked| {
             (orders + 1, cards + u64::from(booked.quantity))
         });
+        orders += books.ended_in_two_phases();
+        let mut promised = 0;
+        for (_, held, committed) in books.in_two_phases() {
+            promised += held;
+            cards += committed;
+        }
+        assert!(
+            report.held >= promised,
+            "{promised} are promised: {report:?}"
+        );
         let imported: u64 = books.skus.values().map(|book| book.imported).sum();
         assert_eq!(
             (report.orders, report.issued, report.imported),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use croupier_client::{Client, Error, Order, OrderId, OrderOutcome, SkuId};
+use croupier_client::{Client, DEFAULT_TTL, Error, Order, OrderId, OrderOutcome, OrderStep, SkuId};
 
 use super::scene::{Act, Begin, Scene};
 use super::stage::{SECRET_BYTES, SEGMENT_BYTES, Staged, store_in};
@@ -250,6 +250,23 @@ impl Script<'_> {
                 self.issue(client, &orders).await
             }
             Act::Repeat => self.issue(client, &[self.first]).await,
+            Act::Holds => {
+                let [kept, part, over] = [1, 3, 2].map(|quantity| new(self.sku).quantity(quantity));
+                let steps = [
+                    OrderStep::reserve(kept, DEFAULT_TTL),
+                    OrderStep::reserve(part, DEFAULT_TTL),
+                    OrderStep::reserve(over, DEFAULT_TTL),
+                    OrderStep::commit(part.order_id).quantity(2),
+                    OrderStep::extend(over.order_id, 1, DEFAULT_TTL),
+                    OrderStep::cancel(over.order_id),
+                ];
+                for step in steps {
+                    if !self.step(client, step).await {
+                        return false;
+                    }
+                }
+                true
+            }
             Act::CreateSku(name) => match self.oracle.create_sku(client, name).await {
                 Ok(_) => true,
                 Err(error) => self.see(&error),
@@ -308,6 +325,27 @@ impl Script<'_> {
             Err(error) => {
                 if let Error::OutcomeUnknown { .. } = error {
                     asks.iter().for_each(|ask| self.oracle.lost(ask));
+                }
+                self.see(&error)
+            }
+        }
+    }
+
+    async fn step(&mut self, client: &Client, step: OrderStep) -> bool {
+        let ask = self.oracle.ask_step(step);
+        match client.steps(&[step]).await {
+            Ok(outcomes) => {
+                let outcome = &outcomes[0];
+                self.oracle.book(&ask, outcome);
+                if let OrderOutcome::Refused { refusal, .. } = outcome {
+                    self.saw
+                        .get_or_insert_with(|| format!("order refused: {}", refusal.name()));
+                }
+                true
+            }
+            Err(error) => {
+                if let Error::OutcomeUnknown { .. } = error {
+                    self.oracle.lost(&ask);
                 }
                 self.see(&error)
             }

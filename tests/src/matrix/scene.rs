@@ -50,6 +50,8 @@ pub enum Act {
     Batch(usize),
     /// The first order of the store once more: its answer must be the same.
     Repeat,
+    /// Three orders reserve; one is committed in part, one extended and cancelled, one stays open. Six blocks of the log.
+    Holds,
     /// Makes a SKU.
     CreateSku(&'static str),
     /// Imports so many cards; the SKU is made if need be.
@@ -80,7 +82,7 @@ pub struct Scene {
 const NEVER: u32 = 1000;
 
 /// Every scene.
-pub const SCENES: [Scene; 11] = [
+pub const SCENES: [Scene; 13] = [
     Scene {
         name: "init",
         phase: Phase::Init,
@@ -116,6 +118,13 @@ pub const SCENES: [Scene; 11] = [
         ],
     },
     Scene {
+        name: "holds",
+        phase: Phase::Load,
+        begin: Begin::Attach(Stage::Plain),
+        checkpoint_segments: NEVER,
+        acts: &[Act::Holds, Act::Orders(1)],
+    },
+    Scene {
         name: "segment roll",
         phase: Phase::Roll,
         begin: Begin::Attach(Stage::Brink),
@@ -135,6 +144,13 @@ pub const SCENES: [Scene; 11] = [
         begin: Begin::Attach(Stage::FoldedBrink),
         checkpoint_segments: 1,
         acts: &[Act::Orders(5), Act::AwaitCheckpoint, Act::Orders(1)],
+    },
+    Scene {
+        name: "checkpoint of holds",
+        phase: Phase::Checkpoint,
+        begin: Begin::Attach(Stage::FoldedBrink),
+        checkpoint_segments: 1,
+        acts: &[Act::Holds, Act::AwaitCheckpoint, Act::Orders(1)],
     },
     Scene {
         name: "first shutdown",

@@ -302,26 +302,48 @@ impl Books {
     pub(super) fn settle_held(&mut self, look: impl Fn(OrderId) -> Option<OrderOutcome>) {
         let ids: Vec<_> = self.held.keys().copied().collect();
         for id in ids {
-            let book = self.held_book(id);
-            // A look-up while an ask is under way says nothing about that ask.
-            if book.wishes.values().any(|asks| asks.under_way > 0) {
-                continue;
-            }
-            match look(id) {
-                None => assert!(!book.stood, "{id} is gone: {book:?}"),
-                Some(OrderOutcome::Held(_)) => {
-                    assert_eq!(book.told, None, "{id} is held again");
-                    book.stood = true;
-                }
-                Some(OrderOutcome::Cancelled(_)) => book.learn(id, Told::Cancelled),
-                // It may still expire, and be committed late.
-                Some(OrderOutcome::Expired(_)) => book.learn(id, Told::Expired),
-                Some(OrderOutcome::Issued(issued)) => self.committed(&issued),
-                Some(other) => panic!("{id}: {other:?}"),
-            }
-            let wishes = &mut self.held_book(id).wishes;
-            wishes.values_mut().for_each(|asks| asks.in_doubt = false);
+            self.settle_one(id, look(id));
         }
+    }
+
+    /// Books what such a server says of one order.
+    pub(super) fn settle_one(&mut self, id: OrderId, found: Option<OrderOutcome>) {
+        let book = self.held_book(id);
+        // A look-up while an ask is under way says nothing about that ask.
+        if book.wishes.values().any(|asks| asks.under_way > 0) {
+            return;
+        }
+        match found {
+            None => assert!(!book.stood, "{id} is gone: {book:?}"),
+            Some(OrderOutcome::Held(_)) => {
+                assert_eq!(book.told, None, "{id} is held again");
+                book.stood = true;
+            }
+            Some(OrderOutcome::Cancelled(_)) => book.learn(id, Told::Cancelled),
+            // It may still be committed late.
+            Some(OrderOutcome::Expired(_)) => book.learn(id, Told::Expired),
+            Some(OrderOutcome::Issued(issued)) => self.committed(&issued),
+            Some(other) => panic!("{id}: {other:?}"),
+        }
+        let wishes = &mut self.held_book(id).wishes;
+        wishes.values_mut().for_each(|asks| asks.in_doubt = false);
+    }
+
+    /// Of every order in two phases its SKU, and how many cards it holds and has, as far as is known.
+    pub(super) fn in_two_phases(&self) -> impl Iterator<Item = (SkuId, u64, u64)> + '_ {
+        self.held.values().map(|book| match &book.told {
+            None if book.stood => (book.sku, book.quantity.into(), 0),
+            Some(Told::Cards(answer)) => (book.sku, 0, answer.cards.len() as u64),
+            _ => (book.sku, 0, 0),
+        })
+    }
+
+    /// How many of them have ended.
+    pub(super) fn ended_in_two_phases(&self) -> u64 {
+        self.held
+            .values()
+            .filter(|book| book.told.is_some())
+            .count() as u64
     }
 }
 
