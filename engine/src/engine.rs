@@ -312,6 +312,7 @@ impl Engine {
         if sku > SKUS_MAX {
             return Err(Refused::plain(Refusal::TooManySkus));
         }
+        self.log.tend();
         let lsn = self.record(&[Fact::SkuCreated {
             sku,
             name: name.as_str(),
@@ -356,6 +357,8 @@ impl Engine {
         let table = RouteTable::parse(version, text)
             .map_err(|error| Refused::because(Refusal::RoutesInvalid, error))?;
         let warnings = table.warnings(Some(&self.state.catalog.load()));
+        // A full disk is seen before the record, and not while it is waited for.
+        self.log.tend();
         let lsn = self.record(&[Fact::RoutesLoaded {
             version,
             toml: text,
