@@ -66,7 +66,7 @@ bugs! {
     /// Credits are given back twice.
     GiveCreditsTwice = "give-credits-twice", Sim;
     /// A turn counts on room in the ring that other cores may take first.
-    ForgetOtherWriters = "forget-other-writers", Sim;
+    ForgetOtherWriters = "forget-other-writers", Engine;
     /// A checkpoint forgets orders of many cards.
     FoldForgets = "fold-forgets", Sim;
     /// An import's cards are dropped when the start that follows recovers.

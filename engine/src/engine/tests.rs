@@ -179,3 +179,22 @@ fn the_feed_tells_what_is_durable_while_segments_roll_and_are_folded() {
         Refusal::FeedAhead
     );
 }
+
+/// Nobody writes blocks here, so the ring fills up.
+#[test]
+fn room_in_the_log_for_one_writer_is_room_for_all_that_see_it() {
+    let (disk, readable) = new_store();
+    let engine = start(&disk, &readable).unwrap();
+    let turn = vec![1; APPEND_UNITS_MAX as usize * UNIT_WORDS];
+    // The ring takes an even number of turns: now there will be one left over.
+    engine.log.append(&turn).unwrap();
+    let mut rounds = 0;
+    while engine.log.has_room() {
+        // The core and the cold path have both looked before either appends.
+        for writer in ["the core", "the cold path"] {
+            assert!(engine.log.append(&turn).is_some(), "{writer} finds none");
+        }
+        rounds += 1;
+    }
+    assert!(rounds > 0);
+}
