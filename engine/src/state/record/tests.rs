@@ -1,0 +1,289 @@
+//! Every record as bytes and back; damage that must be told.
+
+use super::*;
+
+fn bytes_of(record: &Record<'_>) -> Vec<u8> {
+    let mut words = Vec::new();
+    let units = record.put(&mut words);
+    assert_eq!(words.len(), units * UNIT_WORDS);
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+#[test]
+fn every_kind_round_trips() {
+    let stamp = Stamp {
+        unix_ms: 1_700_000_000_123,
+        route_table: 7,
+    };
+    let facts = [
+        Fact::Started {
+            epoch: 3,
+            version: "0.1.0",
+        },
+        Fact::SkuCreated { sku: 1, name: "x" },
+        Fact::SkuCreated {
+            sku: 2,
+            name: "一二三四五六七八九十一二三四五六七八九十",
+        },
+        Fact::SlabAdded {
+            slab: 9,
+            sku: 1,
+            batch: 4,
+            pool: 2,
+            cards: 99,
+            class_bytes: 48,
+            header_hash: [5; 32],
+        },
+        Fact::BatchSealed {
+            batch: 4,
+            sku: 1,
+            pool: 0,
+            cards: 99,
+            slabs: 1,
+            label: "双十一",
+            pool_name: "main",
+        },
+        Fact::RoutesLoaded {
+            version: 3,
+            toml: "[[rule]]\nlane = \"vip\"\n# and so on, over more than a unit",
+        },
+    ];
+    for fact in facts {
+        let record = Record { stamp, fact };
+        let bytes = bytes_of(&record);
+        assert_eq!(decode(&bytes), Ok((record, bytes.len())));
+        for unit in bytes.chunks(RECORD_UNIT_BYTES) {
+            assert!(
+                unit.iter().any(|&byte| byte != 0),
+                "the reader tells torn sectors by zeros"
+            );
+        }
+    }
+}
+
+#[test]
+fn orders_of_any_number_of_runs_round_trip() {
+    for count in [1usize, 2, 4, 5, 6, 9, 250] {
+        let runs: Vec<Run> = (0..count as u32)
+            .map(|n| Run {
+                slab: n,
+                slot: n * 7,
+                count: 1 + n % 3,
+                generation: 0,
+            })
+            .collect();
+        let issued = Issued {
+            order_id: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
+            sku: 3,
+            principal: 0,
+            quantity: count as u16,
+            priority: 2,
+            lane: 1,
+            way: Way::Issue,
+            fewer: 0,
+            runs: Runs::Given(&runs),
+        };
+        let stamp = Stamp {
+            unix_ms: 5,
+            route_table: 1,
+        };
+        let bytes = bytes_of(&Record {
+            stamp,
+            fact: Fact::Issued(issued),
+        });
+        assert_eq!(bytes.len(), issued_units(count) * RECORD_UNIT_BYTES);
+        let (record, _) = decode(&bytes).unwrap();
+        let Fact::Issued(read) = record.fact else {
+            panic!("an order")
+        };
+        assert_eq!(read.runs.iter().collect::<Vec<_>>(), runs);
+        assert_eq!(
+            (read.order_id, read.sku, read.quantity),
+            (issued.order_id, 3, count as u16)
+        );
+        assert_eq!(
+            bytes[16..32],
+            (1..=16).collect::<Vec<u8>>(),
+            "the id lies in text order"
+        );
+    }
+}
+
+#[test]
+fn what_happens_to_holds_round_trips_byte_by_byte() {
+    let stamp = Stamp {
+        unix_ms: 5,
+        route_table: 1,
+    };
+    let order_id = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
+    let run = [Run {
+        slab: 1,
+        slot: 2,
+        count: 2,
+        generation: 0,
+    }];
+    let issued = |way| {
+        Fact::Issued(Issued {
+            order_id,
+            sku: 3,
+            principal: 0,
+            quantity: 2,
+            priority: 2,
+            lane: 1,
+            way,
+            fewer: 1,
+            runs: Runs::Given(&run),
+        })
+    };
+    let (ttl_ms, sku, principal) = (900_000, 3, 0);
+    let reserved = Reserved {
+        order_id,
+        sku,
+        principal,
+        quantity: 7,
+        priority: 2,
+        lane: 1,
+        ttl_ms,
+        credits: Credits([(0, 4), (2, 3), (0, 0), (0, 0)]),
+    };
+    let extended = Extended {
+        order_id,
+        sku,
+        principal,
+        nth: 1,
+        ttl_ms,
+    };
+    let released = |why| {
+        Fact::Released(Released {
+            order_id,
+            sku,
+            principal,
+            quantity: 7,
+            why,
+        })
+    };
+    // Kind and flags, and what stands at 40: docs/wal-format.md.
+    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 6] = [
+        (issued(Way::Commit), [5, 1], [2, 0, 1, 0, 2, 1, 1, 0]),
+        (issued(Way::LateCommit), [5, 2], [2, 0, 1, 0, 2, 1, 1, 0]),
+        (
+            Fact::Reserved(reserved),
+            [8, 0],
+            [7, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
+        ),
+        (
+            Fact::Extended(extended),
+            [9, 0],
+            [1, 0, 0, 0, 0xa0, 0xbb, 0x0d, 0],
+        ),
+        (
+            released(Release::Cancelled),
+            [10, 0],
+            [7, 0, 1, 0, 0, 0, 0, 0],
+        ),
+        (
+            released(Release::Expired),
+            [10, 0],
+            [7, 0, 2, 0, 0, 0, 0, 0],
+        ),
+    ];
+    for (fact, kind, at_40) in rows {
+        let bytes = bytes_of(&Record { stamp, fact });
+        assert_eq!(bytes.len(), RECORD_UNIT_BYTES);
+        let (read, _) = decode(&bytes).unwrap();
+        // Cards that were read lie in bytes.
+        if !matches!(fact, Fact::Issued(_)) {
+            assert_eq!(read, Record { stamp, fact });
+        }
+        let mut again = Vec::new();
+        read.put(&mut again);
+        let again: Vec<u8> = again.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(again, bytes);
+        assert_eq!((&bytes[..2], &bytes[40..48]), (&kind[..], &at_40[..]));
+        assert_eq!(bytes[16..32], (1..=16).collect::<Vec<u8>>());
+        assert!(!are_orders(&bytes), "only issues may go in any order");
+    }
+    let parts = bytes_of(&Record {
+        stamp,
+        fact: Fact::Reserved(reserved),
+    });
+    assert_eq!(parts[48..56], [0, 0, 4, 0, 2, 0, 3, 0]);
+}
+
+#[test]
+fn moves_of_any_number_of_runs_round_trip_and_ways_that_no_card_goes_are_refused() {
+    let stamp = Stamp {
+        unix_ms: 5,
+        route_table: 1,
+    };
+    let bytes_of_move = |from, to, runs: &[Run]| {
+        let moved = Moved {
+            sku: 3,
+            from,
+            to,
+            cause: Cause::Operator,
+            runs: Runs::Given(runs),
+        };
+        bytes_of(&Record {
+            stamp,
+            fact: Fact::CardsMoved(moved),
+        })
+    };
+    for count in [1usize, 2, 3, 6, 7, moved_runs_max(16)] {
+        let runs: Vec<Run> = (0..count as u32)
+            .map(|n| Run {
+                slab: n + 1,
+                slot: n * 7,
+                count: 1 + n % 3,
+                generation: 0,
+            })
+            .collect();
+        let bytes = bytes_of_move(CardStatus::Free, CardStatus::Void, &runs);
+        assert!(bytes.len() <= 16 * RECORD_UNIT_BYTES);
+        let Fact::CardsMoved(read) = decode(&bytes).unwrap().0.fact else {
+            panic!("a move")
+        };
+        assert_eq!(read.runs.iter().collect::<Vec<_>>(), runs);
+        assert_eq!((read.sku, read.from), (3, CardStatus::Free));
+        let head = [3, 0, 0, 0, 1, 4, 1, 0, count as u8, 0];
+        assert_eq!(bytes[16..26], head, "docs/wal-format.md, byte by byte");
+        assert_eq!(bytes[32..44], [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+    }
+    let run = Run {
+        slab: 1,
+        slot: 0,
+        count: 1,
+        generation: 0,
+    };
+    for (from, to) in [
+        (CardStatus::Void, CardStatus::Free),
+        (CardStatus::Issued, CardStatus::Free),
+        (CardStatus::Free, CardStatus::Issued),
+        (CardStatus::Free, CardStatus::Free),
+    ] {
+        let refused = decode(&bytes_of_move(from, to, &[run])).unwrap_err();
+        assert!(refused.contains("no card goes that way"), "{refused}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_named() {
+    let mut bytes = bytes_of(&Record {
+        stamp: Stamp {
+            unix_ms: 0,
+            route_table: 0,
+        },
+        fact: Fact::Started {
+            epoch: 1,
+            version: "x",
+        },
+    });
+    bytes[0] = 99;
+    assert!(decode(&bytes).unwrap_err().contains("kind 99"));
+    bytes[0] = KIND_STARTED;
+    bytes[1] = 1;
+    assert!(decode(&bytes).unwrap_err().contains("flags"));
+    bytes[2] = 0;
+    assert!(decode(&bytes).is_err());
+    assert!(decode(&[]).is_err());
+}
