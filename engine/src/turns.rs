@@ -19,6 +19,10 @@ use crate::wal::Log;
 /// An idle core takes from a core that has more than this waiting.
 pub const TAKE_ABOVE_ORDERS: usize = 256;
 
+/// One in so many units of a turn is kept for holds whose time is up, while there are any: else full turns would leave them
+/// no room.
+const DUE_SHARE: usize = 4;
+
 /// What other cores reach of a core.
 pub struct Queues {
     /// Orders that wait to be dealt.
@@ -147,7 +151,10 @@ impl Turns {
             let waits = !lanes.is_empty() || self.held_back.is_some() || due;
             return if waits { Pick::NoRoom } else { Pick::Nothing };
         }
-        let units_max = log.append_units_max() as usize;
+        let mut units_max = log.append_units_max() as usize;
+        if due {
+            units_max -= units_max / DUE_SHARE;
+        }
         self.pick_from(lanes, units_max);
         if self.orders.is_empty() {
             let busy = queues.iter().enumerate().find(|(index, other)| {

@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::dealer::{Dealer, OrderLimits, TURN_ORDERS_MAX};
 use crate::disk::memory::MemoryDisk;
+use crate::order::{Order, Outcome, Ticket, Verdict};
 use crate::slab::{KeyFile, Vault};
 use crate::state::{SlabBody, SlabFacts};
 use crate::store::BitsOnly;
+use crate::turns::{Pick, Queues, TAKE_ABOVE_ORDERS, Turns};
 use crate::wal::segments::make_segment;
 
 const STORE: [u8; 16] = [7; 16];
@@ -57,13 +60,13 @@ fn start(disk: &MemoryDisk, readable: &Arc<AtomicBool>) -> Result<Engine, Engine
     Engine::start(config, store, 1, ground).map(|(engine, _)| engine)
 }
 
-fn import(engine: &Engine) -> Result<u64, Refused> {
+fn import(engine: &Engine, cards: u32) -> Result<u64, Refused> {
     let added = Fact::SlabAdded {
         slab: 1,
         sku: 1,
         batch: 1,
         pool: 0,
-        cards: 5,
+        cards,
         class_bytes: 32,
         header_hash: [1; 32],
     };
@@ -71,7 +74,7 @@ fn import(engine: &Engine) -> Result<u64, Refused> {
         batch: 1,
         sku: 1,
         pool: 0,
-        cards: 5,
+        cards: cards.into(),
         slabs: 1,
         label: "a",
         pool_name: "main",
@@ -85,7 +88,7 @@ fn an_import_that_is_durable_and_cannot_be_followed_ends_the_writer_and_stands_a
     let engine = start(&disk, &readable).unwrap();
     engine.sku_create("steam-50").unwrap();
     readable.store(false, Ordering::SeqCst);
-    let refused = import(&engine).unwrap_err();
+    let refused = import(&engine, 5).unwrap_err();
     assert_eq!(refused.refusal, Refusal::StoreFailed);
     let why = engine
         .log
@@ -197,4 +200,83 @@ fn room_in_the_log_for_one_writer_is_room_for_all_that_see_it() {
         rounds += 1;
     }
     assert!(rounds > 0);
+}
+
+/// One core of an engine, without its server.
+struct Core<'e> {
+    engine: &'e Engine,
+    queues: [Arc<Queues>; 1],
+    turns: Turns,
+    dealer: Dealer,
+}
+
+impl<'e> Core<'e> {
+    fn new(engine: &'e Engine) -> Core<'e> {
+        let limits = OrderLimits::default();
+        Core {
+            engine,
+            queues: [Arc::new(Queues::new(8 * TURN_ORDERS_MAX))],
+            turns: Turns::new(0, TAKE_ABOVE_ORDERS),
+            dealer: Dealer::new(engine.state.clone(), &engine.routes, limits),
+        }
+    }
+
+    fn push(&mut self, order: Order) {
+        self.dealer.refresh();
+        let lane = self.dealer.lane_of(&order).unwrap();
+        assert!(self.queues[0].lanes.push(lane, order).is_ok());
+    }
+
+    /// A turn, and everything that is in the log made durable and answered.
+    fn turn(&mut self, now_unix_ms: u64) -> Vec<Outcome> {
+        let (log, mut answered) = (&self.engine.log, Vec::new());
+        let due = self.dealer.has_due(now_unix_ms);
+        if self.turns.pick(&self.queues, log, due) == Pick::Batch {
+            self.turns.deal(&mut self.dealer, now_unix_ms, log, None);
+            let answer = |outcome: &Outcome| answered.push(*outcome);
+            self.turns.sort_out(&self.queues, answer);
+        }
+        log.make_segment();
+        while log.take_block() {
+            log.write_block();
+            log.make_segment();
+        }
+        let answer = |outcome: &Outcome| answered.push(*outcome);
+        self.turns.answer_durable(&self.queues, log, answer);
+        answered
+    }
+}
+
+#[test]
+fn holds_end_in_time_though_every_turn_is_full() {
+    const HOLDS: u64 = 1000;
+    let (disk, readable) = new_store();
+    let engine = start(&disk, &readable).unwrap();
+    engine.sku_create("steam-50").unwrap();
+    import(&engine, 60_000).unwrap();
+    let mut core = Core::new(&engine);
+    let order = |id: u64| Order::issue(id.into(), 1, 1, Ticket::single(0, id));
+    for id in 1..=HOLDS {
+        core.push(Order {
+            step: croupier_protocol::Step::Reserve,
+            ttl_ms: 5,
+            ..order(id)
+        });
+    }
+    // The index is small and grows, so some come again.
+    let mut held = 0;
+    while held < HOLDS {
+        let answered = core.turn(1_000_000);
+        let is_held = |outcome: &&Outcome| matches!(outcome.verdict, Verdict::Held { .. });
+        held += answered.iter().filter(is_held).count() as u64;
+    }
+
+    let mut ids = HOLDS..;
+    for now in 1_000_010..1_000_018 {
+        while core.queues[0].lanes.depth() < 2 * TURN_ORDERS_MAX {
+            core.push(order(ids.next().unwrap() + 1));
+        }
+        core.turn(now);
+    }
+    assert_eq!(engine.state.index.open_holds().count(), 0);
 }
