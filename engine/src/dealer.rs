@@ -619,7 +619,7 @@ fn take_slots(pool: &Pool, cursor: &mut Cursor, want: u32, slots: &mut Vec<(u32,
     let mut missing = want;
     let mut passes = 0;
     let mut reopenings = pool.reopenings();
-    let list = pool.slabs.load();
+    let mut list = pool.slabs.load();
     while missing > 0 {
         let Some(slab) = list.get(cursor.slab) else {
             // The first pass may have begun in the middle, and the next begins where cards may be again. A full one that
@@ -627,6 +627,8 @@ fn take_slots(pool: &Pool, cursor: &mut Cursor, want: u32, slots: &mut Vec<(u32,
             let now = pool.reopenings();
             if now != reopenings {
                 (reopenings, passes) = (now, 0);
+                // An import counts as one: others may take the cards here and leave theirs in its slabs.
+                list = pool.slabs.load();
             }
             passes += 1;
             assert!(

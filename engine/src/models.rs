@@ -2,7 +2,7 @@
 //!
 //! Loom looks at every interleaving of a part, beside that part (`model` in `slab::claim`, `wal::ring`, `wal::bell` and
 //! others). Here shuttle looks at many interleavings of the whole: two dealers with a few ids in common, stock that runs
-//! out, an import in the middle, and the log's own two threads. Sizes shrink (see `croupier_shuttle` in the index and the
+//! out, imports in the middle, and the log's own two threads. Sizes shrink (see `croupier_shuttle` in the index and the
 //! claim), so that a table grows, a ring wraps and a region ends within a handful of orders.
 //!
 //! ```text
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use croupier_protocol::{Priority, Refusal};
+use croupier_protocol::Refusal;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::sync::Mutex;
 use shuttle::thread::Thread;
@@ -48,8 +48,8 @@ const SPREAD: Spread = Spread {
     seed: [5, 9],
     shards: 1,
 };
-/// Cards of SKU 1 from the beginning, and of SKU 2 once its import is sealed.
-const STOCK: [u32; 2] = [5, 3];
+/// SKU and cards of each slab: the first from the beginning, the others once their imports are sealed.
+const STOCK: [(u32, u32); 3] = [(1, 5), (2, 3), (1, 2)];
 const ITERATIONS: usize = 20_000;
 /// Switches of priority that PCT places: bugs that need more are rare (Burckhardt et al., 2010).
 const PCT_DEPTH: usize = 3;
@@ -144,19 +144,19 @@ impl Shop {
         }
     }
 
-    fn import(&self, sku: u32) {
-        let cards = STOCK[sku as usize - 1];
+    fn import(&self, slab: u32) {
+        let (sku, cards) = STOCK[slab as usize - 1];
         let added = Fact::SlabAdded {
-            slab: sku,
+            slab,
             sku,
-            batch: sku,
+            batch: slab,
             pool: 0,
             cards,
             class_bytes: 32,
-            header_hash: [sku as u8; 32],
+            header_hash: [slab as u8; 32],
         };
         let sealed = Fact::BatchSealed {
-            batch: sku,
+            batch: slab,
             sku,
             pool: 0,
             cards: cards.into(),
@@ -251,7 +251,7 @@ fn check(shop: &Shop, outcomes: &[Outcome]) {
     let catalog = shop.state.catalog.load();
     let free: u64 = catalog.skus.iter().map(|sku| sku.stock().free).sum();
     let imported: u64 = catalog.skus.iter().map(|sku| sku.stock().imported).sum();
-    let stock: u64 = STOCK.iter().map(|&cards| u64::from(cards)).sum();
+    let stock: u64 = STOCK.iter().map(|&(_, cards)| u64::from(cards)).sum();
     assert_eq!(imported, stock);
     assert_eq!(free + dealt as u64, imported, "free + issued = imported");
     let (logged, replayed) = replayed(shop);
@@ -272,7 +272,7 @@ fn play() {
     shop.import(1);
     let importer = {
         let shop = shop.clone();
-        thread::spawn(move || shop.import(2))
+        thread::spawn(move || [2, 3].map(|slab| shop.import(slab)))
     };
     let dealers = ASKED.map(|asked| {
         let shop = shop.clone();

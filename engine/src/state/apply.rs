@@ -446,6 +446,7 @@ impl State {
         catalog.version += 1;
         sku.imported.fetch_add(cards, Ordering::Relaxed);
         pool.slabs.store(Arc::new(list));
+        pool.grown();
         self.catalog.store(Arc::new(catalog));
         // Last: whoever gets a credit finds the slab.
         pool.add_credits(free);

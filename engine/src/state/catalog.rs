@@ -247,13 +247,18 @@ impl Pool {
 
     /// Says that a slab has free cards again. Behind the bits, before the credits.
     pub(crate) fn reopened(&self, slab: u32) {
-        // SeqCst, as the look in reopenings: whoever finds a card gone that such a credit has taken sees it.
-        self.reopenings.fetch_add(1, Ordering::SeqCst);
+        self.grown();
         let slabs = self.slabs.load();
         if let Some(index) = slabs.iter().position(|other| other.facts.slab == slab) {
             // Relaxed: a hint; a dealer that misses it finds the cards when it has been round.
             self.first.fetch_min(index, Ordering::Relaxed);
         }
+    }
+
+    /// Says that there are more free cards, maybe in more slabs. Behind the bits, before the credits.
+    pub(crate) fn grown(&self) {
+        // SeqCst, as the look in reopenings: whoever finds a card gone that such a credit has taken sees it.
+        self.reopenings.fetch_add(1, Ordering::SeqCst);
     }
 
     /// How often cards have become free behind dealers that look for them.
