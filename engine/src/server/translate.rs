@@ -108,6 +108,14 @@ fn put_item(
     frame_bytes_max: usize,
 ) {
     let (id, sku) = (OrderId::from_u128(outcome.id), SkuId(outcome.sku));
+    let held = |lsn, quantity, repeat, hold| HeldOrder {
+        order_id: id,
+        lsn: Lsn(lsn),
+        sku,
+        quantity,
+        repeat,
+        hold,
+    };
     match outcome.verdict {
         Verdict::Refused {
             refusal,
@@ -120,15 +128,8 @@ fn put_item(
             hold,
             repeat,
         } => {
-            let held = HeldOrder {
-                order_id: id,
-                lsn: Lsn(lsn),
-                sku,
-                quantity,
-                repeat,
-                hold: Some(hold),
-            };
-            put_hold(body, STATUS_HELD, &held);
+            let order = held(lsn, quantity, repeat, Some(hold));
+            put_hold(body, STATUS_HELD, &order);
         }
         Verdict::Released {
             lsn,
@@ -136,19 +137,11 @@ fn put_item(
             why,
             repeat,
         } => {
-            let held = HeldOrder {
-                order_id: id,
-                lsn: Lsn(lsn),
-                sku,
-                quantity,
-                repeat,
-                hold: None,
-            };
             let status = match why {
                 Release::Cancelled => STATUS_CANCELLED,
                 Release::Expired => STATUS_EXPIRED,
             };
-            put_hold(body, status, &held);
+            put_hold(body, status, &held(lsn, quantity, repeat, None));
         }
         Verdict::Issued { settled, repeat } => {
             if let Err(refusal) =
