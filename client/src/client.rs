@@ -329,21 +329,20 @@ impl Client {
         card_move: CardMove,
         issued: bool,
     ) -> Result<MoveCardsReply, Error> {
-        let mut body = MoveCards {
+        let Chosen {
+            sku,
+            batch,
+            cards,
+            order,
+        } = Chosen::of(which);
+        let body = MoveCards {
+            sku,
+            batch,
+            cards,
+            order,
             to: card_move.as_u16(),
             issued,
-            ..MoveCards::default()
         };
-        match which {
-            CardSelection::Sku(sku) => body.sku = Some(sku.clone()),
-            CardSelection::Batch { sku, label } => {
-                (body.sku, body.batch) = (Some(sku.clone()), Some(label.clone()));
-            }
-            CardSelection::Cards(cards) => {
-                body.cards = cards.iter().copied().map(place_of).collect();
-            }
-            CardSelection::Order(id) => body.order = Some(id.to_bytes()),
-        }
         self.control(Kind::MoveCards, &body, Resend::Never).await
     }
 
@@ -377,28 +376,23 @@ impl Client {
         status: Option<CardStatus>,
         after: Option<CardRef>,
     ) -> Result<(Vec<CardRow>, Option<CardRef>), Error> {
-        let mut body = ListCards {
-            status: status.map_or(0, CardStatus::as_u16),
-            after: after.map(place_of),
-            ..ListCards::default()
-        };
-        match which {
-            CardSelection::Sku(sku) => body.sku = Some(sku.clone()),
-            CardSelection::Batch { sku, label } => {
-                (body.sku, body.batch) = (Some(sku.clone()), Some(label.clone()));
-            }
-            CardSelection::Cards(cards) => {
-                body.cards = cards.iter().copied().map(place_of).collect();
-            }
-            CardSelection::Order(id) => {
-                let order = self.order(*id).await?.and_then(OrderOutcome::into_issued);
-                let cards = order.into_iter().flat_map(|order| order.cards);
-                body.cards = cards.map(|card| place_of(card.card)).collect();
-                if body.cards.is_empty() {
-                    return Ok((Vec::new(), None));
-                }
+        let mut chosen = Chosen::of(which);
+        if let CardSelection::Order(id) = which {
+            // The request names no orders.
+            let order = self.order(*id).await?.and_then(OrderOutcome::into_issued);
+            let cards = order.into_iter().flat_map(|order| order.cards);
+            chosen.cards = cards.map(|card| place_of(card.card)).collect();
+            if chosen.cards.is_empty() {
+                return Ok((Vec::new(), None));
             }
         }
+        let body = ListCards {
+            sku: chosen.sku,
+            batch: chosen.batch,
+            cards: chosen.cards,
+            status: status.map_or(0, CardStatus::as_u16),
+            after: after.map(place_of),
+        };
         let list: CardList = self.control(Kind::ListCards, &body, Resend::Safe).await?;
         let next = list.next.map(|place| CardRef {
             slab: place.slab,
@@ -566,6 +560,32 @@ fn control_body<T: ControlBody>(frame: &ReplyFrame) -> Result<T, Error> {
     let kind = frame.header.kind;
     decode_control(&frame.body)
         .map_err(|error| Error::Protocol(ProtocolError::Body { kind, error }))
+}
+
+/// Which cards, in the fields that requests about cards share.
+#[derive(Default)]
+struct Chosen {
+    sku: Option<String>,
+    batch: Option<String>,
+    cards: Vec<CardPlace>,
+    order: Option<[u8; 16]>,
+}
+
+impl Chosen {
+    fn of(which: &CardSelection) -> Self {
+        let mut chosen = Self::default();
+        match which {
+            CardSelection::Sku(sku) => chosen.sku = Some(sku.clone()),
+            CardSelection::Batch { sku, label } => {
+                (chosen.sku, chosen.batch) = (Some(sku.clone()), Some(label.clone()));
+            }
+            CardSelection::Cards(cards) => {
+                chosen.cards = cards.iter().copied().map(place_of).collect();
+            }
+            CardSelection::Order(id) => chosen.order = Some(id.to_bytes()),
+        }
+        chosen
+    }
 }
 
 fn place_of(card: CardRef) -> CardPlace {
