@@ -7,30 +7,16 @@ use std::time::{Duration, Instant};
 
 use croupier_client::{
     CardMove, CardRun, CardSelection, Client, Error, FeedEvent, FeedFact, FeedKind, FeedOptions,
-    ImportOptions, ImportRow, Lsn, Order, OrderId, OrderStep, Refusal, SkuId,
+    Lsn, Order, OrderId, OrderStep, Refusal, SkuId,
 };
 use croupier_protocol::{Feed, FeedReply, Kind, RefusedBody, encode_control};
 use croupier_tests::{Dice, Mint, PATIENCE, Server, Store, Wire, croupier, frame, leaked, scaled};
 use serde_json::{Value, json};
 
+use super::stock::import;
+
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
-
-async fn import(client: &Client, sku: &str, secrets: &[Vec<u8>]) -> SkuId {
-    let options = ImportOptions {
-        sku: sku.into(),
-        create_sku: true,
-        ..ImportOptions::default()
-    };
-    let mut import = client.import(options).await.expect("an import begins");
-    let id = import.sku();
-    for (line, secret) in (1..).zip(secrets) {
-        let pushed = import.push(ImportRow::new(line, secret)).await;
-        pushed.expect("a row is taken");
-    }
-    import.finish().await.expect("an import ends");
-    id
-}
 
 /// Orders for one card each, dealt.
 async fn deal(client: &Client, sku: SkuId, count: usize) {

@@ -9,7 +9,8 @@ use croupier_client::{
 };
 use croupier_tests::{Mint, Store, leaked};
 
-use super::moves::{import, refusal_of};
+use super::moves::refusal_of;
+use super::stock::import_batch;
 
 async fn all(client: &Client, which: &CardSelection, status: Option<CardStatus>) -> Vec<CardRow> {
     let (mut rows, mut after) = (Vec::new(), None);
@@ -85,9 +86,9 @@ async fn every_card_is_found_by_place_and_secret_with_the_order_that_got_it() {
     let mut client = server.client().await;
     let mut mint = Mint::new(71);
     let secrets = mint.secrets(700, 24);
-    let sku = import(&client, "s", "first", &secrets[..400]).await;
-    import(&client, "s", "second", &secrets[400..]).await;
-    import(&client, "other", "third", &secrets[..3]).await;
+    let sku = import_batch(&client, "s", "first", &secrets[..400]).await;
+    import_batch(&client, "s", "second", &secrets[400..]).await;
+    import_batch(&client, "other", "third", &secrets[..3]).await;
     let mut owners = Owners::new();
     for quantity in [1u16, 3, 40, 1] {
         let order = Order::new(OrderId::new_v7(), sku).quantity(quantity);
@@ -146,8 +147,8 @@ async fn batches_and_statuses_are_told_apart_and_what_cannot_be_meant_is_refused
     let server = store.serve();
     let client = server.client().await;
     let secrets = Mint::new(72).secrets(300, 24);
-    let sku = import(&client, "s", "a", &secrets[..200]).await;
-    import(&client, "s", "b", &secrets[200..]).await;
+    let sku = import_batch(&client, "s", "a", &secrets[..200]).await;
+    import_batch(&client, "s", "b", &secrets[200..]).await;
     let (a, b) = (batch("a"), batch("b"));
     let issued = client
         .issue(Order::new(OrderId::new_v7(), sku).quantity(30))
@@ -236,7 +237,7 @@ async fn the_command_tells_who_got_a_secret_and_never_the_secret() {
     let server = store.serve();
     let client = server.client().await;
     let secrets = Mint::new(73).secrets(50, 24);
-    let sku = import(&client, "s", "a", &secrets).await;
+    let sku = import_batch(&client, "s", "a", &secrets).await;
     let id = OrderId::new_v7();
     let issued = client
         .issue(Order::new(id, sku))

@@ -1,5 +1,7 @@
 //! Black-box tests of the real binary: what a user, an operator, a stranger and a power cut may do to it.
 
+mod stock;
+
 mod crashes;
 mod damage;
 mod disk_full;

@@ -5,35 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use croupier_client::{
-    CardMove, CardRef, CardSelection, Client, Error, ImportOptions, ImportRow, Order, OrderId,
-    OrderOutcome, Refusal, SkuId, StockRow,
+    CardMove, CardRef, CardSelection, Client, Error, Order, OrderId, OrderOutcome, Refusal, SkuId,
 };
 use croupier_tests::{Mint, Server, Store};
 
-pub(super) async fn import(client: &Client, sku: &str, label: &str, secrets: &[Vec<u8>]) -> SkuId {
-    let options = ImportOptions {
-        sku: sku.into(),
-        create_sku: true,
-        batch: Some(label.into()),
-        ..ImportOptions::default()
-    };
-    let mut import = client.import(options).await.expect("an import begins");
-    let id = import.sku();
-    for (line, secret) in (1..).zip(secrets) {
-        let pushed = import.push(ImportRow::new(line, secret)).await;
-        pushed.expect("a row is taken");
-    }
-    let report = import.finish().await.expect("an import ends");
-    assert_eq!(report.accepted, secrets.len() as u64);
-    id
-}
+use super::stock::{counts, import_batch, stock};
 
 /// A server with one batch, `a`, of the SKU `s`.
 async fn stocked(mint: u16, cards: usize) -> (Store, Server, Client, SkuId) {
     let store = Store::new();
     let server = store.serve();
     let client = server.client().await;
-    let sku = import(&client, "s", "a", &Mint::new(mint).secrets(cards, 20)).await;
+    let sku = import_batch(&client, "s", "a", &Mint::new(mint).secrets(cards, 20)).await;
     (store, server, client, sku)
 }
 
@@ -45,21 +28,6 @@ async fn issue(client: &Client, sku: SkuId) -> Result<(OrderId, CardRef), Refusa
         [OrderOutcome::Refused { refusal, .. }] => Err(*refusal),
         other => panic!("{other:?}"),
     }
-}
-
-async fn stock(client: &Client) -> StockRow {
-    let mut rows = client.stock(None).await.expect("stock is answered");
-    let row = rows.remove(0);
-    assert_eq!(
-        row.free + row.held + row.issued + row.void,
-        row.imported,
-        "{row:?}"
-    );
-    row
-}
-
-fn counts(row: &StockRow) -> [u64; 4] {
-    [row.free, row.held, row.issued, row.void]
 }
 
 pub(super) fn refusal_of<T: std::fmt::Debug>(answer: Result<T, Error>) -> Refusal {
@@ -253,8 +221,8 @@ async fn a_batch_out_of_sale_stays_so_over_kills_and_stops_and_orders_keep_their
     let mut server = store.serve();
     let mut client = server.client().await;
     let mut mint = Mint::new(3);
-    let sku = import(&client, "s", "a", &mint.secrets(100, 20)).await;
-    import(&client, "s", "b", &mint.secrets(50, 20)).await;
+    let sku = import_batch(&client, "s", "a", &mint.secrets(100, 20)).await;
+    import_batch(&client, "s", "b", &mint.secrets(50, 20)).await;
     let batch = |label: &str| CardSelection::Batch {
         sku: "s".into(),
         label: label.into(),
@@ -323,7 +291,7 @@ async fn a_batch_out_of_sale_stays_so_over_kills_and_stops_and_orders_keep_their
         assert_eq!(order.cards[0].card, card);
     }
     let (id, _) = {
-        import(&client, "s", "c", &mint.secrets(3, 20)).await;
+        import_batch(&client, "s", "c", &mint.secrets(3, 20)).await;
         issue(&client, sku).await.expect("there are cards again")
     };
     let void = server

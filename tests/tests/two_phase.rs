@@ -5,12 +5,14 @@ use std::fs;
 use std::time::Duration;
 
 use croupier_client::{
-    CardMove, CardSelection, Client, Error, ImportOptions, ImportRow, Order, OrderId, OrderOutcome,
-    OrderStep, Refusal, SkuId, Step, StepItem, StockRow,
+    CardMove, CardSelection, Client, Error, Order, OrderId, OrderOutcome, OrderStep, Refusal,
+    SkuId, Step, StepItem,
 };
 use croupier_tests::{Dice, Mint, PATIENCE, SEGMENT_BYTES, Server, Store, Wire, scaled};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use super::stock::{counts, import, import_into, stock};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
@@ -39,7 +41,7 @@ impl Shop {
         let server = store.serve();
         let client = server.client().await;
         let mut mint = Mint::new(mint);
-        let sku = import(&client, "s", None, &mint.secrets(cards, 20)).await;
+        let sku = import(&client, "s", &mint.secrets(cards, 20)).await;
         Shop {
             store,
             server,
@@ -78,23 +80,14 @@ impl Shop {
         }
     }
 
-    async fn restock(&mut self, pool: Option<&str>, cards: usize) {
+    async fn restock(&mut self, pool: &str, cards: usize) {
         let secrets = self.mint.secrets(cards, 20);
-        import(&self.client, "s", pool, &secrets).await;
+        import_into(&self.client, "s", pool, &secrets).await;
     }
 
     /// Free, held, issued, void.
     async fn counts(&self) -> [u64; 4] {
-        let row = self.stock().await;
-        [row.free, row.held, row.issued, row.void]
-    }
-
-    async fn stock(&self) -> StockRow {
-        let mut rows = self.client.stock(None).await.expect("stock is answered");
-        let row = rows.remove(0);
-        let sum = row.free + row.held + row.issued + row.void;
-        assert_eq!(sum, row.imported, "{row:?}");
-        row
+        counts(&stock(&self.client).await)
     }
 
     async fn ask(&self, step: OrderStep) -> OrderOutcome {
@@ -150,24 +143,6 @@ impl Shop {
         let moved = self.client.move_cards(&all, card_move, false).await;
         moved.expect("there is the SKU").moved
     }
-}
-
-async fn import(client: &Client, sku: &str, pool: Option<&str>, secrets: &[Vec<u8>]) -> SkuId {
-    let options = ImportOptions {
-        sku: sku.into(),
-        create_sku: true,
-        pool: pool.map(str::to_owned),
-        ..ImportOptions::default()
-    };
-    let mut import = client.import(options).await.expect("an import begins");
-    let id = import.sku();
-    for (line, secret) in (1..).zip(secrets) {
-        let pushed = import.push(ImportRow::new(line, secret)).await;
-        pushed.expect("a row is taken");
-    }
-    let report = import.finish().await.expect("an import ends");
-    assert_eq!(report.accepted, secrets.len() as u64);
-    id
 }
 
 /// Waits until something is so.
@@ -620,7 +595,7 @@ async fn what_is_not_committed_goes_back_and_no_more_than_is_held_is_committed()
 async fn a_hold_takes_from_several_pools_and_gives_back_to_the_same() {
     // Slab 1: five cards of the pool main. Slab 2: three of vip.
     let mut shop = Shop::open(Store::new(), 43, 5).await;
-    shop.restock(Some("vip"), 3).await;
+    shop.restock("vip", 3).await;
     let routes = "[[rule]]\npools = [\"vip\", \"main\"]\n";
     shop.client.routes_load(routes).await.expect("a table");
 
@@ -663,7 +638,7 @@ async fn a_hold_takes_from_several_pools_and_gives_back_to_the_same() {
 async fn a_hold_takes_from_four_pools_at_most() {
     let mut shop = Shop::open(Store::new(), 44, 1).await;
     for pool in ["b", "c", "d", "e"] {
-        shop.restock(Some(pool), 1).await;
+        shop.restock(pool, 1).await;
     }
     let routes = "[[rule]]\npools = [\"main\", \"b\", \"c\", \"d\", \"e\"]\n";
     shop.client.routes_load(routes).await.expect("a table");
@@ -904,7 +879,7 @@ async fn a_late_commit_gets_other_cards_if_there_are_enough() {
     shop = shop.reopened(End::Stop).await;
     let answer = shop.ask(OrderStep::commit(other)).await;
     assert_eq!(refusal_of(&answer), Some(Refusal::Expired));
-    shop.restock(None, 3).await;
+    shop.restock("main", 3).await;
     let only_held = OrderStep::commit(other).only_held();
     assert_eq!(
         refusal_of(&shop.ask(only_held).await),
