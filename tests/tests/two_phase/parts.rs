@@ -1,0 +1,127 @@
+//! How many cards a hold takes, of which pools, and where they go that are not committed.
+
+use std::collections::{BTreeMap, HashSet};
+
+use croupier_client::{OrderId, OrderOutcome, OrderStep, Refusal};
+use croupier_tests::Store;
+
+use super::shop::{End, LONG, SHORT, Shop, counts_of, refusal_of, verified};
+
+/// In how many slabs how many cards of it lie.
+fn cards_by_slab(outcome: &OrderOutcome) -> BTreeMap<u32, usize> {
+    let cards = &outcome.issued().expect("it has cards").cards;
+    let mut by_slab = BTreeMap::new();
+    for card in cards {
+        *by_slab.entry(card.card.slab).or_default() += 1;
+    }
+    by_slab
+}
+
+#[tokio::test]
+async fn what_is_not_committed_goes_back_and_no_more_than_is_held_is_committed() {
+    let shop = Shop::open(Store::new(), 42, 20).await;
+    let mut stock = [20, 0, 0, 0];
+    let id = shop.reserve(5, LONG).await;
+    assert_eq!(shop.counts().await, [15, 5, 0, 0]);
+    for quantity in [6, 4_000] {
+        let answer = shop.ask(OrderStep::commit(id).quantity(quantity)).await;
+        assert_eq!(refusal_of(&answer), Some(Refusal::NotSoManyHeld));
+        assert_eq!(shop.counts().await, [15, 5, 0, 0]);
+    }
+    let cards = shop.client.commit_part(id, 2).await.expect("two of five");
+    assert_eq!(cards.cards.len(), 2);
+    stock[0] -= 2;
+    stock[2] += 2;
+    assert_eq!(shop.counts().await, stock);
+
+    let too_many = OrderId::new_v7();
+    let answer = shop.ask(shop.reserve_of(too_many, 19, LONG)).await;
+    assert_eq!(refusal_of(&answer), Some(Refusal::OutOfStock));
+    assert_eq!(shop.look_up(too_many).await, None);
+    assert_eq!(shop.counts().await, stock);
+    // A refusal leaves no trace: the id may try again, and all may be held by one.
+    let answer = shop.ask(shop.reserve_of(too_many, 18, LONG)).await;
+    assert_eq!(refusal_of(&answer), None);
+    assert_eq!(shop.counts().await, [0, 18, 2, 0]);
+    for step in [
+        shop.issue_of(OrderId::new_v7(), 1),
+        shop.reserve_of(OrderId::new_v7(), 1, LONG),
+    ] {
+        let answer = shop.ask(step).await;
+        assert_eq!(refusal_of(&answer), Some(Refusal::OutOfStock));
+    }
+    let all = shop.client.commit(too_many).await.expect("all are held");
+    assert_eq!(shop.counts().await, [0, 0, 20, 0]);
+    let all = all.cards.iter().chain(&cards.cards);
+    let all: HashSet<_> = all.map(|card| card.card).collect();
+    assert_eq!(all.len(), 20, "no card twice");
+    shop.server.kill();
+    assert_eq!(counts_of(&verified(&shop.store)), [0, 0, 20, 0]);
+}
+
+#[tokio::test]
+async fn a_hold_takes_from_several_pools_and_gives_back_to_the_same() {
+    // Slab 1: five cards of the pool main. Slab 2: three of vip.
+    let mut shop = Shop::open(Store::new(), 43, 5).await;
+    shop.restock("vip", 3).await;
+    let routes = "[[rule]]\npools = [\"vip\", \"main\"]\n";
+    shop.client.routes_load(routes).await.expect("a table");
+
+    for round in 0..4 {
+        let what = format!("round {round}");
+        let id = shop.reserve(5, LONG).await;
+        let rest = shop.reserve(3, LONG).await;
+        assert_eq!(shop.counts().await, [0, 8, 0, 0], "{what}");
+        if round == 1 {
+            shop = shop.reopened(End::Kill).await;
+        }
+        if round == 2 {
+            shop = shop.reopened(End::Stop).await;
+        }
+        shop.client.cancel(id).await.expect("it is held");
+        assert_eq!(shop.counts().await, [5, 3, 0, 0], "{what}");
+        // Those that came back are vip's three and two others; the other hold has the rest.
+        let issued = shop.reserve(4, SHORT).await;
+        shop.expire(issued).await;
+        shop.client.cancel(rest).await.expect("it is held");
+        assert_eq!(shop.counts().await, [8, 0, 0, 0], "{what}");
+    }
+    let part = shop.reserve(5, LONG).await;
+    let part = shop.ask(OrderStep::commit(part).quantity(2)).await;
+    assert_eq!(cards_by_slab(&part), [(2, 2)].into());
+    assert_eq!(shop.counts().await, [6, 0, 2, 0]);
+    let both = shop.reserve(3, LONG).await;
+    shop = shop.reopened(End::Kill).await;
+    let both = shop.ask(OrderStep::commit(both)).await;
+    assert_eq!(cards_by_slab(&both), [(1, 2), (2, 1)].into());
+    let last = shop.reserve(3, LONG).await;
+    let last = shop.ask(OrderStep::commit(last)).await;
+    assert_eq!(cards_by_slab(&last), [(1, 3)].into());
+    assert_eq!(shop.counts().await, [0, 0, 8, 0]);
+    shop.server.stop().ok();
+    assert_eq!(counts_of(&verified(&shop.store)), [0, 0, 8, 0]);
+}
+
+#[tokio::test]
+async fn a_hold_takes_from_four_pools_at_most() {
+    let mut shop = Shop::open(Store::new(), 44, 1).await;
+    for pool in ["b", "c", "d", "e"] {
+        shop.restock(pool, 1).await;
+    }
+    let routes = "[[rule]]\npools = [\"main\", \"b\", \"c\", \"d\", \"e\"]\n";
+    shop.client.routes_load(routes).await.expect("a table");
+    let five = OrderId::new_v7();
+    let answer = shop.ask(shop.reserve_of(five, 5, LONG)).await;
+    assert_eq!(refusal_of(&answer), Some(Refusal::OutOfStock));
+    assert_eq!(
+        (shop.look_up(five).await, shop.counts().await[0]),
+        (None, 5)
+    );
+    let four = shop.reserve(4, LONG).await;
+    assert_eq!(shop.counts().await, [1, 4, 0, 0]);
+    shop = shop.reopened(End::Kill).await;
+    let answer = shop.ask(OrderStep::commit(four)).await;
+    assert_eq!(cards_by_slab(&answer).len(), 4);
+    shop.issue(1).await;
+    assert_eq!(shop.counts().await, [0, 0, 5, 0]);
+}
