@@ -1,21 +1,17 @@
 //! Who acts next: one thread, one clock, any order that chance likes.
 
-use std::sync::Arc;
+mod operators;
 
-use croupier_client::{CardMove, CardRef, OrderOutcome, SkuId};
+use croupier_client::OrderOutcome;
 use croupier_engine::disk::memory::MemoryDisk;
-use croupier_engine::engine::Engine;
 use croupier_engine::error::EngineError;
-use croupier_engine::moves::Selection;
 use croupier_engine::order::Outcome;
-use croupier_protocol::Refusal;
 use croupier_tests::Oracle;
 use fastrand::Rng;
 use rustix::io::Errno;
 
 use crate::callers::Callers;
 use crate::crash::{Crasher, landing};
-use crate::imports::Import;
 use crate::network::{Letter, Link, Network};
 use crate::node::{self, Node, View};
 use crate::plan::{Feature, Plan};
@@ -26,12 +22,6 @@ const EPOCH_MS: u64 = 1_767_225_600_000;
 const FAREWELL_STEPS: u32 = 40;
 /// SKUs of a simulated shop.
 const SKUS: [&str; 3] = ["steam-50", "gift-100", "卡密-20"];
-/// Route tables that are put in force: all lanes and pools the words allow.
-const ROUTES: [&str; 3] = [
-    "[[rule]]\nlane = \"standard\"\n",
-    "[[rule]]\npriority = [\"vip\"]\nlane = \"vip\"\npools = [\"vip\", \"main\"]\n[[rule]]\nlane = \"bulk\"\n",
-    "[[rule]]\nsku = \"steam*\"\nlane = \"background\"\npools = [\"main\"]\n[[rule]]\nlane = \"vip\"\npools = [\"main\", \"vip\"]\n",
-];
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -510,220 +500,6 @@ impl World {
             Err(error) => self.note(|| format!("the stop fails: {error}")),
         }
         self.die();
-    }
-
-    fn engine(&self) -> Option<Arc<Engine>> {
-        let node = self.node.as_ref()?;
-        node.engine
-            .log
-            .failure()
-            .is_none()
-            .then(|| node.engine.clone())
-    }
-
-    fn fold(&mut self) -> bool {
-        let Some(engine) = self.engine() else {
-            return false;
-        };
-        if !self.plan.has(Feature::Folds) {
-            return false;
-        }
-        self.tally.folds += 1;
-        let folded = engine.fold(false);
-        self.note(|| {
-            format!(
-                "a fold: {:?}",
-                folded
-                    .as_ref()
-                    .map(|folded| folded.as_ref().map(|folded| folded.end))
-            )
-        });
-        if let Err(EngineError::Damage {
-            path, what, offset, ..
-        }) = folded
-        {
-            panic!(
-                "a fold found damage: {} at {offset}: {what}",
-                path.display()
-            );
-        }
-        true
-    }
-
-    fn make_sku(&mut self) -> bool {
-        let Some(engine) = self.engine() else {
-            return false;
-        };
-        let Some(name) = SKUS.get(self.skus.len()) else {
-            return false;
-        };
-        match engine.sku_create(name) {
-            Ok((sku, _)) => self.skus.push((sku, name)),
-            // It may have been made by an attempt whose outcome nobody knows.
-            Err(refused) => self.note(|| format!("SKU {name}: {}", refused.text)),
-        }
-        true
-    }
-
-    fn load_routes(&mut self) -> bool {
-        let Some(engine) = self.engine() else {
-            return false;
-        };
-        if !self.plan.has(Feature::Routes) {
-            return false;
-        }
-        let table = *self.dice.choice(ROUTES.as_slice()).expect("some");
-        match engine.routes_load(table) {
-            Ok(_) => self.note(|| "other routes".into()),
-            Err(refused) => {
-                let invalid = refused.refusal == Refusal::RoutesInvalid;
-                assert!(!invalid, "a table of ours: {}", refused.text);
-            }
-        }
-        true
-    }
-
-    /// An operator takes cards out of sale, or puts them back.
-    fn move_cards(&mut self) -> bool {
-        let Some(engine) = self.engine() else {
-            return false;
-        };
-        if !self.plan.has(Feature::Moves) {
-            return false;
-        }
-        let Some(selection) = self.selection(&engine) else {
-            return false;
-        };
-        let card_move = *self
-            .dice
-            .choice(CardMove::ALL.as_slice())
-            .expect("there are some");
-        let issued = card_move == CardMove::Void && self.dice.bool();
-        self.tally.moves += 1;
-        self.oracle.move_under_way();
-        let done = engine.move_cards(&selection, card_move, issued);
-        self.note(|| format!("{card_move:?} of {selection:?}, issued {issued}: {done:?}"));
-        // These images are older than what the oracle is about to hear.
-        self.crash_copies();
-        let state = View(&engine.state);
-        match done {
-            Ok(done) => self.oracle.move_over(&state, Some(done.moved)),
-            // After a failure of the log nobody knows; the restart tells.
-            Err(refused) if refused.refusal == Refusal::StoreFailed => {}
-            // Of many records the first may be written.
-            Err(_) if matches!(selection, Selection::Stock { .. }) => {
-                self.oracle.move_over(&state, None);
-            }
-            Err(_) => self.oracle.move_over(&state, Some(0)),
-        }
-        true
-    }
-
-    fn selection(&mut self, engine: &Engine) -> Option<Selection> {
-        let &(sku, name) = self.dice.choice(&self.skus)?;
-        let catalog = engine.state.catalog.load();
-        let slabs: Vec<_> = catalog
-            .slabs
-            .iter()
-            .flatten()
-            .filter(|slab| slab.facts.sku == sku)
-            .map(|slab| (slab.facts.slab, slab.facts.cards))
-            .collect();
-        let labels: Vec<String> = engine
-            .state
-            .ledger()
-            .batches
-            .values()
-            .filter(|batch| batch.sku == sku)
-            .map(|batch| batch.label.clone())
-            .collect();
-        Some(match self.dice.u32(0..8) {
-            0 => Selection::Stock {
-                sku: name.into(),
-                batch: None,
-            },
-            1 | 2 => Selection::Stock {
-                sku: name.into(),
-                batch: Some(self.dice.choice(&labels)?.clone()),
-            },
-            3 | 4 => {
-                let mut orders = self.oracle.acknowledged();
-                // A seed does the same again.
-                orders.sort_unstable_by_key(|order| order.order_id);
-                Selection::Order(self.dice.choice(&orders)?.order_id)
-            }
-            _ => {
-                // So few that their records fit the shortest append.
-                let mut cards = Vec::new();
-                for _ in 0..self.dice.usize(1..=3) {
-                    let &(slab, slots) = self.dice.choice(&slabs)?;
-                    cards.push(CardRef {
-                        slab,
-                        slot: self.dice.u32(0..slots + 1),
-                        generation: 0,
-                    });
-                }
-                Selection::Cards(cards)
-            }
-        })
-    }
-
-    /// An import, with others acting between its append and its end.
-    fn import(&mut self) -> bool {
-        let Some(engine) = self.engine() else {
-            return false;
-        };
-        if self.tally.imports > 1 && !self.plan.has(Feature::Imports) {
-            return false;
-        }
-        let Some(&(sku, name)) = self.dice.choice(&self.skus) else {
-            return false;
-        };
-        self.tally.imports += 1;
-        let cards: Vec<u32> = (0..self.dice.usize(1..=3))
-            .map(|_| self.dice.u32(1..200))
-            .collect();
-        let pool = *self
-            .dice
-            .choice(["main", "main", "vip"].as_slice())
-            .expect("some");
-        let import = Import::begin(&engine, sku, pool, &cards);
-        self.note(|| format!("import of {} cards into {name}", import.cards()));
-        self.oracle
-            .import_under_way(name, SkuId(sku), &import.secrets());
-        if let Err(error) = import.write(&engine) {
-            self.note(|| format!("it fails: {error}"));
-            import.undo(&engine);
-            self.oracle.import_over(name, false);
-            return true;
-        }
-        let facts = import.facts();
-        let begun = engine.begin(&facts);
-        self.crash_copies();
-        let begun = match begun {
-            Ok(begun) => begun,
-            Err(refused) => {
-                self.note(|| format!("it is refused: {}", refused.text));
-                // After a failure of the log nobody knows; the restart tells.
-                if refused.refusal != Refusal::StoreFailed {
-                    import.undo(&engine);
-                    self.oracle.import_over(name, false);
-                }
-                return true;
-            }
-        };
-        for _ in 0..self.dice.u32(0..30) {
-            self.small_step(true);
-            self.crash_copies();
-        }
-        let finished = engine.finish(begun);
-        // These images are older than what the oracle is about to hear.
-        self.crash_copies();
-        match finished {
-            Ok(_) => self.oracle.import_over(name, true),
-            Err(refused) => self.note(|| format!("its end is not known: {}", refused.text)),
-        }
-        true
     }
 
     /// The end of a run: nothing fails any more, everybody gets an answer or gives up, and everything is looked at.
