@@ -1,5 +1,7 @@
 //! Asking about many orders at once: the steps of an order and a LookUp differ in their items, not in how they are asked.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{
@@ -11,9 +13,11 @@ use tokio::time::Instant;
 use crate::call::{Caller, Deadline, Failure, Resend};
 use crate::error::{Cause, Error, ProtocolError};
 use crate::link::{Lost, ReplyFrame, Request};
-use crate::order::{Order, OrderStep};
+use crate::order::{Order, OrderStep, Wait};
 use crate::retry::{Backoff, join_all};
 
+/// How long a server keeps an answer back at most.
+const STAY: Duration = Duration::from_secs(5);
 /// Cards that the items of one frame may ask for in all, so that its reply stays within what is kept of a reply, whatever the size
 /// of the secrets.
 const CARDS_PER_FRAME_MAX: usize = 16_384;
@@ -38,6 +42,11 @@ pub(crate) trait Item: Copy + Sync {
 
     /// How many cards the answer may hold, as far as the item says.
     fn cards(&self) -> usize;
+
+    /// Whether the answer may be kept back while the order waits.
+    fn stays(&self) -> bool {
+        false
+    }
 
     /// Appends the item. `started` is when the call was.
     fn put(&self, out: &mut BytesMut, started: Instant);
@@ -86,6 +95,10 @@ impl Item for OrderStep {
         }
     }
 
+    fn stays(&self) -> bool {
+        self.wait == Wait::Stay
+    }
+
     fn put(&self, out: &mut BytesMut, started: Instant) {
         let waited = started.elapsed();
         let mut item = self.item(waited);
@@ -129,7 +142,9 @@ pub(crate) enum AskFailure {
 impl Caller {
     /// Asks about all items, in as many frames as it takes, all at once.
     pub(crate) async fn ask<T: Item>(&self, items: &[T]) -> Result<Vec<OrderOutcome>, Error> {
-        let deadline = self.deadline();
+        let stays = items.iter().any(T::stays);
+        let longer = if stays { STAY } else { Duration::ZERO };
+        let deadline = self.deadline_after(longer);
         let started = Instant::now();
         if items.is_empty() {
             return Ok(Vec::new());
@@ -429,6 +444,7 @@ fn answers(kind: Kind, outcome: &OrderOutcome) -> bool {
         OrderOutcome::Held(_) => matches!(kind, Kind::Reserve | Kind::Extend | Kind::LookUp),
         OrderOutcome::Cancelled(_) => matches!(kind, Kind::Cancel | Kind::LookUp),
         OrderOutcome::Expired(_) => kind == Kind::LookUp,
+        OrderOutcome::Waiting(_) => matches!(kind, Kind::Issue | Kind::Reserve | Kind::LookUp),
         OrderOutcome::Refused { .. } => true,
     }
 }

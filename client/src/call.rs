@@ -154,7 +154,12 @@ impl Caller {
     }
 
     pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::after(self.settings.call_timeout)
+        self.deadline_after(Duration::ZERO)
+    }
+
+    /// That of a call which the server may answer so much later.
+    pub(crate) fn deadline_after(&self, longer: Duration) -> Deadline {
+        Deadline::after(self.settings.call_timeout + longer)
     }
 
     fn current(&self) -> Option<Arc<Link>> {

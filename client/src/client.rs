@@ -22,7 +22,7 @@ use crate::error::{Error, ProtocolError};
 use crate::feed::{Feed, FeedOptions, FeedPage};
 use crate::import::{Import, ImportOptions};
 use crate::link::{ReplyFrame, Request};
-use crate::order::{CardSelection, Order, OrderStep};
+use crate::order::{CardSelection, Order, OrderStep, Wait};
 
 /// A handle on a server. Cheap to clone; all clones share one connection, which closes with the last of them.
 ///
@@ -99,6 +99,81 @@ impl Client {
             Kind::Reserve,
             self.take(OrderStep::reserve(order, ttl)).await?,
         )
+    }
+
+    /// As [`Client::issue`]; but an order that finds no stock waits for some, for `within` from now, in the line of its
+    /// priority. It is [`OrderOutcome::Issued`] or [`OrderOutcome::Waiting`]. Both are durable: the connection may go, and
+    /// [`Client::order`], the same ask again or the feed tell what has become of it. [`Client::cancel`] ends the wait.
+    ///
+    /// # Errors
+    /// As for [`Client::issue`]; [`Error::Refused`] as `WaitInvalid` if `within` is zero or longer than the server allows, and
+    /// as `Expired` or `AlreadyCancelled` if the order has waited in vain.
+    pub async fn issue_or_wait(
+        &self,
+        order: Order,
+        within: Duration,
+    ) -> Result<OrderOutcome, Error> {
+        self.take(OrderStep::issue(order).wait(Wait::Told, within))
+            .await
+    }
+
+    /// As [`Client::issue_or_wait`], and stays until the order has its cards or has waited in vain. Dropping the future does
+    /// not end the order's wait.
+    ///
+    /// # Errors
+    /// As for [`Client::issue_or_wait`].
+    pub async fn issue_waiting(
+        &self,
+        order: Order,
+        within: Duration,
+    ) -> Result<IssuedOrder, Error> {
+        issued(
+            Kind::Issue,
+            self.stay(OrderStep::issue(order), within).await?,
+        )
+    }
+
+    /// As [`Client::reserve`], and waits as [`Client::issue_or_wait`] does: [`OrderOutcome::Held`] or
+    /// [`OrderOutcome::Waiting`]. The hold lasts `ttl` from when there is stock for it.
+    ///
+    /// # Errors
+    /// As for [`Client::reserve`] and [`Client::issue_or_wait`].
+    pub async fn reserve_or_wait(
+        &self,
+        order: Order,
+        ttl: Duration,
+        within: Duration,
+    ) -> Result<OrderOutcome, Error> {
+        self.take(OrderStep::reserve(order, ttl).wait(Wait::Told, within))
+            .await
+    }
+
+    /// As [`Client::reserve_or_wait`], and stays as [`Client::issue_waiting`] does.
+    ///
+    /// # Errors
+    /// As for [`Client::reserve_or_wait`].
+    pub async fn reserve_waiting(
+        &self,
+        order: Order,
+        ttl: Duration,
+        within: Duration,
+    ) -> Result<HeldOrder, Error> {
+        let step = OrderStep::reserve(order, ttl);
+        held(Kind::Reserve, self.stay(step, within).await?)
+    }
+
+    /// Asks until an order waits no longer. The server ends its wait; so this ends, too.
+    async fn stay(&self, step: OrderStep, within: Duration) -> Result<OrderOutcome, Error> {
+        let started = Instant::now();
+        loop {
+            let left = within.saturating_sub(started.elapsed());
+            // Never none: a deadline that is over is one, too.
+            let left = left.max(Duration::from_millis(1));
+            match self.take(step.wait(Wait::Stay, left)).await? {
+                OrderOutcome::Waiting(_) => {}
+                outcome => return Ok(outcome),
+            }
+        }
     }
 
     /// Takes all cards that an order holds. If the hold has expired, other cards of the SKU are taken, if there are enough;
@@ -207,7 +282,7 @@ impl Client {
         self.caller().ask(steps).await
     }
 
-    /// Looks an order up: issued, held, cancelled or expired, never refused; `None` if there is none of this id.
+    /// Looks an order up: issued, held, waiting, cancelled or expired, never refused; `None` if there is none of this id.
     ///
     /// # Errors
     /// [`Error::Refused`] if the server cannot show it, or those of a lost connection.

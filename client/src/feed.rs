@@ -174,16 +174,27 @@ pub enum FeedEvent {
         /// How long, from the fact's time on.
         ttl: Duration,
     },
-    /// A hold has ended without cards.
+    /// A hold has ended without cards, or an order has waited in vain.
     Released {
         /// The order.
         order_id: OrderId,
         /// Of this SKU.
         sku: SkuId,
-        /// How many cards it held.
+        /// How many cards it held, or waited for.
         quantity: u64,
         /// Why.
         end: HoldEnd,
+    },
+    /// An order waits for stock.
+    Backordered {
+        /// The order.
+        order_id: OrderId,
+        /// Of this SKU.
+        sku: SkuId,
+        /// For how many cards.
+        quantity: u64,
+        /// When it waits no longer, in Unix milliseconds of the server's clock.
+        ends_unix_ms: u64,
     },
 }
 
@@ -200,6 +211,7 @@ impl FeedEvent {
             Self::Reserved { .. } => FeedKind::Reserved,
             Self::Extended { .. } => FeedKind::Extended,
             Self::Released { .. } => FeedKind::Released,
+            Self::Backordered { .. } => FeedKind::Backordered,
         }
     }
 
@@ -213,7 +225,8 @@ impl FeedEvent {
             | Self::CardsMoved { sku, .. }
             | Self::Reserved { sku, .. }
             | Self::Extended { sku, .. }
-            | Self::Released { sku, .. } => Some(*sku),
+            | Self::Released { sku, .. }
+            | Self::Backordered { sku, .. } => Some(*sku),
         }
     }
 }
@@ -276,6 +289,12 @@ impl FeedFact {
                 sku,
                 quantity,
                 end: row.how.try_into()?,
+            },
+            FeedKind::Backordered => FeedEvent::Backordered {
+                order_id,
+                sku,
+                quantity,
+                ends_unix_ms: row.number,
             },
         };
         Ok(Self {

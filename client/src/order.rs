@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use croupier_protocol::{CardRef, OrderId, Priority, STEP_FLAG_ONLY_HELD, SkuId, Step, StepItem};
+use croupier_protocol::{
+    CardRef, OrderId, Priority, STEP_FLAG_ONLY_HELD, STEP_FLAG_STAY, STEP_FLAG_WAIT, SkuId, Step,
+    StepItem,
+};
 
 /// How long a hold lasts where nobody says otherwise: time to pay.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
@@ -68,6 +71,18 @@ impl Order {
     }
 }
 
+/// Whether an order that finds no stock may wait for some, until its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wait {
+    /// It is refused as `OutOfStock`.
+    #[default]
+    No,
+    /// It waits, and the answer says so.
+    Told,
+    /// It waits, and the answer comes when it waits no longer, or after a few seconds.
+    Stay,
+}
+
 /// One step of an order, for [`Client::steps`](crate::Client::steps).
 ///
 /// ```
@@ -91,6 +106,8 @@ pub struct OrderStep {
     pub nth: u16,
     /// Of a commit: refuse it if the hold has expired, instead of taking other cards.
     pub only_held: bool,
+    /// Of an issue and a reserve.
+    pub wait: Wait,
 }
 
 impl OrderStep {
@@ -101,6 +118,7 @@ impl OrderStep {
             ttl: Duration::ZERO,
             nth: 0,
             only_held: false,
+            wait: Wait::No,
         }
     }
 
@@ -159,6 +177,16 @@ impl OrderStep {
         }
     }
 
+    /// Has an issue or a reserve that finds no stock wait for some, for so long.
+    #[must_use]
+    pub const fn wait(self, wait: Wait, within: Duration) -> Self {
+        Self {
+            order: self.order.deadline(within),
+            wait,
+            ..self
+        }
+    }
+
     /// The step as it is sent. `waited` is the time that earlier tries of the same call took.
     pub fn item(&self, waited: Duration) -> StepItem {
         let order = &self.order;
@@ -170,10 +198,11 @@ impl OrderStep {
                 _ => order.quantity,
             },
             priority: order.priority as u8,
-            flags: if self.only_held {
-                STEP_FLAG_ONLY_HELD
-            } else {
-                0
+            flags: match (self.wait, self.only_held) {
+                (Wait::No, false) => 0,
+                (Wait::No, true) => STEP_FLAG_ONLY_HELD,
+                (Wait::Told, _) => STEP_FLAG_WAIT,
+                (Wait::Stay, _) => STEP_FLAG_WAIT | STEP_FLAG_STAY,
             },
             // Never zero, which means none. A step that was taken in time by an earlier try is answered even if this one
             // comes too late to be taken.

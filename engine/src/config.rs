@@ -61,6 +61,8 @@ pub struct Config {
     pub hold_ttl_max_ms: u32,
     /// How often a hold may be extended.
     pub hold_extensions_max: u32,
+    /// How long an order may wait for stock, in milliseconds.
+    pub wait_max_ms: u32,
     /// Sealed segments after which they are folded into a checkpoint.
     pub checkpoint_segments: u32,
     /// How blocks of the log are made durable.
@@ -101,6 +103,7 @@ impl Config {
             quantity_max: QUANTITY_MAX_DEFAULT,
             hold_ttl_max_ms: 24 * 60 * 60 * 1000,
             hold_extensions_max: 1,
+            wait_max_ms: 7 * 24 * 60 * 60 * 1000,
             checkpoint_segments: 4,
             sync: Sync::Auto,
             unsafe_no_sync: false,
@@ -159,6 +162,10 @@ impl Config {
                 .hold_extensions_max
                 .or(lower.hold_extensions_max)
                 .unwrap_or(default.hold_extensions_max),
+            wait_max_ms: upper
+                .wait_max_ms
+                .or(lower.wait_max_ms)
+                .unwrap_or(default.wait_max_ms),
             checkpoint_segments: upper
                 .checkpoint_segments
                 .or(lower.checkpoint_segments)
@@ -226,6 +233,7 @@ impl Config {
             0,
             1 << 15,
         )?;
+        within("wait_max_ms", self.wait_max_ms.into(), 1, u32::MAX.into())?;
         within(
             "checkpoint_segments",
             self.checkpoint_segments.into(),
@@ -425,6 +433,15 @@ pub struct Layer {
     )]
     #[arg(help_heading = "Limits")]
     pub hold_extensions_max: Option<u32>,
+    /// The longest time that an order may wait for stock, in milliseconds [default: 604800000, a week]
+    #[arg(
+        long,
+        env = "CROUPIER_WAIT_MAX_MS",
+        value_name = "MS",
+        hide_env_values = true
+    )]
+    #[arg(help_heading = "Limits")]
+    pub wait_max_ms: Option<u32>,
     /// Sealed segments after which they are folded into a checkpoint [default: 4]
     #[arg(
         long,

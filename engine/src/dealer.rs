@@ -12,6 +12,7 @@
 //! 4. a slot certainly exists for every credit;
 //! 5. the record gets its LSN, and only then the index tells what the order got.
 
+mod desk;
 pub mod holds;
 
 use std::ops::Range;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{Refusal, Step};
+use desk::DeskKept;
 use holds::{Change, Putting};
 
 use crate::config::{Config, DATA_DEFAULT};
@@ -123,6 +125,8 @@ pub struct OrderLimits {
     pub hold_ttl_max_ms: u32,
     /// How often a hold may be extended.
     pub hold_extensions_max: u16,
+    /// How long an order may wait for stock.
+    pub wait_max_ms: u32,
 }
 
 impl Default for OrderLimits {
@@ -139,6 +143,7 @@ impl OrderLimits {
             frame_bytes_max: config.frame_bytes_max as usize,
             hold_ttl_max_ms: config.hold_ttl_max_ms,
             hold_extensions_max: config.hold_extensions_max as u16,
+            wait_max_ms: config.wait_max_ms,
         }
     }
 
@@ -184,8 +189,14 @@ pub struct Dealer {
     changes: Vec<Change>,
     /// The cards of those that are committed.
     bound: Vec<(u32, u32)>,
-    /// When the holds that were made here end.
+    /// Orders that are to wait for stock from this turn on.
+    backordered: Vec<Putting>,
+    /// When the holds that were made here end, and waits.
     timers: Timers,
+    /// The dealer that has it fills the orders that wait.
+    desk: Option<DeskKept>,
+    /// Orders to be answered when they wait no longer: for the core that keeps the desk.
+    staying: Vec<(u8, Order)>,
     /// Orders to be dealt again next turn: somebody else is just dealing the same id.
     deferred: Vec<(u8, Order)>,
 }
@@ -210,7 +221,10 @@ impl Dealer {
             putting: Vec::new(),
             changes: Vec::new(),
             bound: Vec::new(),
+            backordered: Vec::new(),
             timers: Timers::default(),
+            desk: None,
+            staying: Vec::new(),
             deferred: Vec::new(),
         }
     }
@@ -241,7 +255,12 @@ impl Dealer {
         into.append(&mut self.deferred);
     }
 
-    /// Deals a batch, and ends the holds whose time is up. `orders` needs no more than `log` takes at once, and `log` has room
+    /// Orders that the core that keeps the desk must deal again: they are to be answered when they wait no longer.
+    pub fn take_staying(&mut self, into: &mut Vec<(u8, Order)>) {
+        into.append(&mut self.staying);
+    }
+
+    /// Deals a batch, ends the holds whose time is up, and fills orders that wait. `orders` needs no more than `log` takes at once, and `log` has room
     /// for that. `cannot_record`: why nothing new can be dealt just now; repeats are answered all the same.
     pub fn turn(
         &mut self,
@@ -264,13 +283,16 @@ impl Dealer {
         // Most turns have one group and are sorted already.
         groups.sort_unstable();
         // Most turns have no use for it. Steps that may have come first.
-        let due = cannot_record.is_none() && self.timers.is_due(now_unix_ms);
+        let due = cannot_record.is_none() && self.units_due(now_unix_ms, None) > 0;
+        if cannot_record.is_some() {
+            self.let_all_go();
+        }
         let first = groups.first().map(|first| usize::from(first.nth()));
         let follows = first.is_some_and(|nth| orders[nth].1.sku == 0);
         let mut spare = if due || follows {
             Spare::new(log.units_max(), orders)
         } else {
-            Spare(0)
+            Spare::default()
         };
         for group in groups.chunk_by(|a, b| a.group() == b.group()) {
             let (_, like) = &orders[usize::from(group[0].nth())];
@@ -283,6 +305,7 @@ impl Dealer {
         groups.clear();
         self.groups = groups;
         if due {
+            self.fill(now_unix_ms, &mut spare);
             self.expire(now_unix_ms, &mut spare);
         }
         let stamp = Stamp {
@@ -312,10 +335,7 @@ impl Dealer {
             let (lane, order) = &orders[usize::from(nth)];
             let seen = match self.index.look(self.hashes[usize::from(nth)]) {
                 Look::Known(settled) => {
-                    match self.answer_known(order, settled) {
-                        Some(outcome) => out.push(outcome),
-                        None => self.deferred.push((*lane, *order)),
-                    }
+                    self.tell_known(now, cannot_record, (*lane, order), settled, out);
                     continue;
                 }
                 Look::InFlight => {
@@ -330,6 +350,8 @@ impl Dealer {
                 Some(Refusal::QuantityTooLarge)
             } else if order.ttl_ms > self.limits.hold_ttl_max_ms && order.step == Step::Reserve {
                 Some(Refusal::TtlInvalid)
+            } else if order.may_wait() && self.waits_too_long(order, now) {
+                Some(Refusal::WaitInvalid)
             } else {
                 cannot_record
             };
@@ -344,21 +366,51 @@ impl Dealer {
         if self.fresh.is_empty() {
             return;
         }
-        if let Err(refusal) = self.take_credits(like, need) {
-            out.extend(
-                self.fresh
-                    .drain(..)
-                    .map(|(nth, _)| refused(&orders[usize::from(nth)].1, refusal, 0)),
-            );
-            return;
+        match self.take_credits_in_line(like, need) {
+            Ok(true) => {}
+            Ok(false) => {
+                let fresh = self.fresh.drain(..);
+                self.deferred
+                    .extend(fresh.map(|(nth, _)| orders[usize::from(nth)]));
+                return;
+            }
+            Err(Refusal::OutOfStock) => {
+                for (nth, seen) in std::mem::take(&mut self.fresh) {
+                    self.out_of_stock(now, cannot_record, orders, (nth, seen), out);
+                }
+                return;
+            }
+            Err(refusal) => {
+                let fresh = self.fresh.drain(..);
+                out.extend(fresh.map(|(nth, _)| refused(&orders[usize::from(nth)].1, refusal, 0)));
+                return;
+            }
         }
-        let accepted_cards = self.claim_ids(orders, out);
+        let accepted_cards = self.claim_ids(now, cannot_record, orders, out);
         if like.step == Step::Reserve {
             self.put_by(like.sku, orders);
             return;
         }
         self.claim_slots(accepted_cards);
         self.hand_out(orders);
+    }
+
+    /// As [`take_credits`](Self::take_credits); false: orders that wait come first, and have not been served yet.
+    fn take_credits_in_line(&mut self, like: &Order, need: u64) -> Result<bool, Refusal> {
+        let sku = self.resolver.catalog().sku(like.sku);
+        if sku.is_some_and(|sku| sku.line.is_first()) {
+            return Ok(false);
+        }
+        self.take_credits(like, need)?;
+        // Again, behind the credits: those that came for the line since the first look have told it so before.
+        let pool = self.credits.first().map(|(pool, ..)| pool);
+        if pool.is_some_and(|pool| pool.line.is_first()) {
+            for (pool, got, _) in self.credits.drain(..) {
+                pool.add_credits(got);
+            }
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Takes up to `need` credits from the pools that the route names, in their order.
@@ -391,7 +443,13 @@ impl Dealer {
     }
 
     /// Claims the ids of fresh orders as far as the credits reach; returns how many cards they are.
-    fn claim_ids(&mut self, orders: &[(u8, Order)], out: &mut Vec<Outcome>) -> u64 {
+    fn claim_ids(
+        &mut self,
+        now: u64,
+        cannot_record: Option<Refusal>,
+        orders: &[(u8, Order)],
+        out: &mut Vec<Outcome>,
+    ) -> u64 {
         let mut left: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
         let all = left;
         let mut fresh = std::mem::take(&mut self.fresh);
@@ -399,7 +457,7 @@ impl Dealer {
             let (lane, order) = &orders[usize::from(nth)];
             let quantity = u64::from(order.quantity);
             if quantity > left {
-                out.push(refused(order, Refusal::OutOfStock, 0));
+                self.out_of_stock(now, cannot_record, orders, (nth, seen), out);
                 continue;
             }
             match self.index.claim(self.hashes[usize::from(nth)], seen) {
@@ -408,10 +466,9 @@ impl Dealer {
                     self.accepted.push((nth, place));
                 }
                 Claim::InFlight => self.deferred.push((*lane, *order)),
-                Claim::Known(settled) => match self.answer_known(order, settled) {
-                    Some(outcome) => out.push(outcome),
-                    None => self.deferred.push((*lane, *order)),
-                },
+                Claim::Known(settled) => {
+                    self.tell_known(now, cannot_record, (*lane, order), settled, out);
+                }
             }
         }
         self.fresh = fresh;
@@ -464,7 +521,12 @@ impl Dealer {
         orders: &[(u8, Order)],
         out: &mut Vec<Outcome>,
     ) {
-        if self.placed.is_empty() && self.putting.is_empty() && self.changes.is_empty() {
+        let holds = [
+            self.putting.len(),
+            self.backordered.len(),
+            self.changes.len(),
+        ];
+        if self.placed.is_empty() && holds == [0; 3] {
             return;
         }
         let mut offsets = 0u64;
@@ -548,19 +610,35 @@ fn outcome(order: &Order, verdict: Verdict) -> Outcome {
 }
 
 /// Units of the log that a turn has left for what its orders did not say.
-struct Spare(usize);
+#[derive(Default)]
+struct Spare {
+    units: usize,
+    /// The turn has nothing else yet.
+    is_whole: bool,
+}
 
 impl Spare {
     fn new(units_max: usize, orders: &[(u8, Order)]) -> Spare {
         let asked = orders.iter().map(|(_, order)| units_at_most(order));
-        Spare(units_max.saturating_sub(asked.sum()))
+        Spare {
+            units: units_max.saturating_sub(asked.sum()),
+            is_whole: orders.is_empty(),
+        }
     }
 
     /// Takes some, if there are so many.
     fn take(&mut self, units: usize) -> bool {
-        let enough = units <= self.0;
-        self.0 -= if enough { units } else { 0 };
+        let enough = units <= self.units;
+        if enough {
+            self.take_all(units);
+        }
         enough
+    }
+
+    /// Takes so many, or what there is.
+    fn take_all(&mut self, units: usize) {
+        self.units = self.units.saturating_sub(units);
+        self.is_whole = false;
     }
 }
 

@@ -364,6 +364,8 @@ impl Engine {
             toml: text,
         }])?;
         self.routes.swap(table);
+        // Orders that wait may have other pools now.
+        self.state.call_desk();
         tracing::info!(version, "another route table is in force");
         Ok((version, lsn, warnings))
     }

@@ -385,6 +385,7 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
                 Way::Issue => IssueWay::AtOnce,
                 Way::Commit => IssueWay::Commit,
                 Way::LateCommit => IssueWay::LateCommit,
+                Way::Filled => IssueWay::Filled,
             }
             .as_u16(),
             number: issued.fewer.into(),
@@ -402,6 +403,15 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
                 reserved.order_id,
                 reserved.sku,
                 reserved.quantity,
+            )
+        },
+        Fact::Backordered(waits) => FeedRow {
+            number: waits.ends_unix_ms,
+            ..of_order(
+                FeedKind::Backordered,
+                waits.order_id,
+                waits.sku,
+                waits.quantity,
             )
         },
         Fact::Extended(extended) => FeedRow {

@@ -51,7 +51,7 @@ impl Owners {
         match settled.state {
             OrderState::Cancelled => true,
             // An expired hold may be committed late.
-            OrderState::Held | OrderState::Expired => false,
+            OrderState::Held | OrderState::Expired | OrderState::Waiting => false,
             OrderState::Issued | OrderState::Committed | OrderState::CommittedPart => {
                 for (slab, slot) in state.index.cards(settled) {
                     let cards = self.by_slab.entry(slab).or_insert_with(|| {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use croupier_protocol::Refusal;
+use croupier_protocol::{Refusal, STEP_FLAG_WAIT};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::sync::Mutex;
 use shuttle::thread::Thread;
@@ -28,10 +28,11 @@ use crate::disk::SyncMethod;
 use crate::disk::memory::MemoryDisk;
 use crate::order::{Order, Outcome, Ticket, Verdict};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
-use crate::state::index::Spread;
+use crate::state::index::{OrderState, Spread};
 use crate::state::record::{Fact, Record, Stamp};
 use crate::state::{Hand, Replay, State};
 use crate::store::BitsOnly;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::wal::log::{Drive, Subscriber};
 use crate::wal::segments::{make_segment, segment_path};
 use crate::wal::{BlockReader, Log, LogOptions, Position};
@@ -40,8 +41,8 @@ const STORE: [u8; 16] = *b"under the model!";
 /// Seven blocks: the log rolls in the middle of a run.
 const SEGMENT_BYTES: u64 = 32 << 10;
 const APPEND_UNITS_MAX: u64 = 4;
-/// Two dealers and the cold path.
-const WRITERS: u64 = 3;
+/// Two dealers, the desk and the cold path.
+const WRITERS: u64 = 4;
 /// A ring that two rounds fill.
 const RING_UNITS: u64 = 16;
 const SPREAD: Spread = Spread {
@@ -77,9 +78,15 @@ const ASKED: [&[(u128, u32, u16)]; 2] = [
 /// Orders of a turn.
 const TURN: usize = 2;
 
-fn order(&(id, sku, quantity): &(u128, u32, u16)) -> (u8, Order) {
+fn order(&(id, sku, quantity): &(u128, u32, u16), waits: bool) -> (u8, Order) {
     let ticket = Ticket::single(0, 0);
-    (0, Order::issue(id, sku, quantity, ticket))
+    let order = Order::issue(id, sku, quantity, ticket);
+    let waiting = Order {
+        flags: STEP_FLAG_WAIT,
+        deadline_unix_ms: 1000,
+        ..order
+    };
+    (0, if waits { waiting } else { order })
 }
 
 /// One run's store.
@@ -168,7 +175,7 @@ impl Shop {
     }
 
     /// Deals everything, waits until it is durable, and asks for it all once more.
-    fn deal(&self, asked: &[(u128, u32, u16)]) -> Vec<Outcome> {
+    fn deal(&self, asked: &[(u128, u32, u16)], wait: bool) -> Vec<Outcome> {
         let limits = OrderLimits {
             quantity_max: 10,
             ..OrderLimits::default()
@@ -177,7 +184,7 @@ impl Shop {
         let mut outcomes = Vec::new();
         for _ in 0..2 {
             for turn in asked.chunks(TURN) {
-                let mut orders: Vec<_> = turn.iter().map(order).collect();
+                let mut orders: Vec<_> = turn.iter().map(|asked| order(asked, wait)).collect();
                 while !orders.is_empty() {
                     self.with_room(|| Some(()));
                     dealer.turn(1, &*self.log, None, &orders, &mut outcomes);
@@ -192,6 +199,24 @@ impl Shop {
             self.log.wait_durable(last.unwrap()).unwrap();
         }
         outcomes
+    }
+
+    /// Fills orders that wait, until nobody can call any more.
+    fn keep_desk(&self, all_gone: &AtomicBool) {
+        let mut dealer = Dealer::new(self.state.clone(), &self.routes, OrderLimits::default());
+        dealer.adopt(0, 1);
+        loop {
+            let last = all_gone.load(Ordering::SeqCst);
+            while dealer.has_calls() {
+                self.with_room(|| Some(()));
+                dealer.turn(1, &*self.log, None, &[], &mut Vec::new());
+                thread::yield_now();
+            }
+            if last {
+                return;
+            }
+            thread::yield_now();
+        }
     }
 }
 
@@ -223,7 +248,7 @@ fn replayed(shop: &Shop) -> (BTreeMap<u128, u64>, State) {
 /// The oracle.
 fn check(shop: &Shop, outcomes: &[Outcome]) {
     let mut issued: BTreeMap<u128, (u64, Vec<(u32, u32)>)> = BTreeMap::new();
-    let mut first = BTreeSet::new();
+    let (mut first, mut waited) = (BTreeSet::new(), BTreeSet::new());
     for outcome in outcomes {
         match outcome.verdict {
             Verdict::Issued { settled, repeat } => {
@@ -236,11 +261,44 @@ fn check(shop: &Shop, outcomes: &[Outcome]) {
             Verdict::Held { .. } | Verdict::Released { .. } => {
                 unreachable!("nobody reserves")
             }
+            Verdict::Waiting { .. } => {
+                waited.insert(outcome.id);
+            }
             Verdict::Refused { refusal, .. } => {
                 let can_be = [Refusal::OutOfStock, Refusal::OrderIdReused];
                 assert!(can_be.contains(&refusal), "{refusal:?}");
             }
         }
+    }
+    let mut waits_for = Vec::new();
+    for id in waited {
+        let settled = shop.state.index.get(shop.state.index.hash(id)).unwrap();
+        if settled.state == OrderState::Waiting {
+            waits_for.push(settled);
+            continue;
+        }
+        let cards: Vec<_> = shop.state.index.cards(settled).collect();
+        let answer = (settled.lsn, cards);
+        let before = issued.entry(id).or_insert_with(|| answer.clone());
+        assert_eq!(*before, answer, "order {id}: one answer for ever");
+        // Nobody dealt it as new: it was filled.
+        first.insert(id);
+    }
+    for settled in waits_for {
+        let hold = shop.state.index.hold(settled).unwrap();
+        let free = shop
+            .state
+            .catalog
+            .load()
+            .sku(hold.sku)
+            .unwrap()
+            .stock()
+            .free;
+        assert!(
+            free < hold.quantity().into(),
+            "an order of {} waits, and {free} are free",
+            hold.quantity()
+        );
     }
     assert_eq!(first.len(), issued.len(), "every order was new to somebody");
     let mut cards: Vec<_> = issued.values().flat_map(|(_, cards)| cards).collect();
@@ -261,6 +319,15 @@ fn check(shop: &Shop, outcomes: &[Outcome]) {
 }
 
 fn play() {
+    sell(false);
+}
+
+/// As [`play`], and everybody would rather wait.
+fn wait_in_line() {
+    sell(true);
+}
+
+fn sell(wait: bool) {
     let shop = Arc::new(Shop::open(Vec::new()));
     let name = |sku| ["a", "b"][sku as usize - 1];
     for sku in [1, 2] {
@@ -276,13 +343,22 @@ fn play() {
     };
     let dealers = ASKED.map(|asked| {
         let shop = shop.clone();
-        thread::spawn(move || shop.deal(asked))
+        thread::spawn(move || shop.deal(asked, wait))
+    });
+    let all_gone = Arc::new(AtomicBool::new(false));
+    let desk = wait.then(|| {
+        let (shop, all_gone) = (shop.clone(), all_gone.clone());
+        thread::spawn(move || shop.keep_desk(&all_gone))
     });
     let outcomes: Vec<_> = dealers
         .into_iter()
         .flat_map(|dealer| dealer.join().unwrap())
         .collect();
     importer.join().unwrap();
+    all_gone.store(true, Ordering::SeqCst);
+    if let Some(desk) = desk {
+        desk.join().unwrap();
+    }
     shop.log.stop().unwrap();
     check(&shop, &outcomes);
 }
@@ -353,6 +429,14 @@ fn shuttle_at_random() {
 #[test]
 fn shuttle_with_few_switches() {
     run("pct", PctScheduler::new(PCT_DEPTH, iterations()), play);
+}
+
+#[test]
+fn shuttle_serves_whoever_waits() {
+    let random = RandomScheduler::new(iterations());
+    run("line, random", random, wait_in_line);
+    let pct = PctScheduler::new(PCT_DEPTH, iterations());
+    run("line, pct", pct, wait_in_line);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! An order on its way: from the frame it came in to the answer that goes back.
 
-use croupier_protocol::{Hold, Priority, Refusal, STEP_FLAG_ONLY_HELD, Step, StepItem};
+use croupier_protocol::{
+    Hold, Priority, Refusal, STEP_FLAG_ONLY_HELD, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step, StepItem,
+};
 
 use crate::state::index::Settled;
 use crate::state::record::{QUANTITY_LIMIT, Release};
@@ -52,10 +54,13 @@ pub struct Order {
     pub ttl_ms: u32,
     /// Cards that its record may name, once that has been found out: a commit of all that is held does not say.
     pub cards_at_most: u16,
-    /// A commit does not take other cards when the hold has expired.
-    pub only_held: bool,
+    /// Those of its [`StepItem`], and [`FLAG_FIRST`].
+    pub flags: u8,
     pub ticket: Ticket,
 }
+
+/// This ask, and none before it, has the order wait: what it is told in the end is no repeat.
+pub const FLAG_FIRST: u8 = 1 << 7;
 
 const _: () = assert!(size_of::<Order>() == 64, "an order is a cache line");
 
@@ -71,7 +76,7 @@ impl Order {
             deadline_unix_ms: u64::MAX,
             ttl_ms: 0,
             cards_at_most: 0,
-            only_held: false,
+            flags: 0,
             ticket,
         }
     }
@@ -97,9 +102,24 @@ impl Order {
             deadline_unix_ms,
             ttl_ms: item.ttl_ms,
             cards_at_most: 0,
-            only_held: item.flags & STEP_FLAG_ONLY_HELD != 0,
+            flags: item.flags,
             ticket,
         })
+    }
+
+    /// A commit does not take other cards when the hold has expired.
+    pub fn only_held(&self) -> bool {
+        self.flags & STEP_FLAG_ONLY_HELD != 0
+    }
+
+    /// It may wait for stock until its deadline.
+    pub fn may_wait(&self) -> bool {
+        self.flags & STEP_FLAG_WAIT != 0
+    }
+
+    /// It is to be answered when it waits no longer, or in a while.
+    pub fn stays(&self) -> bool {
+        self.flags & STEP_FLAG_STAY != 0
     }
 
     /// Whether it is about an order that must be there already.
@@ -118,6 +138,13 @@ pub enum Verdict {
         lsn: u64,
         quantity: u16,
         hold: Hold,
+        repeat: bool,
+    },
+    /// It waits for stock; to be answered once `lsn` is durable.
+    Waiting {
+        lsn: u64,
+        quantity: u16,
+        ends_unix_ms: u64,
         repeat: bool,
     },
     /// Its hold has ended without cards; to be answered once `lsn` is durable.
@@ -161,6 +188,7 @@ impl Outcome {
         match self.verdict {
             Verdict::Issued { settled, .. } => settled.lsn,
             Verdict::Held { lsn, .. }
+            | Verdict::Waiting { lsn, .. }
             | Verdict::Released { lsn, .. }
             | Verdict::Refused { lsn, .. } => lsn,
         }
@@ -174,10 +202,15 @@ fn check_item(step: Step, item: &StepItem) -> Result<Priority, Refusal> {
     }
     let flags = match step {
         Step::Commit => STEP_FLAG_ONLY_HELD,
-        _ => 0,
+        Step::Issue | Step::Reserve => STEP_FLAG_WAIT | STEP_FLAG_STAY,
+        Step::Cancel | Step::Extend => 0,
     };
-    if item.flags & !flags != 0 {
+    let waits = item.flags & STEP_FLAG_WAIT != 0;
+    if item.flags & !flags != 0 || (item.flags & STEP_FLAG_STAY != 0 && !waits) {
         return Err(Refusal::UnsupportedFlag);
+    }
+    if waits && item.deadline_ms == 0 {
+        return Err(Refusal::WaitInvalid);
     }
     match step {
         Step::Issue | Step::Reserve if item.quantity == 0 => return Err(Refusal::QuantityZero),

@@ -240,6 +240,7 @@ impl Server {
     pub fn stop(&self) -> Result<StopReport, EngineError> {
         let begun = Instant::now();
         self.engine.draining.store(true, Ordering::Relaxed);
+        self.cores.iter().for_each(|core| core.notify.notify_one());
         while begun.elapsed() < DRAIN_WAIT && self.cores.iter().any(|core| core.is_busy()) {
             std::thread::sleep(Duration::from_millis(2));
         }

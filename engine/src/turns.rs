@@ -19,8 +19,8 @@ use crate::wal::Log;
 /// An idle core takes from a core that has more than this waiting.
 pub const TAKE_ABOVE_ORDERS: usize = 256;
 
-/// One in so many units of a turn is kept for holds whose time is up, while there are any: else full turns would leave them
-/// no room.
+/// One in so many units of a turn is kept for what is due without orders (holds whose time is up, orders that waited): else
+/// full turns would leave it no room.
 const DUE_SHARE: usize = 4;
 
 /// What other cores reach of a core.
@@ -29,6 +29,9 @@ pub struct Queues {
     pub lanes: Lanes,
     /// Verdicts on this core's orders that another core has dealt. Bounded by the orders in flight.
     pub inbox: SegQueue<Outcome>,
+    /// On the core that keeps the desk: orders of other cores that are to be answered when they wait no longer. Bounded by
+    /// the orders in flight.
+    pub staying: SegQueue<(u8, Order)>,
 }
 
 impl Queues {
@@ -37,12 +40,13 @@ impl Queues {
         Queues {
             lanes: Lanes::new(lane_orders_max),
             inbox: SegQueue::new(),
+            staying: SegQueue::new(),
         }
     }
 
     /// Whether nothing waits in them.
     pub fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.inbox.is_empty()
+        self.lanes.is_empty() && self.inbox.is_empty() && self.staying.is_empty()
     }
 }
 
@@ -68,6 +72,8 @@ pub struct Turns {
     deferred: VecDeque<(u8, Order)>,
     /// What `dealer.take_deferred` brings.
     again: Vec<(u8, Order)>,
+    /// What `dealer.take_staying` brings.
+    staying: Vec<(u8, Order)>,
     /// Picked, but too large for the rest of that turn.
     held_back: Option<(u8, Order)>,
 }
@@ -83,6 +89,7 @@ impl Turns {
             waiting: VecDeque::new(),
             deferred: VecDeque::new(),
             again: Vec::new(),
+            staying: Vec::new(),
             held_back: None,
         }
     }
@@ -143,17 +150,24 @@ impl Turns {
         any
     }
 
-    /// Picks a batch from this core's lanes, or from those of a busy core, if the log has room for one. `due`: there is
-    /// something to deal even without orders.
-    pub fn pick(&mut self, queues: &[impl AsRef<Queues>], log: &Log, due: bool) -> Pick {
-        let lanes = &queues[usize::from(self.index)].as_ref().lanes;
+    /// Picks a batch from this core's lanes, or from those of a busy core, if the log has room for one. `due`: units of it
+    /// that are wanted for what there is to do even without orders; 0: nothing.
+    pub fn pick(&mut self, queues: &[impl AsRef<Queues>], log: &Log, due: usize) -> Pick {
+        let own = queues[usize::from(self.index)].as_ref();
+        while let Some(asked) = own.staying.pop() {
+            self.deferred.push_back(asked);
+        }
+        let lanes = &own.lanes;
         if !log.has_room() && log.failure().is_none() {
-            let waits = !lanes.is_empty() || self.held_back.is_some() || due;
+            let waits = !lanes.is_empty() || self.held_back.is_some() || due > 0;
             return if waits { Pick::NoRoom } else { Pick::Nothing };
         }
         let mut units_max = log.append_units_max() as usize;
-        if due {
-            units_max -= units_max / DUE_SHARE;
+        if due >= units_max {
+            return Pick::Batch;
+        }
+        if due > 0 {
+            units_max -= due.max(units_max / DUE_SHARE);
         }
         self.pick_from(lanes, units_max);
         if self.orders.is_empty() {
@@ -165,7 +179,7 @@ impl Turns {
                 self.pick_from(&busy.as_ref().lanes, units_max);
             }
         }
-        if self.orders.is_empty() && !due {
+        if self.orders.is_empty() && due == 0 {
             Pick::Nothing
         } else {
             Pick::Batch
@@ -226,6 +240,7 @@ impl Turns {
         );
         dealer.take_deferred(&mut self.again);
         self.deferred.extend(self.again.drain(..));
+        dealer.take_staying(&mut self.staying);
         self.orders.clear();
     }
 
@@ -237,6 +252,10 @@ impl Turns {
         mut answer: impl FnMut(&Outcome),
     ) -> u64 {
         let mut away = 0;
+        for asked in self.staying.drain(..) {
+            queues[0].as_ref().staying.push(asked);
+            away |= 1;
+        }
         for outcome in self.outcomes.drain(..) {
             if outcome.ticket.core != self.index {
                 let home = &queues[usize::from(outcome.ticket.core)];

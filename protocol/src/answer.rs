@@ -31,6 +31,8 @@ pub const STATUS_HELD: u8 = 3;
 pub const STATUS_CANCELLED: u8 = 4;
 /// `status` of an order whose hold has ended by itself.
 pub const STATUS_EXPIRED: u8 = 5;
+/// `status` of an order that waits for stock.
+pub const STATUS_WAITING: u8 = 6;
 /// `flags` of an order that had been dealt before.
 pub const ORDER_FLAG_REPEAT: u8 = 1;
 
@@ -99,7 +101,8 @@ pub struct OrderItemHead {
     pub order_id: OrderId,
     /// The place of its record in the log; zero when refused.
     pub lsn: Lsn,
-    /// [`STATUS_ISSUED`], [`STATUS_REFUSED`], [`STATUS_HELD`], [`STATUS_CANCELLED`] or [`STATUS_EXPIRED`].
+    /// [`STATUS_ISSUED`], [`STATUS_REFUSED`], [`STATUS_HELD`], [`STATUS_CANCELLED`], [`STATUS_EXPIRED`] or
+    /// [`STATUS_WAITING`].
     pub status: u8,
     /// See [`ORDER_FLAG_REPEAT`].
     pub flags: u8,
@@ -187,12 +190,12 @@ pub fn put_refused(
     head.encode_into(out);
 }
 
-/// How a hold stands.
+/// How a hold stands, or an order that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
     /// When it ends by itself, in Unix milliseconds of the server's clock.
     pub ends_unix_ms: u64,
-    /// How often it has been extended.
+    /// How often it has been extended; 0 while the order waits.
     pub extensions: u16,
 }
 
@@ -209,7 +212,7 @@ impl Hold {
     }
 }
 
-/// An order that has cards by name only: it holds them, or did.
+/// An order that has cards by name only: it holds them, or did, or waits for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldOrder {
     /// The caller's id of the order.
@@ -218,11 +221,11 @@ pub struct HeldOrder {
     pub lsn: Lsn,
     /// What was ordered.
     pub sku: SkuId,
-    /// How many cards are held, or were.
+    /// How many cards are held, or were, or are waited for.
     pub quantity: u16,
     /// True if this step had been taken before, and this is its original answer again.
     pub repeat: bool,
-    /// The hold, while there is one.
+    /// The hold, while there is one, or how long the order waits.
     pub hold: Option<Hold>,
 }
 
@@ -434,8 +437,10 @@ pub enum OrderOutcome {
     Held(HeldOrder),
     /// Its hold was cancelled.
     Cancelled(HeldOrder),
-    /// Its hold has ended by itself; only a look-up says so.
+    /// Its hold has ended by itself, or its wait; only a look-up says so.
     Expired(HeldOrder),
+    /// It waits for stock.
+    Waiting(HeldOrder),
     /// Why there are none. Nothing was taken, and the id may try again.
     Refused {
         /// The caller's id of the order.
@@ -452,7 +457,10 @@ impl OrderOutcome {
     pub const fn order_id(&self) -> OrderId {
         match self {
             Self::Issued(order) => order.order_id,
-            Self::Held(order) | Self::Cancelled(order) | Self::Expired(order) => order.order_id,
+            Self::Held(order)
+            | Self::Cancelled(order)
+            | Self::Expired(order)
+            | Self::Waiting(order) => order.order_id,
             Self::Refused { order_id, .. } => *order_id,
         }
     }
@@ -541,10 +549,14 @@ impl<'a> OrderItemView<'a> {
             return Ok(match self.head.status {
                 STATUS_CANCELLED => OrderOutcome::Cancelled(held),
                 STATUS_EXPIRED => OrderOutcome::Expired(held),
-                _ => {
+                status => {
                     let mut body = Cursor::new(self.cards);
                     held.hold = Some(Hold::from_layout(body.take_fixed("hold of an order")?));
-                    OrderOutcome::Held(held)
+                    if status == STATUS_WAITING {
+                        OrderOutcome::Waiting(held)
+                    } else {
+                        OrderOutcome::Held(held)
+                    }
                 }
             });
         }
@@ -625,11 +637,11 @@ impl<'a> OrderItems<'a> {
     fn take_item(&mut self) -> Result<OrderItemView<'a>, BodyError> {
         let offset = self.rest.offset();
         let head = OrderItemHead::from_layout(self.rest.take_fixed("OrderItem")?);
-        if !(STATUS_ISSUED..=STATUS_EXPIRED).contains(&head.status) {
+        if !(STATUS_ISSUED..=STATUS_WAITING).contains(&head.status) {
             return Err(BodyError {
                 what: "status of an order",
                 offset: offset + offset_of!(OrderItemLayout, status),
-                need: usize::from(STATUS_EXPIRED),
+                need: usize::from(STATUS_WAITING),
                 have: usize::from(head.status),
             });
         }
@@ -638,7 +650,7 @@ impl<'a> OrderItems<'a> {
             .rest
             .take("cards of an order", head.cards_bytes as usize)?;
         let mut cursor = Cursor::new(cards);
-        let hold = if head.status == STATUS_HELD {
+        let hold = if matches!(head.status, STATUS_HELD | STATUS_WAITING) {
             cursor
                 .take_fixed::<HoldLayout>("hold of an order")
                 .map(|_| ())

@@ -13,7 +13,8 @@ numbered! {
         CardsMoved = 7, "cards-moved", "cards have left the stock, or come back, otherwise than by orders";
         Reserved = 8, "reserved", "an order holds cards";
         Extended = 9, "extended", "a hold has got more time";
-        Released = 10, "released", "a hold has ended without cards";
+        Released = 10, "released", "a hold has ended without cards, or an order has waited in vain";
+        Backordered = 11, "backordered", "an order waits for stock";
     }
 }
 
@@ -23,6 +24,7 @@ numbered! {
         AtOnce = 0, "at-once", "at once";
         Commit = 1, "commit", "from its hold";
         LateCommit = 2, "late-commit", "when its hold had expired";
+        Filled = 3, "filled", "when it had waited for stock";
     }
 }
 

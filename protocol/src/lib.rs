@@ -66,7 +66,7 @@ mod refused;
 pub use answer::{
     Card, Cards, HeldOrder, Hold, IssuedOrder, IssuedWriter, ORDER_FLAG_REPEAT, OrderItemHead,
     OrderItemView, OrderItems, OrderOutcome, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_HELD,
-    STATUS_ISSUED, STATUS_REFUSED, order_items, put_hold, put_refused,
+    STATUS_ISSUED, STATUS_REFUSED, STATUS_WAITING, order_items, put_hold, put_refused,
 };
 pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
@@ -86,7 +86,10 @@ pub use import::{ImportEnd, ImportRow, ImportRows, ImportRowsReply, import_rows,
 pub use limits::*;
 pub use moves::{CardMove, CardStatus};
 pub use numbered::UnknownNumber;
-pub use order::{STEP_FLAG_ONLY_HELD, Step, StepItem, lookup_items, put_lookup, step_items};
+pub use order::{
+    STEP_FLAG_ONLY_HELD, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step, StepItem, lookup_items, put_lookup,
+    step_items,
+};
 pub use refusal::{FaultCode, Refusal, RejectReason};
 pub use refused::{FaultBody, RefusedBody};
 pub use words::{

@@ -104,6 +104,10 @@ impl Step {
 
 /// `flags` of a commit that takes nothing but what is held: an expired hold is refused instead of given other cards.
 pub const STEP_FLAG_ONLY_HELD: u8 = 1;
+/// `flags` of an issue or a reserve that may wait for stock until its deadline.
+pub const STEP_FLAG_WAIT: u8 = 2;
+/// `flags` of one that may wait and is answered only when it need not wait any more.
+pub const STEP_FLAG_STAY: u8 = 4;
 
 /// One step of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +121,7 @@ pub struct StepItem {
     pub quantity: u16,
     /// The number of a [`crate::Priority`], as it came.
     pub priority: u8,
-    /// See [`STEP_FLAG_ONLY_HELD`].
+    /// See [`STEP_FLAG_ONLY_HELD`], [`STEP_FLAG_WAIT`] and [`STEP_FLAG_STAY`].
     pub flags: u8,
     /// From arrival at the server, in milliseconds; 0 = none.
     pub deadline_ms: u32,

@@ -85,6 +85,12 @@ bugs! {
     GiveHoldBack = "give-hold-back", Sim;
     /// A caller is told how an order has ended although that is not durable.
     TellEndEarly = "tell-end-early", Sim;
+    /// Whoever comes takes stock that orders wait for.
+    OvertakeLine = "overtake-line", Engine;
+    /// Orders that wait are filled last come, first served.
+    FillOutOfTurn = "fill-out-of-turn", Engine;
+    /// Stock that holds give back does not call the desk.
+    ForgetToCall = "forget-to-call", Sim;
     /// A slot is claimed by a load and a store instead of one atomic step.
     ClaimInTwoSteps = "claim-in-two-steps", Loom;
     /// A batch is shown to the committer before its words are there.

@@ -47,6 +47,8 @@ numbered! {
         NotSoManyHeld = 37, "NotSoManyHeld", "the order holds fewer cards than are to be committed: commit what it holds, or a part";
         FeedTooOld = 38, "FeedTooOld", "the log before that LSN has been folded into a checkpoint: go on from the LSN that the text names, or from 0";
         FeedAhead = 39, "FeedAhead", "the log does not reach to that LSN: it is one of another store, or of this one before it was put back";
+        StillWaiting = 40, "StillWaiting", "the order waits for stock: ask again when it has its cards, or cancel it";
+        WaitInvalid = 41, "WaitInvalid", "an order that may wait needs a deadline, at most the server's wait_max_ms from now";
     }
 }
 

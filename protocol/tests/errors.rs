@@ -247,15 +247,15 @@ fn errors_of_answers() {
     check(
         order_items(&bent_order(24, 0), 1),
         24,
-        5,
+        6,
         0,
         "status of an order",
     );
     check(
-        order_items(&bent_order(24, 6), 1),
+        order_items(&bent_order(24, 7), 1),
         24,
-        5,
         6,
+        7,
         "status of an order",
     );
     check(
@@ -345,10 +345,10 @@ fn errors_of_holds() {
         let bent = bent_hold(24, status);
         check(order_items(&bent, 1), 48, 0, 16, "end of the body");
     }
-    for status in [0, 6, 255] {
+    for status in [0, 7, 255] {
         let bent = bent_hold(24, status);
         let have = usize::from(status);
-        check(order_items(&bent, 1), 24, 5, have, "status of an order");
+        check(order_items(&bent, 1), 24, 6, have, "status of an order");
     }
     // What is reserved is ignored.
     assert_eq!(

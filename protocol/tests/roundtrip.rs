@@ -85,7 +85,8 @@ fn held() -> impl Strategy<Value = (u32, OrderOutcome)> {
                 }),
             };
             let outcome = match (hold, cancelled) {
-                (Some(_), _) => OrderOutcome::Held(order),
+                (Some(_), false) => OrderOutcome::Held(order),
+                (Some(_), true) => OrderOutcome::Waiting(order),
                 (None, true) => OrderOutcome::Cancelled(order),
                 (None, false) => OrderOutcome::Expired(order),
             };
@@ -114,6 +115,7 @@ fn put_outcome(out: &mut BytesMut, sku: u32, outcome: &OrderOutcome) {
             writer.finish();
         }
         OrderOutcome::Held(order) => put_hold(out, STATUS_HELD, order),
+        OrderOutcome::Waiting(order) => put_hold(out, STATUS_WAITING, order),
         OrderOutcome::Cancelled(order) => put_hold(out, STATUS_CANCELLED, order),
         OrderOutcome::Expired(order) => put_hold(out, STATUS_EXPIRED, order),
         OrderOutcome::Refused {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use croupier_client::testing::{Resend, Tries, leaves_doubt};
-use croupier_client::{Order, OrderId, OrderOutcome, OrderStep, Priority, Refusal, SkuId, Step};
+use croupier_client::{Order, OrderId, OrderOutcome, OrderStep, Priority, Refusal, SkuId, Wait};
 use croupier_tests::{Ask, Oracle};
 use fastrand::Rng;
 
@@ -60,6 +60,8 @@ pub struct Callers {
     pub unknown: u64,
     /// Answers that told of a hold.
     pub holds: u64,
+    /// Answers that an order waits.
+    pub waits: u64,
 }
 
 impl Callers {
@@ -85,6 +87,7 @@ impl Callers {
             refused: 0,
             unknown: 0,
             holds: 0,
+            waits: 0,
         }
     }
 
@@ -160,10 +163,7 @@ impl Callers {
                 if asks.iter().any(|ask| ask.order().order_id == id) {
                     continue;
                 }
-                asks.push(match step.step {
-                    Step::Issue => oracle.ask(step.order),
-                    _ => oracle.ask_step(step),
-                });
+                asks.push(oracle.ask_step(step));
             }
         }
         let number = self.next_call;
@@ -198,7 +198,28 @@ impl Callers {
                 1 => self.dice.u64(1..3),
                 _ => self.dice.u64(1..200),
             };
-            let step = OrderStep::reserve(order, std::time::Duration::from_millis(ttl_ms));
+            let mut step = OrderStep::reserve(order, std::time::Duration::from_millis(ttl_ms));
+            if self.plan.has(Feature::Waits) && self.dice.u32(0..3) > 0 {
+                // Most of what sells a SKU out are those who would wait.
+                let order = match self.plan.has(Feature::Quantities) && self.dice.bool() {
+                    true => order.quantity(self.dice.u16(1..QUANTITY_MAX)),
+                    false => order,
+                };
+                step = match self.dice.u32(0..3) {
+                    0 => step.quantity(order.quantity),
+                    _ => OrderStep::issue(order),
+                };
+                let wait = match self.dice.u32(0..4) {
+                    0 => Wait::Stay,
+                    _ => Wait::Told,
+                };
+                let within_ms = match self.dice.u32(0..4) {
+                    0 => 3_600_000,
+                    1 => self.dice.u64(1..3),
+                    _ => self.dice.u64(1..500),
+                };
+                step = step.wait(wait, std::time::Duration::from_millis(within_ms));
+            }
             if self.reserves.len() == SHARED_MAX {
                 self.reserves.remove(0);
             }
@@ -394,7 +415,7 @@ impl Callers {
                     } else {
                         self.issued += 1;
                     }
-                    if ask.step.step == Step::Issue {
+                    if ask.is_plain() {
                         self.answered.push(ask.order());
                     }
                     oracle.book(ask, outcome);
@@ -413,6 +434,11 @@ impl Callers {
                     } else {
                         oracle.book(ask, outcome);
                     }
+                }
+                OrderOutcome::Waiting(_) => {
+                    assert!(!call.abuse, "{outcome:?} to an issue");
+                    self.waits += 1;
+                    oracle.book(ask, outcome);
                 }
                 OrderOutcome::Held(_) | OrderOutcome::Cancelled(_) | OrderOutcome::Expired(_) => {
                     assert!(!call.abuse, "{outcome:?} to an issue");

@@ -98,6 +98,7 @@ struct Sum {
     refused: u64,
     unknown: u64,
     holds: u64,
+    waits: u64,
     seconds: f64,
     simulated_hours_per_second: f64,
     violations: u64,
@@ -108,7 +109,7 @@ impl Sum {
         let Done {
             tally,
             crashes,
-            answers: [issued, repeats, refused, unknown, holds],
+            answers: [issued, repeats, refused, unknown, holds, waits],
         } = done;
         self.seeds += 1;
         self.steps += tally.steps;
@@ -128,6 +129,7 @@ impl Sum {
         self.refused += refused;
         self.unknown += unknown;
         self.holds += holds;
+        self.waits += waits;
     }
 
     fn print(&self) {
@@ -165,8 +167,8 @@ impl Sum {
             self.checkpoints, self.imports, self.moves
         );
         println!(
-            "orders issued        {:>12}   {} repeats, {} refused, {} never known; {} answers about holds",
-            self.issued, self.repeats, self.refused, self.unknown, self.holds
+            "orders issued        {:>12}   {} repeats, {} refused, {} never known; {} answers about holds, {} about waits",
+            self.issued, self.repeats, self.refused, self.unknown, self.holds, self.waits
         );
         println!(
             "violations           {:>12}   in {:.1} s",

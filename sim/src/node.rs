@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use croupier_client::{
-    Card, CardRef, HeldOrder, IssuedOrder, Lsn, OrderId, OrderOutcome, OrderStep, Refusal, SkuId,
-    StockRow,
+    Card, CardRef, HeldOrder, Hold, IssuedOrder, Lsn, OrderId, OrderOutcome, OrderStep, Priority,
+    Refusal, SkuId, StockRow,
 };
 use croupier_engine::card::CardStatus;
 use croupier_engine::config::{Config, Sync};
@@ -15,10 +15,11 @@ use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::engine::{Engine, Ground};
 use croupier_engine::error::EngineError;
 use croupier_engine::order::{Order, Outcome, Ticket, Verdict};
+use croupier_engine::route::Resolver;
 use croupier_engine::slab::{KeyFile, Vault};
 use croupier_engine::state::State;
 use croupier_engine::state::index::{OrderState, Settled, Spread};
-use croupier_engine::state::record::Release;
+use croupier_engine::state::record::{HOLD_POOLS_MAX, Release};
 use croupier_engine::store::Store;
 use croupier_engine::turns::{Pick, Queues, Turns};
 use croupier_engine::wal::log::Drive;
@@ -112,7 +113,7 @@ impl Node {
         let (engine, _) = Engine::start(config, store_on(disk), plan.cores.into(), ground)?;
         let core = |index: u16| {
             let mut dealer = Dealer::new(engine.state.clone(), &engine.routes, limits);
-            dealer.adopt_holds(index.into(), plan.cores.into());
+            dealer.adopt(index.into(), plan.cores.into());
             Core {
                 turns: Turns::new(index, 1),
                 dealer,
@@ -168,7 +169,7 @@ impl Node {
                 let any = core
                     .turns
                     .answer_durable(&self.queues, log, |outcome| answered.push(*outcome));
-                let due = core.dealer.has_due(now_ms) && self.engine.cannot_record().is_none();
+                let due = core.dealer.units_due(now_ms, self.engine.cannot_record());
                 if core.turns.pick(&self.queues, log, due) == Pick::Batch {
                     core.phase = Phase::Picked;
                     return true;
@@ -193,6 +194,12 @@ impl Node {
 
     /// Whether nothing is under way on any core.
     pub fn is_idle(&self) -> bool {
+        let can_record = self.engine.cannot_record().is_none();
+        let calls = |core: &Core| can_record && core.dealer.has_calls();
+        !self.cores.iter().any(calls) && self.is_at_rest()
+    }
+
+    fn is_at_rest(&self) -> bool {
         self.queues.iter().all(|queues| queues.is_empty())
             && self
                 .cores
@@ -210,6 +217,35 @@ impl Node {
         look_up(&self.engine.state, id)
     }
 
+    /// Nobody waits for stock that is there.
+    ///
+    /// # Panics
+    /// If somebody does.
+    pub fn check_lines(&self) {
+        let state = &self.engine.state;
+        let mut resolver = Resolver::new(&self.engine.routes, &state.catalog);
+        resolver.refresh();
+        for (id, settled, hold) in state.index.open_holds() {
+            let Some(waits) = hold.waits else { continue };
+            let priority = Priority::try_from(waits.priority).expect("as it came");
+            let Ok(target) = resolver.resolve(hold.sku, priority) else {
+                continue;
+            };
+            let pools_max = if hold.is_issue() {
+                usize::MAX
+            } else {
+                HOLD_POOLS_MAX
+            };
+            let pools = target.pools.iter().take(pools_max);
+            let free: u64 = pools.map(|pool| pool.available()).sum();
+            assert!(
+                free < waits.quantity.into(),
+                "{id:x} ({settled:?}) waits for {} cards, and {free} are free",
+                waits.quantity
+            );
+        }
+    }
+
     /// When the next hold ends, in Unix milliseconds.
     pub fn next_end_ms(&self) -> Option<u64> {
         let ends = self.cores.iter();
@@ -223,7 +259,7 @@ impl Node {
             .draining
             .store(true, std::sync::atomic::Ordering::Relaxed);
         let mut answered = Vec::new();
-        while !self.is_idle() {
+        while !self.is_at_rest() || self.cores.iter().any(|core| core.dealer.has_staying()) {
             for index in 0..self.cores.len() {
                 self.step_core(index, now_ms, &mut answered);
             }
@@ -306,6 +342,18 @@ fn translate(state: &State, outcome: &Outcome) -> OrderOutcome {
             hold,
             repeat,
         } => OrderOutcome::Held(held(lsn, quantity, repeat, Some(hold))),
+        Verdict::Waiting {
+            lsn,
+            quantity,
+            ends_unix_ms,
+            repeat,
+        } => {
+            let hold = Hold {
+                ends_unix_ms,
+                extensions: 0,
+            };
+            OrderOutcome::Waiting(held(lsn, quantity, repeat, Some(hold)))
+        }
         Verdict::Released {
             lsn,
             quantity,
@@ -367,6 +415,7 @@ impl StateView for View<'_> {
         let settled = index.get(index.hash(id.as_u128()))?;
         Some(match settled.state {
             OrderState::Held => Standing::Held(settled.quantity),
+            OrderState::Waiting => Standing::Waiting(settled.quantity),
             OrderState::Cancelled => Standing::Cancelled,
             OrderState::Expired => Standing::Expired,
             OrderState::Issued | OrderState::Committed | OrderState::CommittedPart => {

@@ -41,14 +41,17 @@ pub enum Feature {
     Recrashes,
     /// Orders in two phases.
     Holds,
+    /// Orders that wait for stock.
+    Waits,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 18] = [
+pub const FEATURES: [Feature; 19] = [
     Feature::Flips,
     Feature::ClockJumps,
     Feature::Routes,
     Feature::Moves,
+    Feature::Waits,
     Feature::Holds,
     Feature::Enospc,
     Feature::Eio,

@@ -10,7 +10,7 @@ pub struct Done {
     pub tally: Tally,
     pub crashes: Crashes,
     /// First answers with cards, repeats, refusals, outcomes never known.
-    pub answers: [u64; 5],
+    pub answers: [u64; 6],
 }
 
 /// A run that found something.

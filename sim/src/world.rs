@@ -115,8 +115,8 @@ impl World {
         self.crasher.crashes
     }
 
-    /// Answers with cards for the first time, repeats, refusals, outcomes never known, answers about holds.
-    pub fn answers(&self) -> [u64; 5] {
+    /// Answers with cards for the first time, repeats, refusals, outcomes never known, answers about holds, and that an order waits.
+    pub fn answers(&self) -> [u64; 6] {
         let callers = &self.callers;
         [
             callers.issued,
@@ -124,6 +124,7 @@ impl World {
             callers.refused,
             callers.unknown,
             callers.holds,
+            callers.waits,
         ]
     }
 
@@ -541,6 +542,9 @@ impl World {
             if node.engine.log.take_block() {
                 node.engine.log.write_block();
             }
+        }
+        if node.engine.cannot_record().is_none() {
+            node.check_lines();
         }
         self.crash_copies();
         self.oracle.settle_orders(|id| node.look_up(id));

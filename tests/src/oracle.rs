@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use croupier_client::{
     CardRef, Client, Error, ImportOptions, ImportReport, ImportRow, IssuedOrder, Lsn, Order,
-    OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step, StockRow,
+    OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step, StockRow, Wait,
 };
 use tempfile::TempDir;
 
@@ -50,10 +50,19 @@ impl Ask {
         }
     }
 
+    /// Whether it is an issue that may not wait: an order that is dealt or leaves no trace.
+    pub fn is_plain(&self) -> bool {
+        is_plain(&self.step)
+    }
+
     /// The order.
     pub fn order(&self) -> Order {
         self.step.order
     }
+}
+
+fn is_plain(step: &OrderStep) -> bool {
+    step.step == Step::Issue && step.wait == Wait::No
 }
 
 /// The cards of an order, as they were first told.
@@ -179,11 +188,14 @@ impl Oracle {
         }
     }
 
-    /// Books a step of an order in two phases that is about to be sent. The first is its reserve.
+    /// Books a step that is about to be sent. The first of an order in two phases is its reserve.
     ///
     /// # Panics
     /// If the order is in no books and the step is no reserve.
     pub fn ask_step(&self, step: OrderStep) -> Ask {
+        if is_plain(&step) {
+            return self.ask(step.order);
+        }
         let answered_before = self.books().ask_step(&step);
         Ask {
             step,
@@ -198,7 +210,7 @@ impl Oracle {
     pub fn book(&self, ask: &Ask, outcome: &OrderOutcome) {
         let id = ask.order().order_id;
         assert_eq!(outcome.order_id(), id, "an answer to another order");
-        if ask.step.step != Step::Issue {
+        if !ask.is_plain() {
             let mut books = self.books();
             books.step_over(&ask.step, false);
             return books.step_answered(ask, outcome);
@@ -230,7 +242,7 @@ impl Oracle {
     /// Books that an order was sent and that its outcome is not known.
     pub fn lost(&self, ask: &Ask) {
         let mut books = self.books();
-        if ask.step.step != Step::Issue {
+        if !ask.is_plain() {
             return books.step_over(&ask.step, true);
         }
         books.over(ask.order().order_id);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use croupier_client::{
     CardMove, CardRun, CardSelection, Client, Error, FeedEvent, FeedFact, FeedKind, FeedOptions,
-    Lsn, Order, OrderId, OrderStep, Refusal, SkuId,
+    Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId,
 };
 use croupier_protocol::{Feed, FeedReply, Kind, RefusedBody, encode_control};
 use croupier_tests::{Dice, Mint, PATIENCE, Server, Store, Wire, croupier, frame, leaked, scaled};
@@ -108,6 +108,10 @@ fn of_record(record: &Value) -> Option<Value> {
             "reserved",
             &same(&["sku_id", "order_id", "quantity", "ttl_ms"]),
         ),
+        "Backordered" => {
+            let fields = same(&["sku_id", "order_id", "quantity", "ends_unix_ms", "ends_at"]);
+            put("backordered", &fields);
+        }
         "Extended" => put(
             "extended",
             &same(&["sku_id", "order_id", "extension", "ttl_ms"]),
@@ -208,6 +212,16 @@ fn of_fact(fact: &FeedFact) -> Value {
             put("quantity", json!(quantity));
             put("why", json!(end.name()));
         }
+        FeedEvent::Backordered {
+            order_id,
+            quantity,
+            ends_unix_ms,
+            ..
+        } => {
+            put("order_id", json!(order_id.to_string()));
+            put("quantity", json!(quantity));
+            put("ends_unix_ms", json!(ends_unix_ms));
+        }
     }
     told
 }
@@ -264,13 +278,24 @@ async fn live(client: &Client, dice: &mut Dice, mint: &mut Mint, round: usize) {
         skus.push(import(client, name, &mint.secrets(cards_a_round(), 20)).await);
     }
     let extra = format!("extra-{round}");
-    client.sku_create(&extra).await.expect("a SKU is made");
+    let empty = client.sku_create(&extra).await.expect("a SKU is made");
     client.routes_load("[[rule]]\n").await.expect("a table");
     for nth in 0..scaled(120, 1_000) {
         let sku = skus[dice.within(0..3) as usize];
         let id = OrderId::new_v7();
         let order = Order::new(id, sku).quantity(dice.within(1..4) as u16);
-        match nth % 6 {
+        match nth % 7 {
+            6 => {
+                let order = Order {
+                    sku: empty,
+                    ..order
+                };
+                let waits = client.issue_or_wait(order, LONG).await.expect("no stock");
+                assert!(matches!(waits, OrderOutcome::Waiting(_)), "{waits:?}");
+                if nth % 2 == 0 {
+                    client.cancel(id).await.expect("it waited");
+                }
+            }
             0 => {
                 let expires = OrderStep::reserve(order, Duration::from_millis(3));
                 client.steps(&[expires]).await.expect("answers");
@@ -372,7 +397,9 @@ async fn what_is_told_is_what_the_log_says_over_kills_and_by_filters() {
         let due = expected
             .iter()
             .filter(|fact| passes(fact) && before_end(fact));
-        let due: Vec<Value> = due.map(|fact| without(fact.clone(), "at")).collect();
+        let due: Vec<Value> = due
+            .map(|fact| without(without(fact.clone(), "at"), "ends_at"))
+            .collect();
         assert!(due.len() > 100, "{options:?}: {}", due.len());
         assert_eq!(told, due, "{options:?}");
     }

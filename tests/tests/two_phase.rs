@@ -15,3 +15,5 @@ mod out_of_sale;
 
 mod bad_input;
 mod racing;
+
+mod waits;

@@ -366,9 +366,10 @@ impl Sample {
                 Some("had other cards or other secrets")
             }
             OrderOutcome::Issued(_) => None,
-            OrderOutcome::Held(_) | OrderOutcome::Cancelled(_) | OrderOutcome::Expired(_) => {
-                Some("was not issued")
-            }
+            OrderOutcome::Held(_)
+            | OrderOutcome::Cancelled(_)
+            | OrderOutcome::Expired(_)
+            | OrderOutcome::Waiting(_) => Some("was not issued"),
         }
     }
 }

@@ -18,6 +18,8 @@ const HEADER_BYTES: usize = 192;
 const FEATURE_MARKS: u64 = 1;
 /// Feature bit: then orders that hold cards.
 const FEATURE_HELD: u64 = 2;
+/// Feature bit: some of them hold no cards and wait for stock.
+const FEATURE_WAITING: u64 = 4;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +142,10 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
 
 fn features_of(snapshot: &Snapshot) -> u64 {
     let bit = |is_there: bool, feature| if is_there { feature } else { 0 };
-    bit(!snapshot.marks.is_empty(), FEATURE_MARKS) | bit(!snapshot.held.is_empty(), FEATURE_HELD)
+    let waits = snapshot.held.iter().any(|fact| fact.hold.waits.is_some());
+    bit(!snapshot.marks.is_empty(), FEATURE_MARKS)
+        | bit(!snapshot.held.is_empty(), FEATURE_HELD)
+        | bit(waits, FEATURE_WAITING)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -421,7 +426,7 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
     };
     let (end, orders, digest, body_bytes, features, created_unix_ms, body_crc) =
         parse().map_err(whole)?;
-    if features & !(FEATURE_MARKS | FEATURE_HELD) != 0 {
+    if features & !(FEATURE_MARKS | FEATURE_HELD | FEATURE_WAITING) != 0 {
         return Err((
             168,
             format!("features {features:#x} that this program does not know; use a newer croupier"),
@@ -474,7 +479,7 @@ pub fn read(disk: &Disk, path: &Path, store_id: StoreId) -> Result<Checkpoint, E
 mod tests {
     use super::*;
     use crate::card::CardStatus;
-    use crate::state::index::Hold;
+    use crate::state::index::{Hold, Waits};
     use crate::state::moved::SlabMarks;
     use crate::state::record::Credits;
 
@@ -550,6 +555,7 @@ mod tests {
             order_id: 9 << 64 | 7,
             lsn: 12,
             hold: Hold {
+                waits: None,
                 sku: 1,
                 credits: Credits([(0, 3), (2, 1), (0, 0), (0, 0)]),
                 reserved_lsn: 11,
@@ -562,7 +568,17 @@ mod tests {
         };
         let held = vec![fact.clone(), HeldFact { lsn: 13, ..fact }];
         round_trip(&sample(Vec::new(), held.clone()), FEATURE_HELD);
-        round_trip(&sample(marks.into(), held), FEATURE_MARKS | FEATURE_HELD);
+        round_trip(
+            &sample(marks.into(), held.clone()),
+            FEATURE_MARKS | FEATURE_HELD,
+        );
+        let mut waits = held;
+        waits[1].hold.credits = Credits::default();
+        waits[1].hold.waits = Some(Waits {
+            quantity: 4000,
+            priority: 3,
+        });
+        round_trip(&sample(Vec::new(), waits), FEATURE_HELD | FEATURE_WAITING);
     }
 
     fn round_trip(sample: &Checkpoint, features: u64) {

@@ -221,6 +221,16 @@ fn facts(fact: &FeedFact, sku: Option<(SkuId, String)>, as_json: bool) -> Facts 
             .with("order_id", order_id.to_string())
             .with("quantity", *quantity)
             .with("why", end.name()),
+        FeedEvent::Backordered {
+            order_id,
+            quantity,
+            ends_unix_ms,
+            ..
+        } => common
+            .with("order_id", order_id.to_string())
+            .with("quantity", *quantity)
+            .with("ends_unix_ms", *ends_unix_ms)
+            .with("ends_at", rfc3339(*ends_unix_ms)),
     }
 }
 

@@ -10,6 +10,7 @@ use croupier_protocol::{OrderId, Priority, SkuId};
 use super::Globals;
 use super::connect::{ServerArgs, sku_name};
 use super::error::CliError;
+use super::issue::WaitArgs;
 use super::order::{CANCELLED, HELD, print_held, print_order};
 
 /// Put cards of a SKU by for a while, under an order id
@@ -38,6 +39,8 @@ pub(super) struct ReserveArgs {
     /// vip, standard, bulk or background
     #[arg(long, value_name = "P", default_value_t = Priority::Standard)]
     priority: Priority,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -105,18 +108,36 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
         let order = Order::new(order_id, sku)
             .quantity(args.quantity)
             .priority(args.priority);
-        client.reserve(order, ttl).await.map_err(|error| {
+        let named = |error| {
             CliError::of_step(error, order_id, || {
                 format!(
-                    "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms",
+                    "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms{}",
                     args.sku,
                     args.quantity,
-                    ttl.as_millis()
+                    ttl.as_millis(),
+                    args.wait.words()
                 )
             })
-        })
+        };
+        let Some(within) = args.wait.wait else {
+            return client.reserve(order, ttl).await.map(Some).map_err(named);
+        };
+        let outcome = client.reserve_or_wait(order, ttl, within).await;
+        match outcome.map_err(named)? {
+            OrderOutcome::Held(held) => return Ok(Some(held)),
+            OrderOutcome::Waiting(waits)
+                if args.wait.ends_waiting(&waits, &args.sku, globals)? =>
+            {
+                return Ok(None);
+            }
+            _ => {}
+        }
+        let held = client.reserve_waiting(order, ttl, within).await;
+        held.map(Some).map_err(named)
     })?;
-    print_held(HELD, &order, &args.sku, globals.json)?;
+    if let Some(order) = order {
+        print_held(HELD, &order, &args.sku, globals.json)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

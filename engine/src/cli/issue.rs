@@ -1,15 +1,60 @@
 //! `croupier issue`: one order, its cards on stdout.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use croupier_client::Order;
-use croupier_protocol::{OrderId, Priority};
+use croupier_client::{Order, OrderOutcome};
+use croupier_protocol::{HeldOrder, OrderId, Priority};
 
 use super::Globals;
 use super::connect::ServerArgs;
 use super::error::CliError;
-use super::order::print_order;
+use super::hold::ttl;
+use super::order::{WAITING, print_held, print_order};
+use super::records::rfc3339;
+
+/// What an order does that finds no stock.
+#[derive(Debug, Args)]
+pub(super) struct WaitArgs {
+    /// If there is no stock, wait for some, at most for so long, as 90s, 15m or 1h30m; the order keeps its place in the line
+    /// whatever becomes of this command
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    pub(super) wait: Option<Duration>,
+    /// Do not stay until there is stock: print that the order waits, and end
+    #[arg(long, requires = "wait")]
+    pub(super) detach: bool,
+}
+
+impl WaitArgs {
+    /// The same as words of a command.
+    pub(super) fn words(&self) -> String {
+        let wait = self
+            .wait
+            .map(|wait| format!(" --wait {}ms", wait.as_millis()));
+        wait.unwrap_or_default()
+    }
+
+    /// Whether the answer is that the order waits.
+    pub(super) fn ends_waiting(
+        &self,
+        order: &HeldOrder,
+        sku: &str,
+        globals: &Globals,
+    ) -> Result<bool, CliError> {
+        if self.detach {
+            print_held(WAITING, order, sku, globals.json)?;
+        } else if !globals.json {
+            let until = order.hold.map_or(0, |hold| hold.ends_unix_ms);
+            eprintln!(
+                "order {} waits for stock of {sku} until {}; it goes on waiting if you stop this command",
+                order.order_id,
+                rfc3339(until)
+            );
+        }
+        Ok(self.detach)
+    }
+}
 
 /// Deal cards of a SKU under an order id and print their secrets
 ///
@@ -19,6 +64,7 @@ use super::order::print_order;
 Examples:
   croupier issue --sku steam-50
   croupier issue --sku steam-50 --quantity 3 --priority vip --json
+  croupier issue --sku steam-50 --wait 1h
   croupier issue --sku steam-50 --order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10")]
 pub(super) struct IssueArgs {
     /// The SKU's name
@@ -34,6 +80,8 @@ pub(super) struct IssueArgs {
     #[arg(long, value_name = "P", default_value_t = Priority::Standard)]
     priority: Priority,
     #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
     server: ServerArgs,
 }
 
@@ -44,15 +92,32 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
         let order = Order::new(order_id, sku)
             .quantity(args.quantity)
             .priority(args.priority);
-        client.issue(order).await.map_err(|error| {
+        let named = |error| {
             CliError::of_step(error, order_id, || {
                 format!(
-                    "issue --sku '{}' --order {order_id} --quantity {}",
-                    args.sku, args.quantity
+                    "issue --sku '{}' --order {order_id} --quantity {}{}",
+                    args.sku,
+                    args.quantity,
+                    args.wait.words()
                 )
             })
-        })
+        };
+        let Some(within) = args.wait.wait else {
+            return client.issue(order).await.map(Some).map_err(named);
+        };
+        match client.issue_or_wait(order, within).await.map_err(named)? {
+            OrderOutcome::Waiting(waits) => {
+                if args.wait.ends_waiting(&waits, &args.sku, globals)? {
+                    return Ok(None);
+                }
+            }
+            outcome => return Ok(outcome.into_issued()),
+        }
+        let issued = client.issue_waiting(order, within).await;
+        issued.map(Some).map_err(named)
     })?;
-    print_order(&order, &args.sku, globals.json)?;
+    if let Some(order) = order {
+        print_order(&order, &args.sku, globals.json)?;
+    }
     Ok(ExitCode::SUCCESS)
 }

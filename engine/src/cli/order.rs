@@ -33,6 +33,7 @@ pub(super) fn run(args: OrderArgs, globals: &Globals) -> Result<ExitCode, CliErr
             OrderOutcome::Held(order) => (HELD, order),
             OrderOutcome::Cancelled(order) => (CANCELLED, order),
             OrderOutcome::Expired(order) => (EXPIRED, order),
+            OrderOutcome::Waiting(order) => (WAITING, order),
             // The client makes an error of it.
             OrderOutcome::Refused { refusal, .. } => {
                 return Err(CliError::Failed(refusal.to_string()));
@@ -48,6 +49,7 @@ pub(super) fn run(args: OrderArgs, globals: &Globals) -> Result<ExitCode, CliErr
 pub(super) const HELD: &str = "held";
 pub(super) const CANCELLED: &str = "cancelled";
 const EXPIRED: &str = "expired";
+pub(super) const WAITING: &str = "waiting";
 
 /// An order that holds cards, or did.
 pub(super) fn print_held(

@@ -11,7 +11,9 @@ use super::print::Facts;
 use super::wal::Until;
 use crate::checkpoint;
 use crate::error::{EngineError, IoContext as _};
-use crate::state::record::{Fact, Issued, RECORD_UNIT_BYTES, Record, Release, Run, Way, decode};
+use crate::state::record::{
+    Fact, Issued, RECORD_UNIT_BYTES, Record, Release, Released, Run, Way, decode,
+};
 use crate::store::Store;
 use crate::wal::format::{BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES};
 use crate::wal::reader::list_segments;
@@ -135,7 +137,7 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
         Fact::Reserved(reserved) => {
             let credits = reserved.credits.iter();
             let credits = credits.map(|(pool, cards)| json!({ "pool_id": pool, "cards": cards }));
-            common
+            let facts = common
                 .with("kind", "Reserved")
                 .with("order_id", order_id(reserved.order_id))
                 .with("sku_id", reserved.sku)
@@ -143,26 +145,29 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
                 .with("priority", priority(reserved.priority))
                 .with("lane", reserved.lane)
                 .with("ttl_ms", reserved.ttl_ms)
-                .with("credits", credits.collect::<Vec<Value>>())
+                .with("credits", credits.collect::<Vec<Value>>());
+            match reserved.filled {
+                true => facts.with("filled", true),
+                false => facts,
+            }
         }
+        Fact::Backordered(waits) => common
+            .with("kind", "Backordered")
+            .with("order_id", order_id(waits.order_id))
+            .with("sku_id", waits.sku)
+            .with("quantity", waits.quantity)
+            .with("priority", priority(waits.priority))
+            .with("lane", waits.lane)
+            .with("ttl_ms", waits.ttl_ms)
+            .with("ends_unix_ms", waits.ends_unix_ms)
+            .with("ends_at", rfc3339(waits.ends_unix_ms)),
         Fact::Extended(extended) => common
             .with("kind", "Extended")
             .with("order_id", order_id(extended.order_id))
             .with("sku_id", extended.sku)
             .with("extension", extended.nth)
             .with("ttl_ms", extended.ttl_ms),
-        Fact::Released(released) => common
-            .with("kind", "Released")
-            .with("order_id", order_id(released.order_id))
-            .with("sku_id", released.sku)
-            .with("quantity", released.quantity)
-            .with(
-                "why",
-                match released.why {
-                    Release::Cancelled => "cancelled",
-                    Release::Expired => "expired",
-                },
-            ),
+        Fact::Released(released) => released_facts(common, &released),
         Fact::CardsMoved(moved) => common
             .with("kind", "CardsMoved")
             .with("sku_id", moved.sku)
@@ -189,7 +194,27 @@ fn issued_facts(common: Facts, issued: &Issued<'_>) -> Facts {
     match issued.way {
         Way::Issue => facts,
         Way::Commit => facts.with("commit", "held").with("fewer", issued.fewer),
+        Way::Filled => facts.with("filled", true),
         Way::LateCommit => facts.with("commit", "late").with("fewer", issued.fewer),
+    }
+}
+
+fn released_facts(common: Facts, released: &Released) -> Facts {
+    let facts = common
+        .with("kind", "Released")
+        .with("order_id", order_id(released.order_id))
+        .with("sku_id", released.sku)
+        .with("quantity", released.quantity)
+        .with(
+            "why",
+            match released.why {
+                Release::Cancelled => "cancelled",
+                Release::Expired => "expired",
+            },
+        );
+    match released.was_issue {
+        true => facts.with("was_issue", true),
+        false => facts,
     }
 }
 

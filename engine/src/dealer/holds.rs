@@ -5,38 +5,40 @@ use std::ops::Range;
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{Hold as Told, Refusal, Step};
 
+use super::desk::{DeskKept, filled_hold, waiting, waits};
 use super::{
     Dealer, Grouped, RETRY_AFTER_MS, Spare, cursor_of, outcome, push_runs, refused, retry_after,
     runs_of, take_slots, units_at_most,
 };
-use crate::order::{Order, Outcome, Verdict};
+use crate::order::{FLAG_FIRST, Order, Outcome, Verdict};
 use crate::state::Promise;
+use crate::state::held::hold_of;
 use crate::state::index::{Claimed, Hold, Look, OrderIndex, OrderState, Place, Settled};
 use crate::state::record::{
     Credits, Extended, Issued, Release, Released, Reserved, Runs, Stamp, Way, issued_units,
-    put_extended, put_issued, put_released, put_reserved,
+    put_backordered, put_extended, put_issued, put_released, put_reserved,
 };
 
 /// An order that has its id and its credits and waits for its record.
 pub(super) struct Putting {
-    nth: u16,
-    place: Place,
-    credits: Credits,
+    pub(super) nth: u16,
+    pub(super) place: Place,
+    pub(super) credits: Credits,
 }
 
 /// A claimed order that waits for the record of its change.
 pub(super) struct Change {
-    /// Which of the turn's orders asks for it; `None`: the hold's time is up.
-    nth: Option<u16>,
-    id: u128,
-    sku: u32,
-    claimed: Claimed,
+    /// Which of the turn's orders asks for it; `None`: its time is up, or there is stock for it.
+    pub(super) nth: Option<u16>,
+    pub(super) id: u128,
+    pub(super) sku: u32,
+    pub(super) claimed: Claimed,
     /// As it was; none of an order whose hold has expired.
-    hold: Option<Hold>,
-    to: To,
+    pub(super) hold: Option<Hold>,
+    pub(super) to: To,
 }
 
-enum To {
+pub(super) enum To {
     /// Its cards, as a range of `bound`.
     Cards {
         bound: Range<u32>,
@@ -44,10 +46,12 @@ enum To {
     },
     Longer,
     Release(Release),
+    /// It waited, and holds cards now.
+    Hold(Credits),
 }
 
 /// What a step of a known order comes to.
-enum Answer {
+pub(super) enum Answer {
     /// This, and nothing changes.
     Told(Verdict),
     /// Somebody is just changing it: come again.
@@ -57,7 +61,7 @@ enum Answer {
 }
 
 /// A refusal whose reason is what an order has become.
-fn decided(refusal: Refusal, settled: Settled) -> Answer {
+pub(super) fn decided(refusal: Refusal, settled: Settled) -> Answer {
     let early = planted::is(Bug::TellEndEarly);
     Answer::Told(Verdict::Refused {
         refusal,
@@ -92,7 +96,7 @@ fn told_of(index: &OrderIndex, settled: Settled) -> Option<(u32, Verdict)> {
             why,
             repeat,
         };
-        Some((index.released_sku(settled)?, verdict))
+        Some((index.released(settled)?.sku, verdict))
     };
     match settled.state {
         OrderState::Held => {
@@ -105,6 +109,10 @@ fn told_of(index: &OrderIndex, settled: Settled) -> Option<(u32, Verdict)> {
             };
             Some((hold.sku, verdict))
         }
+        OrderState::Waiting => {
+            let hold = index.hold(settled)?;
+            Some((hold.sku, waiting(settled, &hold, repeat)))
+        }
         OrderState::Cancelled => released(Release::Cancelled),
         OrderState::Expired => released(Release::Expired),
         OrderState::Issued | OrderState::Committed | OrderState::CommittedPart => {
@@ -114,8 +122,12 @@ fn told_of(index: &OrderIndex, settled: Settled) -> Option<(u32, Verdict)> {
 }
 
 impl Dealer {
-    /// Keeps the ends of a share of the open holds: at the start, before anything is dealt.
-    pub fn adopt_holds(&mut self, core: usize, cores: usize) {
+    /// Keeps the ends of a share of the open holds, and, on the first core, the desk: at the start, before anything is
+    /// dealt.
+    pub fn adopt(&mut self, core: usize, cores: usize) {
+        if core == 0 {
+            self.desk = Some(DeskKept::new(self.state.desk.clone()));
+        }
         for (_, settled, hold) in self.state.index.open_holds() {
             let row = settled.row();
             if row as usize % cores == core {
@@ -124,30 +136,41 @@ impl Dealer {
         }
     }
 
-    /// When the next hold that is kept here ends.
+    /// When the next hold that is kept here ends, or there is something to do at the desk.
     pub fn next_end_unix_ms(&self) -> Option<u64> {
-        self.timers.next_unix_ms()
-    }
-
-    /// Whether the time of a hold that is kept here is up.
-    pub fn has_due(&self, now_unix_ms: u64) -> bool {
-        self.timers.is_due(now_unix_ms)
+        let desk = self.desk.as_ref().and_then(DeskKept::next_unix_ms);
+        let next = self.timers.next_unix_ms();
+        [next, desk].into_iter().flatten().min()
     }
 
     /// The answer to an issue or a reserve under an id that is known: the same again, or a refusal when it was another
-    /// order. `None`: the order is just changing.
-    pub(super) fn answer_known(&mut self, order: &Order, settled: Settled) -> Option<Outcome> {
-        let answer = match order.step {
-            Step::Issue => self.issue_again(order, settled),
+    /// order. One that is just changing comes again.
+    pub(super) fn tell_known(
+        &mut self,
+        now: u64,
+        cannot_record: Option<Refusal>,
+        (lane, order): (u8, &Order),
+        settled: Settled,
+        out: &mut Vec<Outcome>,
+    ) {
+        let answer = match (settled.state, order.step) {
+            (OrderState::Waiting, _) => self.wait_again(order, settled),
+            (_, Step::Issue) => self.issue_again(order, settled),
             _ => self.reserve_again(order, settled),
         };
         match answer {
-            Answer::Told(verdict) => Some(outcome(order, verdict)),
-            Answer::Later | Answer::Change => None,
+            Answer::Told(verdict @ Verdict::Waiting { .. }) => {
+                self.tell_waiting(now, cannot_record, (lane, order), verdict, out);
+            }
+            Answer::Told(verdict) => out.push(outcome(order, verdict)),
+            Answer::Later | Answer::Change => self.deferred.push((lane, *order)),
         }
     }
 
     fn issue_again(&mut self, order: &Order, settled: Settled) -> Answer {
+        if matches!(settled.state, OrderState::Cancelled | OrderState::Expired) {
+            return self.ended_again(order, settled);
+        }
         let first = self.state.index.cards(settled).next();
         let sku = first.and_then(|(slab, _)| {
             let catalog = self.resolver.catalog();
@@ -162,8 +185,26 @@ impl Dealer {
         }
         Answer::Told(Verdict::Issued {
             settled,
-            repeat: true,
+            repeat: order.flags & FLAG_FIRST == 0,
         })
+    }
+
+    /// The answer to an issue or a reserve of an order that has ended without cards.
+    fn ended_again(&self, order: &Order, settled: Settled) -> Answer {
+        let Some(row) = self.state.index.released(settled) else {
+            return Answer::Later;
+        };
+        let was = if row.was_issue {
+            Step::Issue
+        } else {
+            Step::Reserve
+        };
+        let refusal = match settled.state {
+            _ if order.step != was => Refusal::OrderIdReused,
+            OrderState::Cancelled => Refusal::AlreadyCancelled,
+            _ => Refusal::Expired,
+        };
+        decided(refusal, settled)
     }
 
     fn reserve_again(&self, order: &Order, settled: Settled) -> Answer {
@@ -172,8 +213,8 @@ impl Dealer {
             OrderState::Committed | OrderState::CommittedPart => {
                 decided(Refusal::AlreadyCommitted, settled)
             }
-            OrderState::Cancelled => decided(Refusal::AlreadyCancelled, settled),
-            OrderState::Expired => decided(Refusal::Expired, settled),
+            OrderState::Cancelled | OrderState::Expired => self.ended_again(order, settled),
+            OrderState::Waiting => Answer::Later,
             OrderState::Held => {
                 let Some(hold) = self.state.index.hold(settled) else {
                     return Answer::Later;
@@ -190,7 +231,7 @@ impl Dealer {
                         ends_unix_ms: hold.first_end_unix_ms(),
                         extensions: 0,
                     },
-                    repeat: true,
+                    repeat: order.flags & FLAG_FIRST == 0,
                 })
             }
         }
@@ -253,17 +294,23 @@ impl Dealer {
                     continue;
                 }
             };
-            let hold = match settled.state {
-                OrderState::Held => match self.state.index.hold(settled) {
-                    Some(hold) => Some(hold),
-                    None => {
-                        self.deferred.push((*lane, *order));
-                        continue;
-                    }
-                },
-                _ => None,
+            let (index, mut hold, mut row) = (&self.state.index, None, None);
+            let is_seen = if settled.state.has_hold() {
+                hold = index.hold(settled);
+                hold.is_some()
+            } else if !settled.state.has_cards() {
+                row = index.released(settled);
+                row.is_some()
+            } else {
+                true
             };
-            let mut answer = self.answer_step(order, settled, hold.as_ref());
+            if !is_seen {
+                // Somebody is just changing it.
+                self.deferred.push((*lane, *order));
+                continue;
+            }
+            let was_issue = row.is_some_and(|row| row.was_issue);
+            let mut answer = self.answer_step(order, settled, hold.as_ref(), was_issue);
             if matches!(answer, Answer::Change) {
                 let refusal = if order.deadline_unix_ms < now {
                     Some(Refusal::DeadlineExceeded)
@@ -278,15 +325,8 @@ impl Dealer {
             }
             match answer {
                 Answer::Told(verdict) => {
-                    let sku = match &hold {
-                        Some(hold) => Some(hold.sku),
-                        None if settled.state.has_cards() => Some(0),
-                        None => self.state.index.released_sku(settled),
-                    };
-                    match sku {
-                        Some(sku) => out.push(outcome_of(order, sku, verdict)),
-                        None => self.deferred.push((*lane, *order)),
-                    }
+                    let sku = hold.map(|hold| hold.sku).or(row.map(|row| row.sku));
+                    out.push(outcome_of(order, sku.unwrap_or(0), verdict));
                 }
                 Answer::Later => self.deferred.push((*lane, *order)),
                 Answer::Change => {}
@@ -295,8 +335,17 @@ impl Dealer {
     }
 
     /// What the table says of a commit, cancel or extend. `hold` is that of a held order.
-    fn answer_step(&self, order: &Order, settled: Settled, hold: Option<&Hold>) -> Answer {
+    /// `was_issue`: that of one that has ended without cards.
+    fn answer_step(
+        &self,
+        order: &Order,
+        settled: Settled,
+        hold: Option<&Hold>,
+        was_issue: bool,
+    ) -> Answer {
         match (settled.state, order.step) {
+            (OrderState::Waiting, Step::Cancel) => Answer::Change,
+            (OrderState::Waiting, _) => decided(Refusal::StillWaiting, settled),
             (OrderState::Issued, _) => decided(Refusal::OrderIdReused, settled),
             (OrderState::Committed | OrderState::CommittedPart, Step::Commit) => {
                 let all = order.quantity == 0 && settled.state == OrderState::Committed;
@@ -317,8 +366,13 @@ impl Dealer {
                 why: Release::Cancelled,
                 repeat: true,
             }),
+            (OrderState::Cancelled | OrderState::Expired, Step::Commit | Step::Extend)
+                if was_issue =>
+            {
+                decided(Refusal::OrderIdReused, settled)
+            }
             (OrderState::Cancelled, _) => decided(Refusal::AlreadyCancelled, settled),
-            (OrderState::Expired, Step::Commit) if !order.only_held => {
+            (OrderState::Expired, Step::Commit) if !order.only_held() => {
                 if order.quantity > settled.quantity {
                     decided(Refusal::NotSoManyHeld, settled)
                 } else {
@@ -369,8 +423,8 @@ impl Dealer {
         let index = &self.state.index;
         let sku = match &hold {
             Some(hold) => hold.sku,
-            None => match index.released_sku(settled) {
-                Some(sku) => sku,
+            None => match index.released(settled) {
+                Some(row) => row.sku,
                 None => return Answer::Later,
             },
         };
@@ -405,9 +459,13 @@ impl Dealer {
                 match &hold {
                     Some(hold) => self.bind(hold, cards),
                     None => {
-                        if !self.bind_late(sku, order, cards) {
+                        let bound = self.bind_late(sku, order, cards);
+                        if bound != Ok(true) {
                             self.state.index.let_go(claimed);
-                            return decided(Refusal::Expired, settled);
+                            return match bound {
+                                Ok(_) => Answer::Later,
+                                Err(()) => decided(Refusal::Expired, settled),
+                            };
                         }
                     }
                 }
@@ -446,15 +504,19 @@ impl Dealer {
         }
     }
 
-    /// Claims cards for an order whose hold has expired, as for an issue; false: there are not so many.
-    fn bind_late(&mut self, sku: u32, order: &Order, cards: u16) -> bool {
+    /// Claims cards for an order whose hold has expired, as for an issue; false: orders that wait come first. The error:
+    /// there are not so many.
+    fn bind_late(&mut self, sku: u32, order: &Order, cards: u16) -> Result<bool, ()> {
         let like = Order {
             sku,
             step: Step::Issue,
             ..*order
         };
-        if self.take_credits(&like, cards.into()).is_err() {
-            return false;
+        if !self
+            .take_credits_in_line(&like, cards.into())
+            .map_err(|_| ())?
+        {
+            return Ok(false);
         }
         let got: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
         let enough = got == u64::from(cards);
@@ -466,10 +528,10 @@ impl Dealer {
                 pool.add_credits(got);
             }
         }
-        enough
+        if enough { Ok(true) } else { Err(()) }
     }
 
-    /// Ends holds whose time is up, as far as there is room for their records.
+    /// Ends holds and waits whose time is up, as far as there is room for their records.
     pub(super) fn expire(&mut self, now: u64, spare: &mut Spare) {
         let index = &self.state.index;
         while self.timers.is_due(now) && spare.take(1) {
@@ -479,7 +541,7 @@ impl Dealer {
             let Some((id, settled)) = index.order_of(row) else {
                 continue;
             };
-            if settled.state != OrderState::Held {
+            if !settled.state.has_hold() {
                 continue;
             }
             let hold = index.hold(settled);
@@ -507,7 +569,7 @@ impl Dealer {
         let index = &self.state.index;
         self.timers.sweep(index.held_hint(), |row| {
             let order = index.order_of(row);
-            order.is_some_and(|(_, settled)| settled.state == OrderState::Held)
+            order.is_some_and(|(_, settled)| settled.state.has_hold())
         });
     }
 
@@ -516,8 +578,15 @@ impl Dealer {
         for putting in &self.putting {
             put_reserved(&mut self.words, stamp, &reserved(putting, orders));
         }
+        for backordered in &self.backordered {
+            put_backordered(&mut self.words, stamp, &waits(backordered, orders));
+        }
         for change in &self.changes {
             match &change.to {
+                To::Hold(credits) => {
+                    let reserved = filled_hold(change, *credits);
+                    put_reserved(&mut self.words, stamp, &reserved);
+                }
                 To::Cards { bound, fewer } => {
                     let begin = self.runs.len();
                     push_runs(slots_of(&self.bound, bound), &mut self.runs);
@@ -561,24 +630,37 @@ impl Dealer {
             }
             self.sweep_timers();
         }
+        self.apply_backordered(&mut lsn, stamp, orders, out);
         let catalog = self.resolver.catalog();
         for change in self.changes.drain(..) {
             let order = change.nth.map(|nth| &orders[usize::from(nth)].1);
             let state = &self.state;
             match (&change.to, &change.hold) {
+                (To::Hold(credits), Some(_)) => {
+                    let reserved = filled_hold(&change, *credits);
+                    let hold = hold_of(lsn, stamp, &reserved);
+                    state.apply_filled_hold(catalog, lsn, change.id, &hold, change.claimed);
+                    self.timers.add(hold.ends_unix_ms, change.claimed.row());
+                }
                 (To::Cards { bound, fewer }, hold) => {
                     let runs = runs_of(slots_of(&self.bound, bound), &self.runs[run..]);
                     let given = Runs::Given(&self.runs[run..run + runs]);
                     run += runs;
                     let issued = issued(&change, orders, bound, *fewer, given);
-                    let settled = state.apply_commit(
-                        catalog,
-                        lsn,
-                        &issued,
-                        change.claimed,
-                        hold.as_ref(),
-                        &mut self.index,
-                    );
+                    let settled = match issued.way {
+                        Way::Filled => {
+                            let view = &mut self.index;
+                            state.apply_filled(catalog, lsn, &issued, change.claimed, view)
+                        }
+                        _ => state.apply_commit(
+                            catalog,
+                            lsn,
+                            &issued,
+                            change.claimed,
+                            hold.as_ref(),
+                            &mut self.index,
+                        ),
+                    };
                     lsn += issued_units(runs) as u64;
                     let verdict = Verdict::Issued {
                         settled,
@@ -611,7 +693,9 @@ impl Dealer {
                     };
                     out.extend(order.map(|order| outcome_of(order, change.sku, verdict)));
                 }
-                (To::Longer | To::Release(_), None) => unreachable!("only held orders do that"),
+                (To::Longer | To::Release(_) | To::Hold(_), None) => {
+                    unreachable!("only orders with a hold do that")
+                }
             }
             lsn += 1;
         }
@@ -651,6 +735,7 @@ fn reserved(putting: &Putting, orders: &[(u8, Order)]) -> Reserved {
         priority: order.priority as u8,
         lane: *lane,
         ttl_ms: order.ttl_ms,
+        filled: false,
         credits: putting.credits,
     }
 }
@@ -662,18 +747,26 @@ fn issued<'r>(
     fewer: u16,
     runs: Runs<'r>,
 ) -> Issued<'r> {
-    let nth = change.nth.expect("somebody has asked for the cards");
-    let (lane, order) = &orders[usize::from(nth)];
+    let waits = change.hold.and_then(|hold| hold.waits);
+    let (priority, lane) = match (waits, change.nth) {
+        (Some(waits), _) => (waits.priority, waits.priority),
+        (None, Some(nth)) => {
+            let (lane, order) = &orders[usize::from(nth)];
+            (order.priority as u8, *lane)
+        }
+        (None, None) => unreachable!("somebody has asked for the cards"),
+    };
     Issued {
         order_id: change.id,
         sku: change.sku,
         principal: 0,
         quantity: (bound.end - bound.start) as u16,
-        priority: order.priority as u8,
-        lane: *lane,
-        way: match change.hold {
-            Some(_) => Way::Commit,
-            None => Way::LateCommit,
+        priority,
+        lane,
+        way: match (waits, change.hold) {
+            (Some(_), _) => Way::Filled,
+            (None, Some(_)) => Way::Commit,
+            (None, None) => Way::LateCommit,
         },
         fewer,
         runs,
@@ -699,5 +792,8 @@ fn released(change: &Change, why: Release) -> Released {
         principal: 0,
         quantity: change.claimed.settled.quantity,
         why,
+        was_issue: change
+            .hold
+            .is_some_and(|hold| hold.waits.is_some() && hold.is_issue()),
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use croupier_protocol::Priority;
+
 use crate::dealer::{Dealer, OrderLimits, TURN_ORDERS_MAX};
 use crate::disk::memory::MemoryDisk;
 use crate::order::{Order, Outcome, Ticket, Verdict};
@@ -61,17 +63,22 @@ fn start(disk: &MemoryDisk, readable: &Arc<AtomicBool>) -> Result<Engine, Engine
 }
 
 fn import(engine: &Engine, cards: u32) -> Result<u64, Refused> {
+    import_batch(engine, 1, cards)
+}
+
+/// As a batch of one slab, both of this number.
+fn import_batch(engine: &Engine, batch: u32, cards: u32) -> Result<u64, Refused> {
     let added = Fact::SlabAdded {
-        slab: 1,
+        slab: batch,
         sku: 1,
-        batch: 1,
+        batch,
         pool: 0,
         cards,
         class_bytes: 32,
         header_hash: [1; 32],
     };
     let sealed = Fact::BatchSealed {
-        batch: 1,
+        batch,
         sku: 1,
         pool: 0,
         cards: cards.into(),
@@ -213,11 +220,13 @@ struct Core<'e> {
 impl<'e> Core<'e> {
     fn new(engine: &'e Engine) -> Core<'e> {
         let limits = OrderLimits::default();
+        let mut dealer = Dealer::new(engine.state.clone(), &engine.routes, limits);
+        dealer.adopt(0, 1);
         Core {
             engine,
             queues: [Arc::new(Queues::new(8 * TURN_ORDERS_MAX))],
             turns: Turns::new(0, TAKE_ABOVE_ORDERS),
-            dealer: Dealer::new(engine.state.clone(), &engine.routes, limits),
+            dealer,
         }
     }
 
@@ -230,7 +239,7 @@ impl<'e> Core<'e> {
     /// A turn, and everything that is in the log made durable and answered.
     fn turn(&mut self, now_unix_ms: u64) -> Vec<Outcome> {
         let (log, mut answered) = (&self.engine.log, Vec::new());
-        let due = self.dealer.has_due(now_unix_ms);
+        let due = self.dealer.units_due(now_unix_ms, None);
         if self.turns.pick(&self.queues, log, due) == Pick::Batch {
             self.turns.deal(&mut self.dealer, now_unix_ms, log, None);
             let answer = |outcome: &Outcome| answered.push(*outcome);
@@ -279,4 +288,85 @@ fn holds_end_in_time_though_every_turn_is_full() {
         core.turn(now);
     }
     assert_eq!(engine.state.index.open_holds().count(), 0);
+}
+
+#[test]
+fn stock_that_comes_goes_to_those_who_wait_first_come_first_served_within_a_priority() {
+    let (disk, readable) = new_store();
+    let engine = start(&disk, &readable).unwrap();
+    engine.sku_create("steam-50").unwrap();
+    import(&engine, 1).unwrap();
+    let mut core = Core::new(&engine);
+    let now = 1_000_000;
+    let order = |id: u64, priority, quantity| Order {
+        priority,
+        ..Order::issue(id.into(), 1, quantity, Ticket::single(0, id))
+    };
+    let waits = |id, priority, quantity| Order {
+        flags: croupier_protocol::STEP_FLAG_WAIT,
+        deadline_unix_ms: now + 1000,
+        ..order(id, priority, quantity)
+    };
+    let verdicts = |answered: Vec<Outcome>| -> Vec<(u128, &str)> {
+        let words = answered.iter().map(|outcome| {
+            let word = match outcome.verdict {
+                Verdict::Issued { .. } => "issued",
+                Verdict::Waiting { .. } => "waits",
+                Verdict::Refused {
+                    refusal: Refusal::OutOfStock,
+                    ..
+                } => "out of stock",
+                _ => "else",
+            };
+            (outcome.id, word)
+        });
+        words.collect()
+    };
+    core.push(order(1, Priority::Standard, 1));
+    assert_eq!(verdicts(core.turn(now)), [(1, "issued")]);
+    let line = [
+        waits(11, Priority::Bulk, 1),
+        waits(12, Priority::Bulk, 1),
+        waits(13, Priority::Standard, 1),
+        waits(14, Priority::Standard, 3),
+        waits(15, Priority::Standard, 1),
+    ];
+    for order in line {
+        core.push(order);
+        let id = order.id;
+        assert_eq!(verdicts(core.turn(now)), [(id, "waits")]);
+    }
+    core.push(order(2, Priority::Vip, 1));
+    assert_eq!(verdicts(core.turn(now)), [(2, "out of stock")]);
+
+    // Somebody comes before the desk has looked: it comes again, and there is nothing left.
+    import_batch(&engine, 2, 3).unwrap();
+    core.push(order(3, Priority::Vip, 1));
+    assert_eq!(verdicts(core.turn(now)), []);
+    assert_eq!(verdicts(core.turn(now)), [(3, "out of stock")]);
+    let state_of = |id: u128| {
+        let index = &engine.state.index;
+        let settled = index.get(index.hash(id)).unwrap();
+        (settled.state, settled.lsn)
+    };
+    use crate::state::index::OrderState::{Issued, Waiting};
+    let states = [11, 12, 13, 14, 15].map(|id| state_of(id).0);
+    assert_eq!(states, [Issued, Waiting, Issued, Waiting, Issued]);
+    let lsns = [13, 15, 11].map(|id| state_of(id).1);
+    assert!(lsns.is_sorted(), "{lsns:?}");
+
+    // What nobody who waits can use is for anybody.
+    import_batch(&engine, 3, 3).unwrap();
+    core.turn(now);
+    assert_eq!(state_of(14).0, Issued);
+    assert_eq!(state_of(12).0, Waiting);
+    core.push(waits(16, Priority::Standard, 9));
+    core.turn(now);
+    import_batch(&engine, 4, 3).unwrap();
+    core.turn(now);
+    assert_eq!(state_of(12).0, Issued);
+    core.push(order(4, Priority::Bulk, 2));
+    assert_eq!(verdicts(core.turn(now)), [(4, "issued")]);
+    let row = engine.stock(None).unwrap().remove(0);
+    assert_eq!((row.free, row.issued, row.imported), (0, 10, 10));
 }

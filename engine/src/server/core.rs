@@ -188,7 +188,12 @@ impl Core {
         let limits = OrderLimits::of(&body.engine.config);
         let state = body.engine.state.clone();
         let mut dealer = Dealer::new(state, &body.engine.routes, limits);
-        dealer.adopt_holds(body.index.into(), body.cores.len());
+        dealer.adopt(body.index.into(), body.cores.len());
+        if body.index == 0 {
+            let shared = body.cores[0].clone();
+            let ring = move || shared.notify.notify_one();
+            body.engine.state.desk.on_call(Box::new(ring));
+        }
         Core {
             index: body.index,
             engine: body.engine.clone(),
@@ -262,7 +267,9 @@ impl Core {
             // SeqCst on both sides: whoever has put something in afterwards sees that this core is idle.
             self.shared.idle.store(true, Ordering::SeqCst);
             if self.shared.queues.is_empty() {
-                self.shared.busy.store(false, Ordering::Release);
+                // Who stops waits until nobody stays here.
+                let stays = self.dealer.borrow().has_staying();
+                self.shared.busy.store(stays, Ordering::Release);
                 self.rest().await;
             }
             self.shared.idle.store(false, Ordering::SeqCst);
@@ -306,7 +313,7 @@ impl Core {
         let log = &self.engine.log;
         let mut dealer = self.dealer.borrow_mut();
         let now = unix_ms();
-        let due = dealer.has_due(now) && self.engine.cannot_record().is_none();
+        let due = dealer.units_due(now, self.engine.cannot_record());
         let picked = turns.pick(&self.cores, log, due);
         if picked == Pick::Batch {
             let refusal = self.engine.cannot_record();

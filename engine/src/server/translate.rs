@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use croupier_protocol::{
     CardRef, FLAG_MORE, FrameWriter, HeldOrder, Hold, IssuedWriter, Kind, Lsn, OrderId,
-    OrderItemHead, Refusal, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_HELD, SkuId, put_hold,
-    put_refused,
+    OrderItemHead, Refusal, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_HELD, STATUS_WAITING, SkuId,
+    put_hold, put_refused,
 };
 use zeroize::Zeroize as _;
 
@@ -20,7 +20,7 @@ const CARD_HEAD_BYTES: usize = 12;
 fn item_bytes_at_most(state: &State, catalog: &Catalog, outcome: &Outcome) -> usize {
     match outcome.verdict {
         Verdict::Refused { .. } | Verdict::Released { .. } => OrderItemHead::BYTES,
-        Verdict::Held { .. } => OrderItemHead::BYTES + Hold::BYTES,
+        Verdict::Held { .. } | Verdict::Waiting { .. } => OrderItemHead::BYTES + Hold::BYTES,
         Verdict::Issued { settled, .. } => {
             let cards = state.index.cards(settled).map(|(slab, _)| {
                 let class = catalog
@@ -130,6 +130,25 @@ fn put_item(
         } => {
             let order = held(lsn, quantity, repeat, Some(hold));
             put_hold(body, STATUS_HELD, &order);
+        }
+        Verdict::Waiting {
+            lsn,
+            quantity,
+            ends_unix_ms,
+            repeat,
+        } => {
+            let held = HeldOrder {
+                order_id: id,
+                lsn: Lsn(lsn),
+                sku,
+                quantity,
+                repeat,
+                hold: Some(Hold {
+                    ends_unix_ms,
+                    extensions: 0,
+                }),
+            };
+            put_hold(body, STATUS_WAITING, &held);
         }
         Verdict::Released {
             lsn,

@@ -10,6 +10,7 @@ use croupier_protocol::planted::{self, Bug};
 use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
 use super::held::HeldFact;
 use super::index::{IndexView, OrderIndex, OrderState, Place, Settled, Spread};
+use super::line::{Desk, Line};
 use super::moved::{SlabMarks, marks_of, restore_marks, take_moved};
 use super::record::{Ended, Fact, Issued, Record, Run, Way};
 use super::replay::Hand;
@@ -74,6 +75,8 @@ pub(super) enum Orders {
 pub struct State {
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub index: Arc<OrderIndex>,
+    /// Where orders that wait for stock are filled.
+    pub desk: Arc<Desk>,
     pub(super) orders: Orders,
     ledger: Mutex<Ledger>,
     source: Box<dyn SlabSource>,
@@ -140,6 +143,7 @@ impl State {
     fn with(source: Box<dyn SlabSource>, orders: Orders, index: OrderIndex) -> State {
         State {
             catalog: Arc::default(),
+            desk: Arc::default(),
             index: Arc::new(index),
             orders,
             ledger: Mutex::default(),
@@ -178,7 +182,13 @@ impl State {
                 }
                 Ok(())
             }
+            Fact::Issued(issued) if issued.way == Way::Filled => {
+                Ok(self.replay_filled(lsn, issued, hand)?)
+            }
             Fact::Issued(issued) => Ok(self.replay_commit(lsn, issued, hand)?),
+            Fact::Backordered(backordered) => {
+                Ok(self.replay_backordered(lsn, record.stamp, backordered, hand)?)
+            }
             Fact::Reserved(reserved) => {
                 Ok(self.replay_reserved(lsn, record.stamp, reserved, hand)?)
             }
@@ -293,7 +303,7 @@ impl State {
     ) -> Result<(), String> {
         if let Ended::Issued(issued) = ended {
             check_cards(issued)?;
-            if issued.way == Way::Issue {
+            if matches!(issued.way, Way::Issue | Way::Filled) {
                 let placed = self.place_order(lsn, issued, hand);
                 return placed.ok_or_else(|| TWICE.into());
             }
@@ -313,8 +323,8 @@ impl State {
             Orders::Indexed => {
                 let mut all = StateSeed::default();
                 self.index.for_each(|id, settled| {
-                    if settled.state != OrderState::Held {
-                        all.add_settled(id, settled, self.index.cards(settled));
+                    if !settled.state.has_hold() {
+                        all.add_settled(&self.index, id, settled);
                     }
                 });
                 all
@@ -334,9 +344,12 @@ impl State {
         if ledger.names.insert(name.into(), sku).is_some() {
             return Err(format!("SKU {name:?} is created twice"));
         }
-        let main = Pool::new(sku, 0, MAIN_POOL, ledger.pools);
+        let line = Line::new(sku, self.desk.clone());
+        let main = Pool::new(&line, sku, 0, MAIN_POOL, ledger.pools);
         ledger.pools += 1;
-        catalog.skus.push(Arc::new(SkuState::new(sku, name, main)));
+        catalog
+            .skus
+            .push(Arc::new(SkuState::new(sku, name, line, main)));
         catalog.version += 1;
         self.catalog.store(Arc::new(catalog));
         Ok(())
@@ -368,7 +381,7 @@ impl State {
                 pools.len()
             ));
         }
-        let made = Pool::new(sku.sku, index, name, ledger.pools);
+        let made = Pool::new(&sku.line, sku.sku, index, name, ledger.pools);
         ledger.pools += 1;
         let mut longer = Vec::clone(&pools);
         longer.push(made.clone());

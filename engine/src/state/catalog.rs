@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use croupier_protocol::StockRow;
 
+use super::line::Line;
 use super::record::Credits;
 use crate::card::CardStatus;
 use crate::slab::{Slab, claim};
@@ -185,6 +186,8 @@ pub struct Pool {
     pub name: String,
     /// Dense number over all pools of the store: dealers keep their cursors by it.
     pub number: u32,
+    /// Of the SKU.
+    pub line: Arc<Line>,
     /// Free cards not promised to anyone. Taken from first; only then a bit, which then certainly exists.
     available: AtomicU64,
     /// Sealed slabs in the order they became sellable.
@@ -196,8 +199,15 @@ pub struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(sku: u32, index: u16, name: &str, number: u32) -> Arc<Pool> {
+    pub(super) fn new(
+        line: &Arc<Line>,
+        sku: u32,
+        index: u16,
+        name: &str,
+        number: u32,
+    ) -> Arc<Pool> {
         Arc::new(Pool {
+            line: line.clone(),
             sku,
             index,
             name: name.into(),
@@ -234,8 +244,15 @@ impl Pool {
         0
     }
 
-    /// Gives credits (back). What they stand for must be there already.
+    /// Gives credits (back). What they stand for must be there already. Orders that wait for them come first.
     pub fn add_credits(&self, count: u64) {
+        let told = self.line.stock_comes();
+        self.return_credits(count);
+        self.line.stock_came(told);
+    }
+
+    /// For the desk: gives credits back that are too few for an order in line.
+    pub fn return_credits(&self, count: u64) {
         // Release pairs with the Acquire of take_credits.
         self.available.fetch_add(count, Ordering::Release);
     }
@@ -278,6 +295,8 @@ pub struct SkuState {
     pub sku: u32,
     pub name: String,
     pub pools: ArcSwap<Vec<Arc<Pool>>>,
+    /// Orders that wait for its stock.
+    pub line: Arc<Line>,
     /// Cards ever made sellable.
     pub(super) imported: AtomicU64,
     pub(super) class_bytes_max: AtomicU32,
@@ -298,9 +317,10 @@ pub struct StockCounts {
 }
 
 impl SkuState {
-    pub(super) fn new(sku: u32, name: &str, main: Arc<Pool>) -> SkuState {
+    pub(super) fn new(sku: u32, name: &str, line: Arc<Line>, main: Arc<Pool>) -> SkuState {
         SkuState {
             sku,
+            line,
             name: name.into(),
             pools: ArcSwap::from_pointee(vec![main]),
             imported: 0.into(),

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::apply::{Snapshot, State, StateSeed};
-use super::index::{OrderState, Settled};
+use super::index::{OrderIndex, OrderState, Settled};
 use super::record::{Ended, Release, Way};
 
 /// SHA-256 over the state, as docs/checkpoint-format.md lists it.
@@ -54,8 +54,9 @@ fn fold(a: u64, b: u64) -> u64 {
 
 /// What goes into the digest of an order before its cards: how it has ended, as a card of slab 0, which no store has.
 /// Nothing of one that was issued at once.
-fn mark_of(state: OrderState, quantity: u16) -> Option<(u32, u32)> {
-    let mark = (0, state as u32 | u32::from(quantity) << 8);
+fn mark_of(state: OrderState, quantity: u16, was_issue: bool) -> Option<(u32, u32)> {
+    let was_issue = u32::from(was_issue) << 24;
+    let mark = (0, state as u32 | u32::from(quantity) << 8 | was_issue);
     (state != OrderState::Issued).then_some(mark)
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn state_after(ended: &Ended<'_>) -> (OrderState, u16) {
     match ended {
         Ended::Issued(issued) => {
             let state = match (issued.way, issued.fewer) {
-                (Way::Issue, _) => OrderState::Issued,
+                (Way::Issue | Way::Filled, _) => OrderState::Issued,
                 (Way::Commit | Way::LateCommit, 0) => OrderState::Committed,
                 (Way::Commit | Way::LateCommit, _) => OrderState::CommittedPart,
             };
@@ -91,7 +92,8 @@ impl StateSeed {
     pub(crate) fn add(&mut self, lsn: u64, ended: &Ended<'_>) {
         let (state, quantity) = state_after(ended);
         let id = ended.order_id();
-        let mark = mark_of(state, quantity).into_iter();
+        let was_issue = matches!(ended, Ended::Released(released) if released.was_issue);
+        let mark = mark_of(state, quantity, was_issue).into_iter();
         let lsn = lsn_of(state, lsn);
         let digest = match ended {
             Ended::Issued(issued) => order_digest(id, lsn, mark.chain(issued.cards())),
@@ -102,7 +104,7 @@ impl StateSeed {
         if let Ended::Issued(issued) = ended
             && issued.way == Way::LateCommit
         {
-            let mark = mark_of(OrderState::Expired, issued.quantity + issued.fewer);
+            let mark = mark_of(OrderState::Expired, issued.quantity + issued.fewer, false);
             let before = order_digest(id, 0, mark.into_iter());
             // Wrapping: the sums of several readers are joined, and one may see the late commit alone.
             self.orders = self.orders.wrapping_sub(1);
@@ -111,13 +113,12 @@ impl StateSeed {
     }
 
     /// Adds an order as the index knows it.
-    pub(crate) fn add_settled(
-        &mut self,
-        id: u128,
-        settled: Settled,
-        cards: impl Iterator<Item = (u32, u32)>,
-    ) {
-        let mark = mark_of(settled.state, settled.quantity).into_iter();
+    pub(crate) fn add_settled(&mut self, index: &OrderIndex, id: u128, settled: Settled) {
+        let cards = index.cards(settled);
+        let released = matches!(settled.state, OrderState::Cancelled | OrderState::Expired);
+        let row = released.then(|| index.released(settled)).flatten();
+        let was_issue = row.is_some_and(|row| row.was_issue);
+        let mark = mark_of(settled.state, settled.quantity, was_issue).into_iter();
         let lsn = lsn_of(settled.state, settled.lsn);
         self.orders += 1;
         self.orders_sum = self

@@ -10,12 +10,13 @@ use croupier_protocol::planted::{self, Bug};
 use super::apply::{Orders, State, TWICE, check_cards, lock, slab_of, take_cards};
 use super::catalog::{Catalog, SkuState};
 use super::digest::state_after;
-use super::index::{Claimed, Hold, IndexView, Look, OrderState, Settled};
+use super::index::{Claimed, Hold, IndexView, Look, OrderState, ReleasedRow, Settled};
 use super::record::{Credits, Ended, Extended, Issued, Release, Released, Reserved, Stamp, Way};
 use super::replay::Hand;
+use super::waiting::leave_line;
 use crate::slab::claim;
 
-/// An order that holds cards, as a plain value.
+/// An order that holds cards or waits for some, as a plain value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldFact {
     pub order_id: u128,
@@ -32,7 +33,7 @@ impl HeldFact {
             (self.order_id >> 64) as u64,
             self.order_id as u64,
             self.lsn,
-            u64::from(self.hold.sku) | u64::from(self.hold.extensions) << 32,
+            self.hold.what_word(),
             first,
             second,
             self.hold.reserved_lsn,
@@ -47,12 +48,14 @@ impl HeldFact {
 
     /// From [`words`](Self::words).
     pub fn from_words(words: [u64; HeldFact::WORDS]) -> HeldFact {
+        let (sku, extensions, waits) = Hold::of_what_word(words[3]);
         HeldFact {
             order_id: u128::from(words[0]) << 64 | u128::from(words[1]),
             lsn: words[2],
             hold: Hold {
-                sku: words[3] as u32,
-                extensions: (words[3] >> 32) as u16,
+                sku,
+                extensions,
+                waits,
                 credits: Credits::from_words([words[4], words[5]]),
                 reserved_lsn: words[6],
                 reserved_unix_ms: words[7],
@@ -65,10 +68,11 @@ impl HeldFact {
 }
 
 /// The hold that a Reserved record makes.
-fn hold_of(lsn: u64, stamp: Stamp, reserved: &Reserved) -> Hold {
+pub fn hold_of(lsn: u64, stamp: Stamp, reserved: &Reserved) -> Hold {
     Hold {
         sku: reserved.sku,
         credits: reserved.credits,
+        waits: None,
         reserved_lsn: lsn,
         reserved_unix_ms: stamp.unix_ms,
         ttl_ms: reserved.ttl_ms,
@@ -165,7 +169,7 @@ impl State {
         (self.index.change_hold(claimed, lsn, &hold), hold)
     }
 
-    /// A claimed order holds nothing any more.
+    /// A claimed order holds nothing any more, or waits no longer.
     pub fn apply_released(
         &self,
         catalog: &Catalog,
@@ -176,10 +180,22 @@ impl State {
         view: &mut IndexView,
     ) -> Settled {
         let (state, _) = state_after(&Ended::Released(*released));
-        let (places, sku) = (&mut view.places, released.sku);
-        let settled = self.index.end_without(places, claimed, lsn, state, sku);
-        sku_of(catalog, released.sku).keep_promise(hold.credits, hold.credits);
+        let places = &mut view.places;
+        let what = row_of(released);
+        let settled = self.index.end_without(places, claimed, lsn, state, what);
+        if hold.waits.is_some() {
+            leave_line(catalog, released.sku, released.order_id);
+        } else {
+            sku_of(catalog, released.sku).keep_promise(hold.credits, hold.credits);
+        }
         settled
+    }
+}
+
+fn row_of(released: &Released) -> ReleasedRow {
+    ReleasedRow {
+        sku: released.sku,
+        was_issue: released.was_issue,
     }
 }
 
@@ -200,6 +216,10 @@ impl State {
             return Err(format!("an order of {quantity} cards holds {sum}"));
         }
         take_credits(hand.catalog(), reserved.sku, reserved.credits)?;
+        if reserved.filled {
+            let hold = hold_of(lsn, stamp, reserved);
+            return self.replay_filled_hold(lsn, reserved.order_id, &hold, hand);
+        }
         match &self.orders {
             Orders::Indexed => {
                 let promise = hand.promise(self, reserved.order_id);
@@ -231,7 +251,7 @@ impl State {
             take_cards(hand.catalog(), issued)?;
             match &self.orders {
                 Orders::Indexed => {
-                    let (claimed, _) = hand.claim(self, issued.order_id, OrderState::Expired)?;
+                    let (claimed, _) = hand.claim(self, issued.order_id, is_expired)?;
                     let (catalog, view) = hand.parts();
                     self.apply_commit(catalog, lsn, issued, claimed, None, view);
                 }
@@ -256,7 +276,7 @@ impl State {
         let other = || "an order gets cards that it does not hold".to_owned();
         match &self.orders {
             Orders::Indexed => {
-                let (claimed, hold) = hand.claim(self, issued.order_id, OrderState::Held)?;
+                let (claimed, hold) = hand.claim(self, issued.order_id, is_held)?;
                 let hold = hold.filter(|hold| fits(hand.catalog(), hold));
                 let hold = hold.ok_or_else(other)?;
                 let (catalog, view) = hand.parts();
@@ -284,11 +304,14 @@ impl State {
         extended: &Extended,
         hand: &mut Hand,
     ) -> Result<(), String> {
-        let fits = |hold: &Hold| hold.sku == extended.sku && hold.extensions + 1 == extended.nth;
+        let fits = |hold: &Hold| {
+            let next = hold.extensions + 1 == extended.nth && hold.waits.is_none();
+            next && hold.sku == extended.sku
+        };
         let other = || format!("extension {} is not the next one of its hold", extended.nth);
         match &self.orders {
             Orders::Indexed => {
-                let (claimed, hold) = hand.claim(self, extended.order_id, OrderState::Held)?;
+                let (claimed, hold) = hand.claim(self, extended.order_id, is_held)?;
                 let hold = hold.filter(fits).ok_or_else(other)?;
                 self.apply_extended(lsn, stamp, extended, claimed, &hold);
             }
@@ -311,11 +334,15 @@ impl State {
         released: &Released,
         hand: &mut Hand,
     ) -> Result<(), String> {
-        let fits = |hold: &Hold| hold.sku == released.sku && hold.quantity() == released.quantity;
+        let fits = |hold: &Hold| {
+            let was_issue = hold.waits.is_some() && hold.is_issue();
+            let same = hold.sku == released.sku && hold.quantity() == released.quantity;
+            same && was_issue == released.was_issue
+        };
         let other = || "an order gives back what it does not hold".to_owned();
         match &self.orders {
             Orders::Indexed => {
-                let (claimed, hold) = hand.claim(self, released.order_id, OrderState::Held)?;
+                let (claimed, hold) = hand.claim(self, released.order_id, OrderState::has_hold)?;
                 let hold = hold.filter(fits).ok_or_else(other)?;
                 let (catalog, view) = hand.parts();
                 self.apply_released(catalog, lsn, released, claimed, &hold, view);
@@ -354,7 +381,7 @@ impl State {
                 Ended::Released(released) => {
                     let settled = Settled::released(lsn, quantity, state);
                     self.index
-                        .put_released(promise.row, id, released.sku, settled);
+                        .put_released(promise.row, id, row_of(released), settled);
                 }
             }
             hand.view.publish(promise.place, promise.row);
@@ -362,7 +389,7 @@ impl State {
         }
         match ended {
             Ended::Issued(issued) if issued.way == Way::LateCommit => {
-                let (claimed, _) = hand.claim(self, id, OrderState::Expired)?;
+                let (claimed, _) = hand.claim(self, id, is_expired)?;
                 let (catalog, view) = hand.parts();
                 self.apply_commit(catalog, lsn, issued, claimed, None, view);
                 Ok(())
@@ -378,7 +405,7 @@ impl State {
         }
     }
 
-    /// Orders that hold cards, by id. Only when none is in flight.
+    /// Orders that hold cards or wait for some, by id. Only when none is in flight.
     pub(super) fn held(&self) -> Vec<HeldFact> {
         let mut all: Vec<HeldFact> = match &self.orders {
             Orders::Counted(_) if planted::is(Bug::ForgetHolds) => Vec::new(),
@@ -397,8 +424,11 @@ impl State {
         all
     }
 
-    /// Puts back an order that a checkpoint holds as holding cards.
+    /// Puts back an order that a checkpoint holds as holding cards, or waiting for some.
     pub(super) fn restore_held(&self, fact: &HeldFact, hand: &mut Hand) -> Result<(), String> {
+        if fact.hold.waits.is_some() {
+            return self.restore_waiting(fact, hand);
+        }
         take_credits(hand.catalog(), fact.hold.sku, fact.hold.credits)?;
         match &self.orders {
             Orders::Indexed => {
@@ -414,6 +444,14 @@ impl State {
         }
         Ok(())
     }
+}
+
+fn is_held(state: OrderState) -> bool {
+    state == OrderState::Held
+}
+
+fn is_expired(state: OrderState) -> bool {
+    state == OrderState::Expired
 }
 
 /// Takes the credits of a hold, as the dealer that made it has.
@@ -434,22 +472,22 @@ fn take_credits(catalog: &Catalog, number: u32, credits: Credits) -> Result<(), 
 }
 
 impl Hand {
-    /// Claims an order that is in `state`, and reads its hold if it has one. Alone: nobody else changes it.
-    fn claim(
+    /// Claims an order that is as wanted, and reads its hold if it has one. Alone: nobody else changes it.
+    pub(super) fn claim(
         &mut self,
         state: &State,
         id: u128,
-        wanted: OrderState,
+        is_wanted: impl Fn(OrderState) -> bool,
     ) -> Result<(Claimed, Option<Hold>), String> {
         let Look::Known(settled) = self.view.look(state.index.hash(id)) else {
             return Err(NOT_HELD.into());
         };
-        if settled.state != wanted {
+        if !is_wanted(settled.state) {
             return Err(NOT_HELD.into());
         }
-        let hold = match wanted {
-            OrderState::Held => state.index.hold(settled),
-            _ => None,
+        let hold = match settled.state.has_hold() {
+            true => state.index.hold(settled),
+            false => None,
         };
         let claimed = state.index.claim_order(settled).ok_or(NOT_HELD)?;
         Ok((claimed, hold))

@@ -54,7 +54,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::hint;
 use arena::Arena;
 use holds::Holds;
-pub use holds::{Claimed, Hold, Places};
+pub use holds::{Claimed, Hold, Places, ReleasedRow, Waits};
 use table::{LOAD_PERCENT, Probe, Rows, Table, tag_of};
 
 /// What has become of an order: docs/orders.md.
@@ -71,6 +71,8 @@ pub enum OrderState {
     CommittedPart = 3,
     Cancelled = 4,
     Expired = 5,
+    /// It waits for stock.
+    Waiting = 6,
 }
 
 impl OrderState {
@@ -83,8 +85,14 @@ impl OrderState {
             3 => OrderState::CommittedPart,
             4 => OrderState::Cancelled,
             5 => OrderState::Expired,
+            6 => OrderState::Waiting,
             _ => unreachable!("no row has such a state"),
         }
+    }
+
+    /// Whether there is a [`Hold`] of the order.
+    pub fn has_hold(self) -> bool {
+        matches!(self, OrderState::Held | OrderState::Waiting)
     }
 
     /// Whether the order has cards.
@@ -101,7 +109,7 @@ impl OrderState {
 pub struct Settled {
     /// Of the record that made it so.
     pub lsn: u64,
-    /// Number of cards that it has, holds, or has held.
+    /// Number of cards that it has, holds, waits for, or has held or waited for.
     pub quantity: u16,
     pub state: OrderState,
     /// One card: slab and slot. More: place in the arena of cards. None: the order's row.

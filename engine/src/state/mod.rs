@@ -2,16 +2,18 @@
 //!
 //! Pure: no I/O of its own (slabs come through [`SlabSource`]), no clock, no randomness. The live system, recovery and
 //! checkpoints all go through [`State::apply`] (DESIGN, rule 5), and [`State::digest`] proves that they agree. Reading order:
-//! `record`, `catalog`, `index`, `apply`, `held`, `moved`, `replay`, `digest`.
+//! `record`, `catalog`, `line`, `index`, `apply`, `held`, `waiting`, `moved`, `replay`, `digest`.
 
 pub mod apply;
 pub mod catalog;
 pub mod digest;
 pub mod held;
 pub mod index;
+pub mod line;
 pub mod moved;
 pub mod record;
 pub mod replay;
+pub mod waiting;
 
 pub use apply::{Promise, State, StateSeed};
 pub use catalog::{

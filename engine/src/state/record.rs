@@ -68,6 +68,8 @@ pub enum Way {
     Commit = 1,
     /// When its hold had expired.
     LateCommit = 2,
+    /// At once, when it had waited for stock.
+    Filled = 3,
 }
 
 impl TryFrom<u8> for Way {
@@ -78,6 +80,7 @@ impl TryFrom<u8> for Way {
             0 => Ok(Way::Issue),
             1 => Ok(Way::Commit),
             2 => Ok(Way::LateCommit),
+            3 => Ok(Way::Filled),
             _ => Err(unknown_flags(flags)),
         }
     }
@@ -156,7 +159,25 @@ pub struct Reserved {
     pub lane: u8,
     /// From the record's time on, in milliseconds.
     pub ttl_ms: u32,
+    /// It had waited for stock.
+    pub filled: bool,
     pub credits: Credits,
+}
+
+/// An order that waits for stock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backordered {
+    pub order_id: u128,
+    pub sku: u32,
+    /// Who asked; 0 until there are identities.
+    pub principal: u32,
+    pub quantity: u16,
+    pub priority: u8,
+    pub lane: u8,
+    /// Of the hold that it is to become; 0: it is to be issued.
+    pub ttl_ms: u32,
+    /// When it waits no longer.
+    pub ends_unix_ms: u64,
 }
 
 /// More time for a hold.
@@ -179,15 +200,17 @@ pub enum Release {
     Expired = 2,
 }
 
-/// A hold that has ended without cards.
+/// A hold, or a wait for stock, that has ended without cards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released {
     pub order_id: u128,
     pub sku: u32,
     pub principal: u32,
-    /// Credits that go back.
+    /// Cards that were held, or waited for.
     pub quantity: u16,
     pub why: Release,
+    /// It was to be issued, and has waited in vain: only issues repeat it.
+    pub was_issue: bool,
 }
 
 /// What an order has ended as: what order files keep.
@@ -266,6 +289,7 @@ pub enum Fact<'a> {
     Reserved(Reserved),
     Extended(Extended),
     Released(Released),
+    Backordered(Backordered),
     CardsMoved(Moved<'a>),
     RoutesLoaded {
         version: u32,
@@ -290,6 +314,12 @@ const KIND_CARDS_MOVED: u8 = 7;
 const KIND_RESERVED: u8 = 8;
 const KIND_EXTENDED: u8 = 9;
 const KIND_RELEASED: u8 = 10;
+const KIND_BACKORDERED: u8 = 11;
+
+/// Flag of a Reserved record: the order had waited for stock.
+const FLAG_FILLED: u8 = 1;
+/// Flag of a Released record: the order was to be issued.
+const FLAG_WAS_ISSUE: u8 = 1;
 
 /// Most cards of one order that a record can tell.
 pub const QUANTITY_LIMIT: u16 = 4000;
@@ -354,14 +384,14 @@ fn id_words(id: u128) -> [u64; 2] {
 /// Appends a record of one unit about an order: what comes behind the SKU.
 fn put_about(
     out: &mut Vec<u64>,
-    kind: u8,
+    (kind, flags): (u8, u8),
     stamp: Stamp,
     id: u128,
     (sku, principal): (u32, u32),
     rest: [u64; 3],
 ) -> usize {
     let [id_high, id_low] = id_words(id);
-    let head = head_word(kind, 1, stamp.route_table);
+    let head = head_word(kind, 1, stamp.route_table) | u64::from(flags) << 8;
     let sku = u64::from(sku) | u64::from(principal) << 32;
     out.extend_from_slice(&[head, stamp.unix_ms, id_high, id_low, sku]);
     out.extend_from_slice(&rest);
@@ -377,7 +407,21 @@ pub fn put_reserved(out: &mut Vec<u64>, stamp: Stamp, reserved: &Reserved) -> us
     let [first, second] = reserved.credits.words();
     let whose = (reserved.sku, reserved.principal);
     let rest = [what, first, second];
-    put_about(out, KIND_RESERVED, stamp, reserved.order_id, whose, rest)
+    let flags = if reserved.filled { FLAG_FILLED } else { 0 };
+    let kind = (KIND_RESERVED, flags);
+    put_about(out, kind, stamp, reserved.order_id, whose, rest)
+}
+
+/// Appends a Backordered record to `out`; returns its units.
+pub fn put_backordered(out: &mut Vec<u64>, stamp: Stamp, backordered: &Backordered) -> usize {
+    let what = u64::from(backordered.quantity)
+        | u64::from(backordered.priority) << 16
+        | u64::from(backordered.lane) << 24
+        | u64::from(backordered.ttl_ms) << 32;
+    let whose = (backordered.sku, backordered.principal);
+    let rest = [what, backordered.ends_unix_ms, 0];
+    let kind = (KIND_BACKORDERED, 0);
+    put_about(out, kind, stamp, backordered.order_id, whose, rest)
 }
 
 /// Appends an Extended record to `out`; returns its units.
@@ -385,7 +429,14 @@ pub fn put_extended(out: &mut Vec<u64>, stamp: Stamp, extended: &Extended) -> us
     let what = u64::from(extended.nth) | u64::from(extended.ttl_ms) << 32;
     let whose = (extended.sku, extended.principal);
     let rest = [what, 0, 0];
-    put_about(out, KIND_EXTENDED, stamp, extended.order_id, whose, rest)
+    put_about(
+        out,
+        (KIND_EXTENDED, 0),
+        stamp,
+        extended.order_id,
+        whose,
+        rest,
+    )
 }
 
 /// Appends a Released record to `out`; returns its units.
@@ -393,7 +444,13 @@ pub fn put_released(out: &mut Vec<u64>, stamp: Stamp, released: &Released) -> us
     let what = u64::from(released.quantity) | (released.why as u64) << 16;
     let whose = (released.sku, released.principal);
     let rest = [what, 0, 0];
-    put_about(out, KIND_RELEASED, stamp, released.order_id, whose, rest)
+    let flags = if released.was_issue {
+        FLAG_WAS_ISSUE
+    } else {
+        0
+    };
+    let kind = (KIND_RELEASED, flags);
+    put_about(out, kind, stamp, released.order_id, whose, rest)
 }
 
 impl Record<'_> {
@@ -404,6 +461,7 @@ impl Record<'_> {
             Fact::Reserved(reserved) => return put_reserved(out, self.stamp, reserved),
             Fact::Extended(extended) => return put_extended(out, self.stamp, extended),
             Fact::Released(released) => return put_released(out, self.stamp, released),
+            Fact::Backordered(waits) => return put_backordered(out, self.stamp, waits),
             _ => {}
         }
         let mut body: Vec<u8> = Vec::with_capacity(RECORD_UNIT_BYTES);
@@ -488,9 +546,11 @@ impl Record<'_> {
                 }
                 KIND_CARDS_MOVED
             }
-            Fact::Issued(_) | Fact::Reserved(_) | Fact::Extended(_) | Fact::Released(_) => {
-                unreachable!("put as words")
-            }
+            Fact::Issued(_)
+            | Fact::Reserved(_)
+            | Fact::Extended(_)
+            | Fact::Released(_)
+            | Fact::Backordered(_) => unreachable!("put as words"),
         }
     }
 }
@@ -528,7 +588,14 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
         return Err(format!("a record of {len} bytes in {} bytes", bytes.len()));
     }
     let whole = &bytes[..len];
-    if whole[1] != 0 && whole[0] != KIND_ISSUED {
+    // Those of an Issued record are numbers of their own.
+    let flags = match whole[0] {
+        KIND_ISSUED => u8::MAX,
+        KIND_RESERVED => FLAG_FILLED,
+        KIND_RELEASED => FLAG_WAS_ISSUE,
+        _ => 0,
+    };
+    if whole[1] & !flags != 0 {
         return Err(unknown_flags(whole[1]));
     }
     let stamp = Stamp {
@@ -669,6 +736,7 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
             priority: whole[42],
             lane: whole[43],
             ttl_ms: u32_at(whole, 44),
+            filled: whole[1] == FLAG_FILLED,
             credits: Credits::from_words([u64_at(whole, 48), u64_at(whole, 56)]),
         }),
         KIND_EXTENDED => Fact::Extended(Extended {
@@ -692,6 +760,17 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
                     ));
                 }
             },
+            was_issue: whole[1] == FLAG_WAS_ISSUE,
+        }),
+        KIND_BACKORDERED => Fact::Backordered(Backordered {
+            order_id: id_of(whole),
+            sku: u32_at(whole, 32),
+            principal: u32_at(whole, 36),
+            quantity: u16_at(whole, 40),
+            priority: whole[42],
+            lane: whole[43],
+            ttl_ms: u32_at(whole, 44),
+            ends_unix_ms: u64_at(whole, 48),
         }),
         KIND_CARDS_MOVED => {
             let runs = usize::from(u16_at(whole, 24));

@@ -83,6 +83,7 @@ impl<'s> Replay<'s> {
             self.touch(records.iter().filter_map(|(_, record)| match &record.fact {
                 Fact::Issued(issued) => Some(issued.order_id),
                 Fact::Reserved(reserved) => Some(reserved.order_id),
+                Fact::Backordered(waits) => Some(waits.order_id),
                 _ => None,
             }));
         }

@@ -7,7 +7,7 @@ use croupier_engine::checkpoint::format::{Checkpoint, OrderFile, decode, write};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
 use croupier_engine::state::held::HeldFact;
-use croupier_engine::state::index::Hold;
+use croupier_engine::state::index::{Hold, Waits};
 use croupier_engine::state::record::Credits;
 use croupier_engine::state::{Batch, Digest, SlabFacts, StateSeed};
 use croupier_engine::wal::Position;
@@ -65,6 +65,17 @@ fn sample() -> Checkpoint {
         class_bytes: 48,
         header_hash: [9; 32],
     };
+    let hold = Hold {
+        sku: 1,
+        credits: Credits([(0, 3), (1, 1), (0, 0), (0, 0)]),
+        waits: None,
+        reserved_lsn: 11,
+        reserved_unix_ms: 5,
+        ttl_ms: 6,
+        extensions: 1,
+        extended_ttl_ms: 8,
+        ends_unix_ms: 13,
+    };
     let snapshot = Snapshot {
         skus: vec![
             SkuSnapshot {
@@ -91,20 +102,25 @@ fn sample() -> Checkpoint {
             (3, CardStatus::Suspended, vec![4, 0]),
             (3, CardStatus::Void, vec![0, 1]),
         ],
-        held: vec![HeldFact {
-            order_id: 9 << 64 | 7,
-            lsn: 12,
-            hold: Hold {
-                sku: 1,
-                credits: Credits([(0, 3), (1, 1), (0, 0), (0, 0)]),
-                reserved_lsn: 11,
-                reserved_unix_ms: 5,
-                ttl_ms: 6,
-                extensions: 1,
-                extended_ttl_ms: 8,
-                ends_unix_ms: 13,
+        held: vec![
+            HeldFact {
+                order_id: 9 << 64 | 7,
+                lsn: 12,
+                hold,
             },
-        }],
+            HeldFact {
+                order_id: 9 << 64 | 8,
+                lsn: 14,
+                hold: Hold {
+                    credits: Credits::default(),
+                    waits: Some(Waits {
+                        quantity: 3,
+                        priority: 2,
+                    }),
+                    ..hold
+                },
+            },
+        ],
         unsealed: vec![SlabFacts {
             slab: 4,
             batch: 3,

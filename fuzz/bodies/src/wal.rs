@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use croupier_engine::card::{CardStatus, Cause};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::record::{
-    Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved, Run, Runs, Stamp,
-    decode,
+    Backordered, Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved, Run,
+    Runs, Stamp, decode,
 };
 use croupier_engine::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, block_bytes, block_hash,
@@ -123,6 +123,7 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             priority: 1,
             lane: 1,
             ttl_ms: 900_000,
+            filled: true,
             credits: Credits([(0, 4), (2, 3), (0, 0), (0, 0)]),
         }),
         Fact::Extended(Extended {
@@ -138,6 +139,17 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             principal: 0,
             quantity: 7,
             why: Release::Expired,
+            was_issue: true,
+        }),
+        Fact::Backordered(Backordered {
+            order_id: 8,
+            sku: 1,
+            principal: 0,
+            quantity: 2,
+            priority: 3,
+            lane: 3,
+            ttl_ms: 900_000,
+            ends_unix_ms: 1_700_000_900_000,
         }),
         Fact::RoutesLoaded {
             version: 2,

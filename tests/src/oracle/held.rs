@@ -1,9 +1,10 @@
-//! Orders in two phases: what they may be, from what was asked and answered. docs/orders.md has the table.
+//! Orders in two phases, and those that wait for stock: what they may be, from what was asked and answered. docs/orders.md
+//! has the table.
 
 use std::collections::HashMap;
 
 use croupier_client::{
-    CardRef, IssuedOrder, Lsn, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step,
+    CardRef, IssuedOrder, Lsn, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step, Wait,
 };
 
 use super::{Answer, Ask, Books, claim};
@@ -13,6 +14,8 @@ use super::{Answer, Ask, Books, claim};
 pub enum Standing {
     /// It holds so many cards.
     Held(u16),
+    /// It waits for so many.
+    Waiting(u16),
     /// It has cards.
     Issued(Lsn, Vec<CardRef>),
     /// Its hold was cancelled.
@@ -34,8 +37,12 @@ enum Told {
 /// What a step asks, as far as it decides what an order becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Wish {
-    Reserve,
-    Commit { quantity: u16, only_held: bool },
+    /// The first step.
+    Begin,
+    Commit {
+        quantity: u16,
+        only_held: bool,
+    },
     Cancel,
     Extend(u16),
 }
@@ -53,15 +60,22 @@ impl Asks {
     }
 }
 
-/// The book of an order in two phases.
+/// The book of an order in two phases, or one that may wait.
 #[derive(Debug, Clone)]
 pub(super) struct HeldBook {
+    /// It is to be issued, not reserved.
+    is_issue: bool,
+    may_wait: bool,
     sku: SkuId,
     quantity: u16,
-    /// The first answer to its reserve.
+    /// The first answer that it waits.
+    waited: Option<(Lsn, u64)>,
+    /// The first answer that it holds cards.
     reserved: Option<(Lsn, u64)>,
-    /// It is known to have been reserved.
+    /// It is known to be there.
     stood: bool,
+    /// It waits, when it was last seen.
+    waits: bool,
     told: Option<Told>,
     wishes: HashMap<Wish, Asks>,
 }
@@ -74,7 +88,7 @@ fn wish_of(step: &OrderStep) -> Wish {
         },
         Step::Cancel => Wish::Cancel,
         Step::Extend => Wish::Extend(step.nth),
-        Step::Issue | Step::Reserve => Wish::Reserve,
+        Step::Issue | Step::Reserve => Wish::Begin,
     }
 }
 
@@ -88,26 +102,27 @@ impl HeldBook {
         wishes.any(|(wish, asks)| which(wish) && asks.may_happen())
     }
 
-    fn may_be_reserved(&self) -> bool {
-        self.may(|wish| *wish == Wish::Reserve)
+    fn may_have_begun(&self) -> bool {
+        self.may(|wish| *wish == Wish::Begin)
     }
 
     /// Whether so many cards may have been committed by an ask whose outcome is not known; `late`: of an expired hold.
     fn may_be_committed(&self, cards: usize, late: bool) -> bool {
-        self.may(|wish| match wish {
-            Wish::Commit {
-                quantity,
-                only_held,
-            } => {
-                let asked = if *quantity == 0 {
-                    self.quantity
-                } else {
-                    *quantity
-                };
-                usize::from(asked) == cards && !(late && *only_held)
-            }
-            _ => false,
-        })
+        !self.is_issue
+            && self.may(|wish| match wish {
+                Wish::Commit {
+                    quantity,
+                    only_held,
+                } => {
+                    let asked = if *quantity == 0 {
+                        self.quantity
+                    } else {
+                        *quantity
+                    };
+                    usize::from(asked) == cards && !(late && *only_held)
+                }
+                _ => false,
+            })
     }
 
     fn judge(&self, id: OrderId, found: Option<&Standing>) {
@@ -125,13 +140,19 @@ impl HeldBook {
             (Some(_), _) => false,
             (None, None) => !self.stood,
             (None, Some(standing)) => {
-                let was_there = self.stood || self.may_be_reserved();
+                let was_there = self.stood || self.may_have_begun();
                 was_there
                     && match standing {
-                        Standing::Held(quantity) => *quantity == self.quantity,
+                        Standing::Held(quantity) => !self.is_issue && *quantity == self.quantity,
+                        Standing::Waiting(quantity) => {
+                            self.may_wait && self.reserved.is_none() && *quantity == self.quantity
+                        }
+                        Standing::Issued(_, cards) if self.is_issue => {
+                            cards.len() == usize::from(self.quantity)
+                        }
                         Standing::Issued(_, cards) => self.may_be_committed(cards.len(), false),
                         Standing::Cancelled => self.may(|wish| *wish == Wish::Cancel),
-                        Standing::Expired => true,
+                        Standing::Expired => !self.is_issue || self.may_wait,
                     }
             }
         };
@@ -161,16 +182,22 @@ impl Books {
         let order = &step.order;
         let known = self.held.entry(order.order_id);
         let book = known.or_insert_with(|| {
-            assert_eq!(step.step, Step::Reserve, "the test follows no order");
+            let begins = matches!(step.step, Step::Issue | Step::Reserve);
+            assert!(begins, "the test follows no order");
             HeldBook {
+                is_issue: step.step == Step::Issue,
+                may_wait: false,
                 sku: order.sku,
                 quantity: order.quantity,
+                waited: None,
                 reserved: None,
                 stood: false,
+                waits: false,
                 told: None,
                 wishes: HashMap::new(),
             }
         });
+        book.may_wait |= step.wait != Wait::No;
         book.asks(step).under_way += 1;
         book.stood
     }
@@ -191,8 +218,12 @@ impl Books {
         let id = step.order.order_id;
         match outcome {
             OrderOutcome::Issued(issued) => {
-                assert_eq!(step.step, Step::Commit, "{id}: cards for {step:?}");
                 let book = self.held_book(id);
+                let may_be = match step.step {
+                    Step::Commit => !book.is_issue,
+                    step => step == Step::Issue && book.is_issue,
+                };
+                assert!(may_be, "{id}: cards for {step:?}");
                 let asked = match step.order.quantity {
                     0 => book.quantity,
                     some => some,
@@ -218,6 +249,19 @@ impl Books {
                     let first = *book.reserved.get_or_insert(answer);
                     assert_eq!(first, answer, "{id}: another hold than before");
                 }
+                assert!(!book.is_issue, "{id} is to be issued, and holds cards");
+                book.stood = true;
+            }
+            OrderOutcome::Waiting(held) => {
+                let hold = held.hold.expect("it waits until then");
+                let book = self.held_book(id);
+                let asked = (book.sku, book.quantity);
+                assert_eq!((held.sku, held.quantity), asked, "{id}: {step:?}");
+                let begins = matches!(step.step, Step::Issue | Step::Reserve);
+                assert!(begins && book.may_wait, "{id}: {step:?} waits");
+                let answer = (held.lsn, hold.ends_unix_ms);
+                let first = *book.waited.get_or_insert(answer);
+                assert_eq!(first, answer, "{id}: another wait than before");
                 book.stood = true;
             }
             OrderOutcome::Cancelled(_) => {
@@ -248,8 +292,14 @@ impl Books {
                 let may_be = follows && !ask.answered_before;
                 assert!(may_be, "{id} is not found: {book:?}");
             }
+            Refusal::StillWaiting => {
+                let may_be = matches!(step.step, Step::Commit | Step::Extend) && book.may_wait;
+                assert!(may_be, "{id} still waits for {step:?}: {book:?}");
+                book.stood = true;
+            }
             Refusal::OutOfStock => {
-                let may_be = step.step == Step::Reserve && !ask.answered_before;
+                let begins = matches!(step.step, Step::Issue | Step::Reserve);
+                let may_be = begins && step.wait == Wait::No && !ask.answered_before;
                 assert!(may_be, "{id} finds no stock: {book:?}");
             }
             Refusal::StoreFailed => book.asks(step).in_doubt = true,
@@ -317,7 +367,12 @@ impl Books {
             None => assert!(!book.stood, "{id} is gone: {book:?}"),
             Some(OrderOutcome::Held(_)) => {
                 assert_eq!(book.told, None, "{id} is held again");
-                book.stood = true;
+                (book.stood, book.waits) = (true, false);
+            }
+            Some(OrderOutcome::Waiting(_)) => {
+                let before = (&book.told, book.reserved);
+                assert_eq!(before, (&None, None), "{id} waits again");
+                (book.stood, book.waits) = (true, true);
             }
             Some(OrderOutcome::Cancelled(_)) => book.learn(id, Told::Cancelled),
             // It may still be committed late.
@@ -329,10 +384,10 @@ impl Books {
         wishes.values_mut().for_each(|asks| asks.in_doubt = false);
     }
 
-    /// Of every order in two phases its SKU, and how many cards it holds and has, as far as is known.
+    /// Of every order in these books its SKU, and how many cards it holds and has, as far as is known.
     pub(super) fn in_two_phases(&self) -> impl Iterator<Item = (SkuId, u64, u64)> + '_ {
         self.held.values().map(|book| match &book.told {
-            None if book.stood => (book.sku, book.quantity.into(), 0),
+            None if book.stood && !book.waits => (book.sku, book.quantity.into(), 0),
             Some(Told::Cards(answer)) => (book.sku, 0, answer.cards.len() as u64),
             _ => (book.sku, 0, 0),
         })

@@ -87,7 +87,7 @@ impl Oracle {
                     *promised.entry(sku).or_default() += u64::from(quantity)
                 }
                 Standing::Issued(_, cards) => all.push((id, sku, cards)),
-                Standing::Cancelled | Standing::Expired => {}
+                Standing::Waiting(_) | Standing::Cancelled | Standing::Expired => {}
             }
         }
         for (id, sku, cards) in all {

@@ -164,7 +164,9 @@ pub(super) fn repeated(outcome: &OrderOutcome) -> OrderOutcome {
     let mut outcome = outcome.clone();
     match &mut outcome {
         OrderOutcome::Issued(order) => order.repeat = true,
-        OrderOutcome::Held(order) | OrderOutcome::Cancelled(order) => order.repeat = true,
+        OrderOutcome::Held(order)
+        | OrderOutcome::Cancelled(order)
+        | OrderOutcome::Waiting(order) => order.repeat = true,
         OrderOutcome::Expired(_) | OrderOutcome::Refused { .. } => {}
     }
     outcome

@@ -1,22 +1,46 @@
-//! Open holds: what is known of them beside their rows. docs/orders.md.
+//! Open holds, and orders that wait for stock: what is known of them beside their rows. docs/orders.md.
 
 use crossbeam_queue::SegQueue;
 
 use super::arena::Arena;
 use super::{OrderIndex, OrderState, Settled};
-use crate::state::record::Credits;
+use crate::state::record::{Credits, QUANTITY_LIMIT};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Cards put by for an order.
+/// What an order waits for, and in which line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    pub quantity: u16,
+    pub priority: u8,
+}
+
+impl Waits {
+    /// Never 0: it waits for a card at least. A quantity takes 12 bits.
+    fn bits(self) -> u64 {
+        const { assert!(QUANTITY_LIMIT < 1 << 12, "a quantity takes 12 bits") };
+        u64::from(self.quantity) | u64::from(self.priority & 3) << 12
+    }
+
+    fn of_bits(bits: u64) -> Option<Waits> {
+        (bits != 0).then_some(Waits {
+            quantity: bits as u16 & 0xfff,
+            priority: (bits >> 12) as u8 & 3,
+        })
+    }
+}
+
+/// Cards put by for an order, or an order that waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
     pub sku: u32,
-    /// As many cards.
+    /// As many cards; none while it waits.
     pub credits: Credits,
+    /// While the order waits.
+    pub waits: Option<Waits>,
     /// The record that made it.
     pub reserved_lsn: u64,
     pub reserved_unix_ms: u64,
-    /// What the reserve asked for.
+    /// What the reserve asked for; 0: an issue that waits.
     pub ttl_ms: u32,
     /// How often it has been extended, and what the last extension asked for.
     pub extensions: u16,
@@ -26,9 +50,35 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Cards.
+    /// Cards that are held, or waited for.
     pub fn quantity(&self) -> u16 {
-        self.credits.sum() as u16
+        match self.waits {
+            Some(waits) => waits.quantity,
+            None => self.credits.sum() as u16,
+        }
+    }
+
+    /// Whether it is an issue that waits.
+    pub fn is_issue(&self) -> bool {
+        self.ttl_ms == 0
+    }
+
+    fn state(&self) -> OrderState {
+        match self.waits {
+            Some(_) => OrderState::Waiting,
+            None => OrderState::Held,
+        }
+    }
+
+    /// SKU, extensions and what it waits for, as a checkpoint keeps them, too.
+    pub(in crate::state) fn what_word(&self) -> u64 {
+        let waits = self.waits.map_or(0, Waits::bits);
+        u64::from(self.sku) | u64::from(self.extensions) << 32 | waits << 48
+    }
+
+    /// SKU, extensions and what it waits for, from [`what_word`](Self::what_word).
+    pub(in crate::state) fn of_what_word(word: u64) -> (u32, u16, Option<Waits>) {
+        (word as u32, (word >> 32) as u16, Waits::of_bits(word >> 48))
     }
 
     /// When it was to end before any extension.
@@ -50,7 +100,7 @@ impl Hold {
     fn words(&self, row: u64) -> [u64; WORDS as usize] {
         let [first, second] = self.credits.words();
         [
-            u64::from(self.sku) | u64::from(self.extensions) << 32,
+            self.what_word(),
             first,
             second,
             self.reserved_lsn,
@@ -64,9 +114,11 @@ impl Hold {
     fn from_words(words: &[AtomicU64]) -> Hold {
         // Acquire: see `Rows::claim`.
         let word = |at: usize| words[at].load(Ordering::Acquire);
+        let (sku, extensions, waits) = Hold::of_what_word(word(0));
         Hold {
-            sku: word(0) as u32,
-            extensions: (word(0) >> 32) as u16,
+            sku,
+            extensions,
+            waits,
             credits: Credits::from_words([word(1), word(2)]),
             reserved_lsn: word(3),
             reserved_unix_ms: word(4),
@@ -139,7 +191,28 @@ impl Holds {
     }
 }
 
-/// A held or expired order that nobody else may change until it is changed or let go.
+/// What the row of an order that got nothing says besides its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleasedRow {
+    pub sku: u32,
+    /// It was to be issued.
+    pub was_issue: bool,
+}
+
+impl ReleasedRow {
+    fn word(self) -> u64 {
+        u64::from(self.sku) | u64::from(self.was_issue) << 32
+    }
+
+    fn of_word(word: u64) -> ReleasedRow {
+        ReleasedRow {
+            sku: word as u32,
+            was_issue: word >> 32 & 1 != 0,
+        }
+    }
+}
+
+/// A held, waiting or expired order that nobody else may change until it is changed or let go.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a claimed order must be changed or let go in the same turn"]
 pub struct Claimed {
@@ -155,7 +228,7 @@ impl Claimed {
 }
 
 impl OrderIndex {
-    /// Fills a row of the caller's, to be published: an order that holds cards.
+    /// Fills a row of the caller's, to be published: an order that holds cards, or waits for some.
     pub fn put_held(
         &self,
         places: &mut Places,
@@ -167,7 +240,7 @@ impl OrderIndex {
         let settled = Settled {
             lsn,
             quantity: hold.quantity(),
-            state: OrderState::Held,
+            state: hold.state(),
             cards: row,
         };
         let place = self.holds.put(places, hold, row);
@@ -176,28 +249,34 @@ impl OrderIndex {
     }
 
     /// Fills a row of the caller's, to be published: an order that got nothing.
-    pub fn put_released(&self, row: u64, id: u128, sku: u32, released: Settled) -> Settled {
+    pub fn put_released(
+        &self,
+        row: u64,
+        id: u128,
+        what: ReleasedRow,
+        released: Settled,
+    ) -> Settled {
         let settled = Settled {
             cards: row,
             ..released
         };
-        self.rows.put(row, id, sku.into(), settled);
+        self.rows.put(row, id, what.word(), settled);
         settled
     }
 
-    /// The hold of a held order; `None`: the order has changed since.
+    /// The hold of a held or waiting order; `None`: the order has changed since.
     pub fn hold(&self, settled: Settled) -> Option<Hold> {
         let place = self.rows.place(settled)?;
         let hold = Hold::from_words(self.holds.at(place)?);
         self.rows.is_still(settled).then_some(hold)
     }
 
-    /// The SKU of an order that got nothing; `None`: it has changed since.
-    pub fn released_sku(&self, settled: Settled) -> Option<u32> {
-        self.rows.place(settled).map(|sku| sku as u32)
+    /// What is said of an order that got nothing; `None`: it has changed since.
+    pub fn released(&self, settled: Settled) -> Option<ReleasedRow> {
+        self.rows.place(settled).map(ReleasedRow::of_word)
     }
 
-    /// Claims a held or expired order for a change, if it is still what was seen.
+    /// Claims a held, waiting or expired order for a change, if it is still what was seen.
     pub fn claim_order(&self, settled: Settled) -> Option<Claimed> {
         self.rows.claim(settled).then_some(Claimed { settled })
     }
@@ -208,13 +287,14 @@ impl OrderIndex {
         self.rows.change(claimed.row(), place, claimed.settled);
     }
 
-    /// Changes the hold of a claimed order.
+    /// Changes the hold of a claimed order; one that waited may hold cards now.
     pub fn change_hold(&self, claimed: Claimed, lsn: u64, hold: &Hold) -> Settled {
         let row = claimed.row();
         let place = self.rows.claimed_place(row);
         self.holds.set(place, hold, row);
         let settled = Settled {
             lsn,
+            state: hold.state(),
             ..claimed.settled
         };
         self.rows.change(row, place, settled);
@@ -246,34 +326,34 @@ impl OrderIndex {
         claimed: Claimed,
         lsn: u64,
         state: OrderState,
-        sku: u32,
+        what: ReleasedRow,
     ) -> Settled {
         let settled = Settled {
             lsn,
             state,
             ..claimed.settled
         };
-        self.end(places, claimed, sku.into(), settled)
+        self.end(places, claimed, what.word(), settled)
     }
 
     fn end(&self, places: &mut Places, claimed: Claimed, word: u64, settled: Settled) -> Settled {
         let row = claimed.row();
         let place = self.rows.claimed_place(row);
         self.rows.change(row, word, settled);
-        if claimed.settled.state == OrderState::Held {
+        if claimed.settled.state.has_hold() {
             // Behind the change: nobody who still reads the old row believes what comes here next.
             self.holds.give_back(places, place);
         }
         settled
     }
 
-    /// About how many holds are open, cheaply: places that threads keep for themselves count as open.
+    /// About how many holds are open and orders waiting, cheaply: places that threads keep for themselves count as open.
     pub fn held_hint(&self) -> usize {
         let places = (self.holds.words.words() / WORDS) as usize;
         places.saturating_sub(self.holds.free.len() * PLACES)
     }
 
-    /// Open holds: the row of each, and its order as it stands. Exact only when nobody changes any.
+    /// Open holds and waiting orders: the id of each, how it stands, and its hold. Exact only when nobody changes any.
     pub fn open_holds(&self) -> impl Iterator<Item = (u128, Settled, Hold)> + '_ {
         (0..self.holds.words.words())
             .step_by(WORDS as usize)
@@ -282,7 +362,7 @@ impl OrderIndex {
                 let row = words[ROW].load(Ordering::Acquire).checked_sub(1)?;
                 let (id, settled) = self.rows.read(row)?;
                 let hold = Hold::from_words(words);
-                (settled.state == OrderState::Held).then_some((id, settled, hold))
+                settled.state.has_hold().then_some((id, settled, hold))
             })
     }
 

@@ -3,6 +3,10 @@ use loom::thread;
 use super::*;
 use crate::state::record::Credits;
 
+const GONE: ReleasedRow = ReleasedRow {
+    sku: 1,
+    was_issue: false,
+};
 const CARDS: [(u32, u32); 2] = [(1, 2), (3, 4)];
 
 /// Growth is not in here: loom cannot see through the pointers of `arc_swap`. It is in `crate::models`.
@@ -62,6 +66,7 @@ fn one_of_two_changes_gets_a_hold_and_a_reader_sees_it_whole_or_not_at_all() {
         let hold = Hold {
             sku: 1,
             credits: Credits([(0, 2), (0, 0), (0, 0), (0, 0)]),
+            waits: None,
             reserved_lsn: 40,
             reserved_unix_ms: 5,
             ttl_ms: 6,
@@ -91,7 +96,7 @@ fn one_of_two_changes_gets_a_hold_and_a_reader_sees_it_whole_or_not_at_all() {
                         }
                         Some(state) => {
                             let places = &mut Places::default();
-                            index.end_without(places, claimed, 42, state, 1);
+                            index.end_without(places, claimed, 42, state, GONE);
                         }
                     }
                     1
@@ -106,7 +111,7 @@ fn one_of_two_changes_gets_a_hold_and_a_reader_sees_it_whole_or_not_at_all() {
                 (OrderState::Held, 41) => {
                     assert_eq!(index.hold(settled), Some(hold.extended(8, 20)));
                 }
-                (OrderState::Expired, 42) => assert_eq!(index.released_sku(settled), Some(1)),
+                (OrderState::Expired, 42) => assert_eq!(index.released(settled), Some(GONE)),
                 other => panic!("{other:?}"),
             }
         }

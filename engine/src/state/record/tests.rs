@@ -144,6 +144,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         priority: 2,
         lane: 1,
         ttl_ms,
+        filled: false,
         credits: Credits([(0, 4), (2, 3), (0, 0), (0, 0)]),
     };
     let extended = Extended {
@@ -160,17 +161,51 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
             principal,
             quantity: 7,
             why,
+            was_issue: false,
         })
     };
     // Kind and flags, and what stands at 40: docs/wal-format.md.
-    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 6] = [
+    let backordered = Backordered {
+        order_id,
+        sku,
+        principal,
+        quantity: 7,
+        priority: 2,
+        lane: 1,
+        ttl_ms,
+        ends_unix_ms: 0x0102_0304_0506_0708,
+    };
+    let waited_in_vain = Fact::Released(Released {
+        order_id,
+        sku,
+        principal,
+        quantity: 7,
+        why: Release::Expired,
+        was_issue: true,
+    });
+    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 10] = [
         (issued(Way::Commit), [5, 1], [2, 0, 1, 0, 2, 1, 1, 0]),
         (issued(Way::LateCommit), [5, 2], [2, 0, 1, 0, 2, 1, 1, 0]),
+        (issued(Way::Filled), [5, 3], [2, 0, 1, 0, 2, 1, 1, 0]),
         (
             Fact::Reserved(reserved),
             [8, 0],
             [7, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
         ),
+        (
+            Fact::Reserved(Reserved {
+                filled: true,
+                ..reserved
+            }),
+            [8, 1],
+            [7, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
+        ),
+        (
+            Fact::Backordered(backordered),
+            [11, 0],
+            [7, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
+        ),
+        (waited_in_vain, [10, 1], [7, 0, 2, 0, 0, 0, 0, 0]),
         (
             Fact::Extended(extended),
             [9, 0],
@@ -208,6 +243,11 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         fact: Fact::Reserved(reserved),
     });
     assert_eq!(parts[48..56], [0, 0, 4, 0, 2, 0, 3, 0]);
+    let until = bytes_of(&Record {
+        stamp,
+        fact: Fact::Backordered(backordered),
+    });
+    assert_eq!(until[48..56], [8, 7, 6, 5, 4, 3, 2, 1]);
 }
 
 #[test]

@@ -1,0 +1,517 @@
+//! Orders that wait for stock, and the desk where they are filled: docs/orders.md.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use croupier_protocol::planted::{self, Bug};
+use croupier_protocol::{Priority, Refusal, Step};
+
+use super::holds::{Change, Putting, To};
+use super::{Dealer, Spare, cursor_of, outcome, refused, take_slots};
+use crate::order::{FLAG_FIRST, Order, Outcome, Ticket, Verdict};
+use crate::state::Promise;
+use crate::state::index::{Claim, Hold, OrderState, Place, Settled};
+use crate::state::line::{Desk, Line, Waiter};
+use crate::state::record::{Backordered, Credits, HOLD_POOLS_MAX, Reserved, Stamp, issued_units};
+
+/// How long an ask stays before it is told that its order still waits. Callers ask again, and those that are gone cost no
+/// more than that.
+const STAY_MS: u64 = 5000;
+/// Asks that stay at a time.
+const STAYING_MAX: usize = 65_536;
+/// Orders of a line that may have left otherwise, besides as many as there are in it.
+const STALE_MAX: u64 = 1024;
+
+/// What the dealer that keeps the desk knows of the lines.
+pub(super) struct DeskKept {
+    desk: Arc<Desk>,
+    lines: BTreeMap<u32, Queue>,
+    /// SKUs whose lines are to be looked at.
+    pending: BTreeSet<u32>,
+    /// Units that an order wants which found no room in the last turn.
+    wants: usize,
+    /// Asks that stay, by order.
+    staying: HashMap<u128, Vec<(u8, Order)>>,
+    asks: usize,
+    /// When asks have stayed long enough: each stays as long as every other.
+    until: VecDeque<(u64, u128)>,
+}
+
+/// A line as the desk knows it.
+#[derive(Default)]
+struct Queue {
+    waiters: BTreeSet<Waiter>,
+    /// No order in line is smaller.
+    least: u16,
+}
+
+impl Queue {
+    fn gather(&mut self, line: &Line) {
+        while let Some(waiter) = line.next_arrival() {
+            self.least = match self.waiters.is_empty() {
+                true => waiter.quantity,
+                false => self.least.min(waiter.quantity),
+            };
+            self.waiters.insert(waiter);
+        }
+    }
+}
+
+impl DeskKept {
+    pub(super) fn new(desk: Arc<Desk>) -> DeskKept {
+        DeskKept {
+            desk,
+            lines: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            wants: 0,
+            staying: HashMap::new(),
+            asks: 0,
+            until: VecDeque::new(),
+        }
+    }
+
+    /// Whether there is something to do.
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        let late = self.until.front().is_some_and(|(until, _)| *until <= now);
+        late || self.has_calls()
+    }
+
+    fn has_calls(&self) -> bool {
+        !self.pending.is_empty() || self.desk.is_called() || self.desk.has_left()
+    }
+
+    /// When there will be.
+    pub(super) fn next_unix_ms(&self) -> Option<u64> {
+        if self.has_calls() {
+            return Some(0);
+        }
+        self.until.front().map(|(until, _)| *until)
+    }
+
+    /// An ask stays; false: too many do.
+    fn stay(&mut self, now: u64, asked: (u8, Order)) -> bool {
+        if self.asks >= STAYING_MAX {
+            return false;
+        }
+        let id = asked.1.id;
+        self.staying.entry(id).or_default().push(asked);
+        self.until.push_back((now + STAY_MS, id));
+        self.asks += 1;
+        self.desk.stay();
+        true
+    }
+
+    /// The asks about an order stay no longer: they are dealt again, and told what there is to tell.
+    fn let_go(&mut self, id: u128, again: &mut Vec<(u8, Order)>) {
+        if let Some(asks) = self.staying.remove(&id) {
+            self.asks -= asks.len();
+            self.desk.go(asks.len() as u64);
+            again.extend(asks);
+        }
+    }
+}
+
+/// What an ask is told whose order waits.
+pub(super) fn waiting(settled: Settled, hold: &Hold, repeat: bool) -> Verdict {
+    Verdict::Waiting {
+        lsn: settled.lsn,
+        quantity: settled.quantity,
+        ends_unix_ms: hold.ends_unix_ms,
+        repeat,
+    }
+}
+
+/// The record by which an order waits.
+pub(super) fn waits(putting: &Putting, orders: &[(u8, Order)]) -> Backordered {
+    let (lane, order) = &orders[usize::from(putting.nth)];
+    Backordered {
+        order_id: order.id,
+        sku: order.sku,
+        principal: 0,
+        quantity: order.quantity,
+        priority: order.priority as u8,
+        lane: *lane,
+        ttl_ms: match order.step {
+            Step::Reserve => order.ttl_ms,
+            _ => 0,
+        },
+        ends_unix_ms: order.deadline_unix_ms,
+    }
+}
+
+/// The record by which an order that waited holds cards.
+pub(super) fn filled_hold(change: &Change, credits: Credits) -> Reserved {
+    let hold = change.hold.expect("it waited");
+    let priority = hold.waits.map_or(0, |waits| waits.priority);
+    Reserved {
+        order_id: change.id,
+        sku: change.sku,
+        principal: 0,
+        quantity: hold.quantity(),
+        priority,
+        lane: priority,
+        ttl_ms: hold.ttl_ms,
+        filled: true,
+        credits,
+    }
+}
+
+impl Dealer {
+    /// Whether an order asks to wait longer than any may.
+    pub(super) fn waits_too_long(&self, order: &Order, now: u64) -> bool {
+        order.deadline_unix_ms.saturating_sub(now) > self.limits.wait_max_ms.into()
+    }
+
+    /// A new order finds no stock: it waits, if it may.
+    pub(super) fn out_of_stock(
+        &mut self,
+        now: u64,
+        cannot_record: Option<Refusal>,
+        orders: &[(u8, Order)],
+        (nth, seen): (u16, Option<Place>),
+        out: &mut Vec<Outcome>,
+    ) {
+        let (lane, order) = &orders[usize::from(nth)];
+        let sku = self.resolver.catalog().sku(order.sku);
+        let Some(sku) = sku.filter(|_| order.may_wait()) else {
+            out.push(refused(order, Refusal::OutOfStock, 0));
+            return;
+        };
+        if !sku.line.count(1) {
+            self.deferred.push((*lane, *order));
+            return;
+        }
+        let claim = self.index.claim(self.hashes[usize::from(nth)], seen);
+        let Claim::Ours(place) = claim else {
+            sku.line.discount(1);
+            match claim {
+                Claim::Known(settled) => {
+                    self.tell_known(now, cannot_record, (*lane, order), settled, out);
+                }
+                _ => self.deferred.push((*lane, *order)),
+            }
+            return;
+        };
+        self.backordered.push(Putting {
+            nth,
+            place,
+            credits: Credits::default(),
+        });
+    }
+
+    /// An issue or a reserve again, of an order that waits.
+    pub(super) fn wait_again(&self, order: &Order, settled: Settled) -> super::holds::Answer {
+        use super::holds::{Answer, decided};
+        let Some(hold) = self.state.index.hold(settled) else {
+            return Answer::Later;
+        };
+        let step = match hold.is_issue() {
+            true => Step::Issue,
+            false => Step::Reserve,
+        };
+        let same_ttl = step == Step::Issue || order.ttl_ms == hold.ttl_ms;
+        let asked = (order.step, order.sku, order.quantity);
+        if asked != (step, hold.sku, settled.quantity) || !same_ttl {
+            return decided(Refusal::OrderIdReused, settled);
+        }
+        let repeat = order.flags & FLAG_FIRST == 0;
+        Answer::Told(waiting(settled, &hold, repeat))
+    }
+
+    /// Tells an ask that its order waits, or has it stay.
+    pub(super) fn tell_waiting(
+        &mut self,
+        now: u64,
+        cannot_record: Option<Refusal>,
+        (lane, order): (u8, &Order),
+        verdict: Verdict,
+        out: &mut Vec<Outcome>,
+    ) {
+        let stays = order.stays() && cannot_record.is_none();
+        if !stays {
+            out.push(outcome(order, verdict));
+            return;
+        }
+        let Some(desk) = &mut self.desk else {
+            self.staying.push((lane, *order));
+            return;
+        };
+        if !desk.stay(now, (lane, *order)) {
+            out.push(outcome(order, verdict));
+            return;
+        }
+        // It may have left the line before it was known that somebody stays for it.
+        let index = &self.state.index;
+        let still = index.get(index.hash(order.id));
+        if still.is_none_or(|still| still.state != OrderState::Waiting) {
+            desk.let_go(order.id, &mut self.deferred);
+        }
+    }
+
+    /// Applies the records of orders that wait from now on.
+    pub(super) fn apply_backordered(
+        &mut self,
+        lsn: &mut u64,
+        stamp: Stamp,
+        orders: &[(u8, Order)],
+        out: &mut Vec<Outcome>,
+    ) {
+        if self.backordered.is_empty() {
+            return;
+        }
+        let mut backordered = std::mem::take(&mut self.backordered);
+        let rows = self.state.index.take_rows(backordered.len() as u64);
+        for (row, putting) in (rows..).zip(backordered.drain(..)) {
+            let promise = Promise {
+                place: putting.place,
+                row,
+            };
+            let waits = waits(&putting, orders);
+            let catalog = self.resolver.catalog();
+            let view = &mut self.index;
+            let (settled, hold) = self
+                .state
+                .apply_backordered(catalog, *lsn, stamp, &waits, promise, view);
+            self.timers.add(hold.ends_unix_ms, row);
+            *lsn += 1;
+            let (lane, order) = &orders[usize::from(putting.nth)];
+            let order = Order {
+                flags: order.flags | FLAG_FIRST,
+                ..*order
+            };
+            let verdict = waiting(settled, &hold, false);
+            self.tell_waiting(stamp.unix_ms, None, (*lane, &order), verdict, out);
+        }
+        self.backordered = backordered;
+    }
+
+    /// Units of the log that are wanted for what there is to do without orders; 0: nothing. `cannot_record` is as for
+    /// [`turn`](Self::turn).
+    pub fn units_due(&self, now_unix_ms: u64, cannot_record: Option<Refusal>) -> usize {
+        if cannot_record.is_some() {
+            return usize::from(self.has_staying());
+        }
+        let desk = self.desk.as_ref().filter(|desk| desk.is_due(now_unix_ms));
+        let wanted = desk.map_or(0, |desk| desk.wants.max(1));
+        wanted.max(self.timers.is_due(now_unix_ms).into())
+    }
+
+    /// Whether a line calls for the desk that is kept here.
+    pub fn has_calls(&self) -> bool {
+        self.desk.as_ref().is_some_and(DeskKept::has_calls)
+    }
+
+    /// Whether asks stay here until their orders wait no longer.
+    pub fn has_staying(&self) -> bool {
+        self.desk.as_ref().is_some_and(|desk| desk.asks > 0)
+    }
+
+    /// Nothing new can be dealt: nobody stays for it.
+    pub(super) fn let_all_go(&mut self) {
+        if let Some(desk) = &mut self.desk {
+            for id in desk.staying.keys().copied().collect::<Vec<_>>() {
+                desk.let_go(id, &mut self.deferred);
+            }
+        }
+    }
+
+    /// At the desk: fills orders that wait, and lets asks go that have stayed long enough.
+    pub(super) fn fill(&mut self, now: u64, spare: &mut Spare) {
+        let Some(mut desk) = self.desk.take() else {
+            return;
+        };
+        while let Some(id) = desk.desk.next_left() {
+            desk.let_go(id, &mut self.deferred);
+        }
+        while let Some((_, id)) = desk.until.pop_front_if(|(until, _)| *until <= now) {
+            let begin = self.deferred.len();
+            desk.let_go(id, &mut self.deferred);
+            for (_, order) in &mut self.deferred[begin..] {
+                order.flags &= !croupier_protocol::STEP_FLAG_STAY;
+            }
+        }
+        while let Some(sku) = desk.desk.next_call() {
+            desk.pending.insert(sku);
+        }
+        // Holds that end take their share, unless an order wants all there is.
+        let kept = match std::mem::take(&mut desk.wants) {
+            0 => spare.units / 2,
+            _ => 0,
+        };
+        spare.units -= kept;
+        spare.is_whole &= kept == 0;
+        for sku in std::mem::take(&mut desk.pending) {
+            let queue = desk.lines.entry(sku).or_default();
+            match self.serve(sku, queue, now, spare) {
+                Gone::Over => {}
+                Gone::Again => {
+                    desk.pending.insert(sku);
+                }
+                Gone::Wants(units) => {
+                    desk.wants = desk.wants.max(units);
+                    desk.pending.insert(sku);
+                }
+            }
+        }
+        spare.units += kept;
+        self.desk = Some(desk);
+    }
+
+    /// Goes over the line of a SKU.
+    fn serve(&mut self, number: u32, queue: &mut Queue, now: u64, spare: &mut Spare) -> Gone {
+        let Some(sku) = self.resolver.catalog().sku(number).cloned() else {
+            return Gone::Over;
+        };
+        sku.line.answer_call();
+        queue.gather(&sku.line);
+        let Some(grown) = sku.line.begin_look() else {
+            return Gone::Again;
+        };
+        // Those whose LSNs came before that look.
+        queue.gather(&sku.line);
+        let mut least = u16::MAX;
+        let mut over = Gone::Over;
+        let mut gone = Vec::new();
+        let in_turn: &mut dyn Iterator<Item = &Waiter> = match planted::is(Bug::FillOutOfTurn) {
+            true => &mut queue.waiters.iter().rev(),
+            false => &mut queue.waiters.iter(),
+        };
+        for waiter in in_turn {
+            let free: u64 = sku.pools.load().iter().map(|pool| pool.available()).sum();
+            if free < queue.least.into() {
+                least = queue.least;
+                break;
+            }
+            match self.serve_one(number, waiter, free, now, spare) {
+                Served::Gone => gone.push(*waiter),
+                Served::Stays => least = least.min(waiter.quantity),
+                Served::NoRoom(units) => {
+                    (least, over) = (queue.least, Gone::Wants(units));
+                    break;
+                }
+            }
+        }
+        queue.least = least;
+        for waiter in gone {
+            queue.waiters.remove(&waiter);
+        }
+        if queue.waiters.len() as u64 > 2 * sku.line.orders() + STALE_MAX {
+            let index = &self.state.index;
+            queue.waiters.retain(|waiter| {
+                let order = index.order_of(waiter.row);
+                order.is_some_and(|(_, settled)| is_there(waiter, settled))
+            });
+        }
+        if matches!(over, Gone::Over) {
+            sku.line.end_look(grown);
+        }
+        over
+    }
+
+    fn serve_one(
+        &mut self,
+        sku: u32,
+        waiter: &Waiter,
+        free: u64,
+        now: u64,
+        spare: &mut Spare,
+    ) -> Served {
+        let Some((id, settled)) = self.state.index.order_of(waiter.row) else {
+            return Served::Gone;
+        };
+        if !is_there(waiter, settled) {
+            return Served::Gone;
+        }
+        // Else its end, or whatever else becomes of it, is just being recorded.
+        let Some(hold) = self.state.index.hold(settled) else {
+            return Served::Stays;
+        };
+        let quantity = settled.quantity;
+        if hold.ends_unix_ms <= now || free < quantity.into() {
+            return Served::Stays;
+        }
+        let units = match hold.is_issue() {
+            true => issued_units(quantity.into()),
+            false => 1,
+        };
+        // One order alone may be larger than a turn.
+        if units > spare.units && !spare.is_whole {
+            return Served::NoRoom(units);
+        }
+        let Some(claimed) = self.state.index.claim_order(settled) else {
+            return Served::Stays;
+        };
+        let priority = Priority::try_from(waiter.priority).expect("as it came");
+        let like = Order {
+            priority,
+            step: match hold.is_issue() {
+                true => Step::Issue,
+                false => Step::Reserve,
+            },
+            ..Order::issue(id, sku, quantity, Ticket::single(0, 0))
+        };
+        let taken = self.take_credits(&like, quantity.into());
+        let got: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
+        if taken.is_err() || got < quantity.into() {
+            for (pool, got, _) in self.credits.drain(..) {
+                pool.return_credits(got);
+            }
+            self.state.index.let_go(claimed);
+            return Served::Stays;
+        }
+        spare.take_all(units);
+        let to = if hold.is_issue() {
+            let begin = self.bound.len() as u32;
+            for (pool, got, _) in self.credits.drain(..) {
+                let cursor = cursor_of(&mut self.cursors, &pool);
+                take_slots(&pool, cursor, got as u32, &mut self.bound);
+            }
+            To::Cards {
+                bound: begin..self.bound.len() as u32,
+                fewer: 0,
+            }
+        } else {
+            let mut credits = Credits::default();
+            debug_assert!(self.credits.len() <= HOLD_POOLS_MAX);
+            for ((pool, got, _), part) in self.credits.drain(..).zip(&mut credits.0) {
+                *part = (pool.index, got as u16);
+            }
+            if let Some(sku) = self.resolver.catalog().sku(sku) {
+                sku.promise(quantity.into());
+            }
+            To::Hold(credits)
+        };
+        self.changes.push(Change {
+            nth: None,
+            id,
+            sku,
+            claimed,
+            hold: Some(hold),
+            to,
+        });
+        Served::Gone
+    }
+}
+
+/// What became of an order in line.
+enum Served {
+    /// It waits no longer.
+    Gone,
+    Stays,
+    /// The turn has no room for its record, which takes so many units.
+    NoRoom(usize),
+}
+
+/// How going over a line has ended.
+enum Gone {
+    Over,
+    /// It has to be done again.
+    Again,
+    /// As [`Again`](Gone::Again), and an order wants room for so many units.
+    Wants(usize),
+}
+
+/// Whether the order of a row is still the one in line.
+fn is_there(waiter: &Waiter, settled: Settled) -> bool {
+    settled.state == OrderState::Waiting && settled.lsn == waiter.lsn
+}
