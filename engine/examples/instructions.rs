@@ -247,10 +247,12 @@ impl Core {
     fn deal(&mut self) {
         let turn = &mut self.turn;
         turn.clear();
-        self.lanes.pick(TURN_ORDERS_MAX, |lane, order| {
-            turn.push((lane as u8, order));
-            Picked::More
-        });
+        self.lanes.mark(NOW_UNIX_MS);
+        self.lanes
+            .pick(NOW_UNIX_MS, TURN_ORDERS_MAX, |lane, order| {
+                turn.push((lane as u8, order));
+                Picked::More
+            });
         self.dealer
             .turn(NOW_UNIX_MS, &self.log, None, turn, &mut self.outcomes);
     }

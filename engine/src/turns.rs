@@ -151,8 +151,14 @@ impl Turns {
     }
 
     /// Picks a batch from this core's lanes, or from those of a busy core, if the log has room for one. `due`: units of it
-    /// that are wanted for what there is to do even without orders; 0: nothing.
-    pub fn pick(&mut self, queues: &[impl AsRef<Queues>], log: &Log, due: usize) -> Pick {
+    /// that are wanted for what there is to do even without orders; 0: nothing. `now_unix_ms` ages the lanes.
+    pub fn pick(
+        &mut self,
+        queues: &[impl AsRef<Queues>],
+        log: &Log,
+        now_unix_ms: u64,
+        due: usize,
+    ) -> Pick {
         let own = queues[usize::from(self.index)].as_ref();
         while let Some(asked) = own.staying.pop() {
             self.deferred.push_back(asked);
@@ -169,14 +175,15 @@ impl Turns {
         if due > 0 {
             units_max -= due.max(units_max / DUE_SHARE);
         }
-        self.pick_from(lanes, units_max);
+        lanes.mark(now_unix_ms);
+        self.pick_from(lanes, now_unix_ms, units_max);
         if self.orders.is_empty() {
             let busy = queues.iter().enumerate().find(|(index, other)| {
                 *index != usize::from(self.index)
                     && other.as_ref().lanes.depth() > self.take_above_orders
             });
             if let Some((_, busy)) = busy {
-                self.pick_from(&busy.as_ref().lanes, units_max);
+                self.pick_from(&busy.as_ref().lanes, now_unix_ms, units_max);
             }
         }
         if self.orders.is_empty() && due == 0 {
@@ -186,7 +193,7 @@ impl Turns {
         }
     }
 
-    fn pick_from(&mut self, lanes: &Lanes, units_max: usize) {
+    fn pick_from(&mut self, lanes: &Lanes, now_unix_ms: u64, units_max: usize) {
         self.orders.extend(self.held_back.take());
         let mut units: usize = self
             .orders
@@ -207,7 +214,7 @@ impl Turns {
             .min(units_max)
             .saturating_sub(self.orders.len());
         let (orders, held_back) = (&mut self.orders, &mut self.held_back);
-        lanes.pick(most, |lane, order| {
+        lanes.pick(now_unix_ms, most, |lane, order| {
             units += units_at_most(&order);
             if units > units_max {
                 *held_back = Some((lane as u8, order));

@@ -170,7 +170,7 @@ impl Node {
                     .turns
                     .answer_durable(&self.queues, log, |outcome| answered.push(*outcome));
                 let due = core.dealer.units_due(now_ms, self.engine.cannot_record());
-                if core.turns.pick(&self.queues, log, due) == Pick::Batch {
+                if core.turns.pick(&self.queues, log, now_ms, due) == Pick::Batch {
                     core.phase = Phase::Picked;
                     return true;
                 }

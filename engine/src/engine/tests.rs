@@ -240,7 +240,7 @@ impl<'e> Core<'e> {
     fn turn(&mut self, now_unix_ms: u64) -> Vec<Outcome> {
         let (log, mut answered) = (&self.engine.log, Vec::new());
         let due = self.dealer.units_due(now_unix_ms, None);
-        if self.turns.pick(&self.queues, log, due) == Pick::Batch {
+        if self.turns.pick(&self.queues, log, now_unix_ms, due) == Pick::Batch {
             self.turns.deal(&mut self.dealer, now_unix_ms, log, None);
             let answer = |outcome: &Outcome| answered.push(*outcome);
             self.turns.sort_out(&self.queues, answer);

@@ -314,7 +314,7 @@ impl Core {
         let mut dealer = self.dealer.borrow_mut();
         let now = unix_ms();
         let due = dealer.units_due(now, self.engine.cannot_record());
-        let picked = turns.pick(&self.cores, log, due);
+        let picked = turns.pick(&self.cores, log, now, due);
         if picked == Pick::Batch {
             let refusal = self.engine.cannot_record();
             if let Some(placement) = &self.placement {
