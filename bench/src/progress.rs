@@ -53,6 +53,15 @@ impl Progress {
         }
     }
 
+    /// A line that nobody sees: of a load beside another one, which has the terminal.
+    pub fn hidden() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            last: Instant::now(),
+            last_answered: 0,
+        }
+    }
+
     /// Draws what the threads told, once a second.
     pub fn show(&mut self, gauges: &[Gauge]) {
         let passed = self.last.elapsed();

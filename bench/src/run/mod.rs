@@ -10,7 +10,7 @@ mod target;
 use std::rc::Rc;
 
 pub use args::{CONNECTIONS_MAX, Mode, RunArgs, ServerArgs, Step};
-pub use session::Session;
+pub use session::{Session, Stream};
 pub use target::Target;
 
 use crate::error::BenchError;

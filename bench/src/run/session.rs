@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use croupier_protocol::{FRAME_HEADER_BYTES, HelloReply, StepItem};
+use croupier_protocol::{FRAME_HEADER_BYTES, HelloReply, Priority, StepItem};
 
 use super::args::{Mode, RunArgs, Step};
 use super::stocking::{Stocking, open_orders};
@@ -40,6 +41,29 @@ pub struct Session {
     next_sequence: u64,
     oracle: Option<Oracle>,
     holding: Option<Holding>,
+}
+
+/// One of several loads that run at the same time.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    /// When it sends, and for how long.
+    pub step: Step,
+    /// The priority of all its orders.
+    pub priority: Priority,
+    /// Its connections.
+    pub connections: u32,
+    /// Frames that each of them keeps in flight in a closed loop.
+    pub pipeline: u32,
+    /// Its threads run when nobody else wants to: a generator that takes the CPU from the server in the middle of other
+    /// loads' orders is measured with them.
+    pub gives_way: bool,
+}
+
+/// The lowest priority for this thread, and for those that it starts.
+fn give_way() {
+    let me = rustix::thread::gettid();
+    // Without it figures are worse, not wrong.
+    let _ = rustix::process::setpriority_process(Some(me), 19);
 }
 
 impl Session {
@@ -165,6 +189,45 @@ impl Session {
         self.step_within(step, Arc::new(budget))
     }
 
+    /// Several loads at the same time on the same stock, each with threads of its own; one report for each.
+    pub fn steps_at_once(&mut self, streams: &[Stream]) -> Result<Vec<StepReport>, BenchError> {
+        let budget = self.stocking.budget();
+        let mut loads = Vec::with_capacity(streams.len());
+        for stream in streams {
+            let mut args = RunArgs::clone(&self.args);
+            args.priority = stream.priority;
+            (args.connections, args.pipeline) = (Some(stream.connections), Some(stream.pipeline));
+            let plan = self.plan(&args, stream.step, budget.clone())?;
+            loads.push((plan, self.target.streams(args.connections())?));
+        }
+        let results: Vec<_> = thread::scope(|scope| {
+            let mut threads = Vec::with_capacity(streams.len());
+            for ((plan, connections), stream) in loads.into_iter().zip(streams) {
+                let mut progress = match threads.is_empty() {
+                    true => Progress::new("loads at the same time"),
+                    false => Progress::hidden(),
+                };
+                threads.push(scope.spawn(move || {
+                    if stream.gives_way {
+                        give_way();
+                    }
+                    drive(&plan, connections, &mut progress)
+                }));
+            }
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("a driver does not panic"))
+                .collect()
+        });
+        let mut reports = Vec::with_capacity(streams.len());
+        for (stream, result) in streams.iter().zip(results) {
+            let (driven, oracle) = result?;
+            self.absorb(oracle);
+            reports.push(StepReport::new(stream.step, driven));
+        }
+        Ok(reports)
+    }
+
     fn step_within(&mut self, step: Step, budget: Arc<Budget>) -> Result<StepReport, BenchError> {
         let what = match step.pacing {
             Pacing::Closed => "closed loop".to_string(),
@@ -181,6 +244,27 @@ impl Session {
 
     fn drive(&mut self, step: Step, what: &str, budget: Arc<Budget>) -> Result<Driven, BenchError> {
         let args = self.args.clone();
+        let plan = self.plan(&args, step, budget)?;
+        let streams = self.target.streams(args.connections())?;
+        let (driven, oracle) = drive(&plan, streams, &mut Progress::new(what))?;
+        self.absorb(oracle);
+        Ok(driven)
+    }
+
+    fn absorb(&mut self, oracle: Oracle) {
+        match self.oracle.as_mut() {
+            Some(all) => all.absorb(oracle),
+            None => self.oracle = Some(oracle),
+        }
+    }
+
+    /// What a driver is to do; sequence numbers are its own.
+    fn plan(
+        &mut self,
+        args: &RunArgs,
+        step: Step,
+        budget: Arc<Budget>,
+    ) -> Result<Plan, BenchError> {
         let holding = self.holding;
         let sku_ids = self.stocking.sku_ids().to_vec();
         let workload = Workload::new(
@@ -197,7 +281,7 @@ impl Session {
         let plan = Plan {
             pacing: step.pacing,
             batch: args.batch,
-            in_flight_max: in_flight_max(&args, step.pacing, &self.limits)?,
+            in_flight_max: in_flight_max(args, step.pacing, &self.limits)?,
             mix: args.mix,
             holding,
             priority: args.priority as u8,
@@ -215,13 +299,7 @@ impl Session {
         };
         // Threads use the bits from 40 on, see `Sender`; steps those from 48 on.
         self.next_sequence += 1 << 48;
-        let streams = self.target.streams(args.connections())?;
-        let (driven, oracle) = drive(&plan, streams, &mut Progress::new(what))?;
-        match self.oracle.as_mut() {
-            Some(all) => all.absorb(oracle),
-            None => self.oracle = Some(oracle),
-        }
-        Ok(driven)
+        Ok(plan)
     }
 
     /// Cards that orders were answered with so far.

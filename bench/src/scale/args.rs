@@ -13,6 +13,9 @@ use crate::units;
 /// Orders that are in flight at most, over all connections, unless the flags say otherwise: 50 connections × 128.
 const IN_FLIGHT_DEFAULT: u32 = 6_400;
 
+/// More is no light load beside a heavy one.
+const LANE_ORDERS_PER_S_MAX: u64 = 100_000;
+
 /// What is made larger and larger while all else stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -27,16 +30,19 @@ pub enum Axis {
     Connections,
     /// Open holds, which expire while orders are issued.
     Holds,
+    /// Orders a second of the highest priority, beside bulk that saturates the engine.
+    Lanes,
 }
 
 impl Axis {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Cards,
         Self::Orders,
         Self::Skus,
         Self::Connections,
         Self::Holds,
+        Self::Lanes,
     ];
 
     /// For tables and pictures.
@@ -47,6 +53,7 @@ impl Axis {
             Self::Skus => "SKUs",
             Self::Connections => "connections",
             Self::Holds => "holds",
+            Self::Lanes => "orders a second of the highest priority",
         }
     }
 }
@@ -69,7 +76,7 @@ pub struct ScaleArgs {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "cards,orders,skus,connections,holds"
+        default_value = "cards,orders,skus,connections,holds,lanes"
     )]
     pub axes: Vec<Axis>,
     /// The whole of it: up to 100,000,000 cards and 10,000 SKUs. Needs about 15 GB of disk and a quarter of an hour
@@ -99,6 +106,12 @@ pub struct ScaleArgs {
     /// Orders a second, in an open loop, before, while and after holds expire
     #[arg(long, default_value = "100000", value_name = "ORDERS_PER_S", value_parser = units::rate_per_s)]
     pub hold_rate: f64,
+    /// Orders a second of the highest priority, in an open loop beside bulk that saturates the engine [default: 1k]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = units::count)]
+    pub lanes: Vec<u64>,
+    /// How often they are measured with nothing beside them and beside bulk, in turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub lane_rounds: u16,
 
     /// Length of each measurement; a small stock is filled up again and again until it is reached
     #[arg(long, default_value = "2s", value_parser = units::duration)]
@@ -148,6 +161,7 @@ impl ScaleArgs {
                 &[1, 10, 100, 1_000, 10_000],
             ),
             Axis::Holds => (&self.holds, &[1_000_000], &[1_000_000]),
+            Axis::Lanes => (&self.lanes, &[1_000], &[1_000]),
         };
         let mut sizes = match (given.is_empty(), self.full) {
             (false, _) => given.clone(),
@@ -182,6 +196,7 @@ impl ScaleArgs {
             (Axis::Skus, SKUS_MAX as u64),
             (Axis::Connections, u64::from(CONNECTIONS_MAX)),
             (Axis::Holds, CARDS_PER_SKU_MAX / 4),
+            (Axis::Lanes, LANE_ORDERS_PER_S_MAX),
         ] {
             if let Some(&size) = self.sizes(axis).iter().find(|&&size| size > most) {
                 return Err(BenchError::Usage(format!(
@@ -197,9 +212,10 @@ impl ScaleArgs {
                 "--hold-ttl-min is above --hold-ttl-max".into(),
             ));
         }
-        if self.plot.is_some() && self.axes == [Axis::Holds] {
+        let is_drawn = |axis: &Axis| !matches!(axis, Axis::Holds | Axis::Lanes);
+        if self.plot.is_some() && !self.axes.iter().any(is_drawn) {
             return Err(BenchError::Usage(
-                "--plot draws how figures grow along the other axes, not holds".into(),
+                "--plot draws how figures grow along the other axes, not holds and lanes".into(),
             ));
         }
         let is_svg = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "svg");

@@ -20,7 +20,7 @@ use crate::machine::{Memory, memory_of};
 use crate::oracle::OracleReport;
 use crate::recorder::latency_histogram;
 use crate::report::{ImportReport, Latency, StepReport};
-use crate::run::{RunArgs, Session, Step, Target};
+use crate::run::{RunArgs, Session, Step, Stream, Target};
 use crate::schedule::Arrivals;
 use crate::workload::Holding;
 
@@ -229,6 +229,24 @@ impl Life {
         granted(report).map(Load::of)
     }
 
+    /// Imports as many cards of the only SKU as are missing from `cards`.
+    pub fn top_up(&mut self, cards: u64) -> Result<(), BenchError> {
+        self.session.top_up(cards)
+    }
+
+    /// Several loads of issues at the same time, none of which may come to the end of the stock.
+    pub fn load_at_once(&mut self, streams: &[Stream]) -> Result<Vec<Granted>, BenchError> {
+        self.session.hold(None);
+        let reports = self.session.steps_at_once(streams)?;
+        if reports.iter().any(|report| report.stock_used_up) {
+            return Err(BenchError::Unexpected {
+                request: "Issue",
+                detail: "the stock was used up before the loads had ended".into(),
+            });
+        }
+        reports.into_iter().map(granted).collect()
+    }
+
     /// Makes so many holds, as fast as it goes, and leaves them to themselves.
     pub fn hold(&mut self, orders: u64, holding: Holding) -> Result<Load, BenchError> {
         self.session.hold(Some(holding));
@@ -323,11 +341,24 @@ impl Life {
 }
 
 /// What a stretch without refusals and silences came to.
-struct Granted {
-    orders: u64,
-    measured_s: f64,
-    server_cores: Option<f64>,
-    histogram: Histogram<u64>,
+pub struct Granted {
+    /// Orders answered with cards.
+    pub orders: u64,
+    /// Seconds they took.
+    pub measured_s: f64,
+    /// Cores that the server kept busy.
+    pub server_cores: Option<f64>,
+    /// Nanoseconds from the intended time, or the sending, to the answer.
+    pub histogram: Histogram<u64>,
+    /// By how much the generator was late at P99; open loops only.
+    pub sent_late_p99_us: Option<f64>,
+}
+
+impl Granted {
+    /// Orders a second.
+    pub fn per_s(&self) -> f64 {
+        self.orders as f64 / self.measured_s
+    }
 }
 
 /// Refusals and silences are errors.
@@ -339,6 +370,7 @@ fn granted(report: StepReport) -> Result<Granted, BenchError> {
             measured_s: report.measured_s,
             server_cores: report.server_cores,
             histogram: operation.histogram,
+            sent_late_p99_us: report.generator_lateness.map(|late| late.p99_us),
         }),
         _ => Err(BenchError::Unexpected {
             request: "a load",
@@ -351,7 +383,8 @@ fn granted(report: StepReport) -> Result<Granted, BenchError> {
 }
 
 impl Load {
-    fn of(granted: Granted) -> Self {
+    /// Its figures.
+    pub fn of(granted: Granted) -> Self {
         Self {
             orders: granted.orders,
             measured_s: granted.measured_s,

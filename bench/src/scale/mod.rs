@@ -5,6 +5,7 @@
 
 mod args;
 mod holds;
+mod lanes;
 mod lateness;
 mod life;
 mod plot;
@@ -17,6 +18,8 @@ use std::path::PathBuf;
 pub use args::{Axis, ScaleArgs};
 pub use plot::draw;
 pub use report::ScaleReport;
+
+use croupier_protocol::Priority;
 
 use crate::embedded::directory_default;
 use crate::error::BenchError;
@@ -37,6 +40,7 @@ pub fn run(args: &ScaleArgs) -> Result<ScaleReport, BenchError> {
         match axis {
             _ if !args.axes.contains(&axis) => {}
             Axis::Holds => scale.holds()?,
+            Axis::Lanes => scale.lanes()?,
             _ => scale.along(axis)?,
         }
     }
@@ -62,6 +66,7 @@ impl<'a> Scale<'a> {
             secret_bytes: args.secret_bytes,
             points: Vec::new(),
             holds: Vec::new(),
+            lanes: Vec::new(),
             left_out: Vec::new(),
             oracle: Default::default(),
         };
@@ -114,6 +119,23 @@ impl<'a> Scale<'a> {
         Ok(())
     }
 
+    /// A store of its own for each rate of the highest priority.
+    fn lanes(&mut self) -> Result<(), BenchError> {
+        for size in self.args.sizes(Axis::Lanes) {
+            if !self.has_room(Axis::Lanes, size) {
+                continue;
+            }
+            let mut life = Life::begin(self.args, 1, self.args.stock)?;
+            let point = lanes::measure(&mut life, self.args, size);
+            let point = life.explain(point)?;
+            eprintln!("{}", point.line());
+            self.report.lanes.push(point);
+            self.report.engine = life.engine().to_string();
+            self.report.judge(life.end()?);
+        }
+        Ok(())
+    }
+
     /// Whether the machine has room for a point; one that it has none for is named.
     fn has_room(&mut self, axis: Axis, size: u64) -> bool {
         let Some(why) = self.need(axis, size).missing(&self.directory) else {
@@ -150,6 +172,15 @@ impl<'a> Scale<'a> {
                 connections: size,
                 ..need
             },
+            Axis::Lanes => {
+                let cards = lanes::cards_needed(self.args);
+                Need {
+                    cards,
+                    orders: cards,
+                    connections: u64::from(CONNECTIONS) * Priority::ALL.len() as u64,
+                    ..need
+                }
+            }
             Axis::Holds => {
                 let cards = holds::cards_needed(self.args, size);
                 Need {

@@ -141,6 +141,7 @@ mod tests {
                 point(Axis::Skus, 1),
             ],
             holds: Vec::new(),
+            lanes: Vec::new(),
             left_out: Vec::new(),
             oracle: Default::default(),
         };

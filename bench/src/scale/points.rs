@@ -13,7 +13,7 @@ pub fn measure(
     size: u64,
 ) -> Result<Point, BenchError> {
     match axis {
-        Axis::Holds => unreachable!("holds have points of another kind"),
+        Axis::Holds | Axis::Lanes => unreachable!("they have points of another kind"),
         Axis::Cards => cards(life, size),
         Axis::Orders => orders(life, size),
         Axis::Skus => skus(life, size),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::args::Axis;
 use super::holds::HoldsPoint;
+use super::lanes::LanesPoint;
 use super::life::{Load, Recovery, Restart};
 use crate::machine::{FileSystem, Machine, Memory};
 use crate::oracle::{OracleReport, VIOLATIONS_LISTED_MAX};
@@ -33,6 +34,8 @@ pub struct ScaleReport {
     pub points: Vec<Point>,
     /// By the number of holds, ascending.
     pub holds: Vec<HoldsPoint>,
+    /// By the rate of the highest priority, ascending.
+    pub lanes: Vec<LanesPoint>,
     /// Points that the machine has no room for, and why.
     pub left_out: Vec<String>,
     /// The judges' words, all points together.
@@ -156,9 +159,11 @@ fn us(us: f64) -> String {
 }
 
 impl ScaleReport {
-    /// True if the oracle found nothing, and all holds came to their end.
+    /// True if the oracle found nothing, all holds came to their end, and no lane starved.
     pub fn pass(&self) -> bool {
-        self.oracle.violations == 0 && self.holds.iter().all(HoldsPoint::pass)
+        self.oracle.violations == 0
+            && self.holds.iter().all(HoldsPoint::pass)
+            && self.lanes.iter().all(LanesPoint::pass)
     }
 
     /// Adds what one store's oracle has found.
@@ -189,7 +194,7 @@ impl ScaleReport {
             Axis::Orders => "B an order",
             Axis::Skus => "B a SKU",
             Axis::Connections => "B a connection",
-            Axis::Holds => "B a hold",
+            Axis::Holds | Axis::Lanes => unreachable!("they have points of another kind"),
         };
         let mut table = Table::new(
             0,
@@ -258,6 +263,9 @@ impl fmt::Display for ScaleReport {
             self.axis(f, axis)?;
         }
         self.holds
+            .iter()
+            .try_for_each(|point| write!(f, "{point}"))?;
+        self.lanes
             .iter()
             .try_for_each(|point| write!(f, "{point}"))?;
         self.left_out

@@ -40,6 +40,8 @@ fn flags_that_make_no_sense_are_usage_errors() {
         ("scale --axes time", "invalid value"),
         ("scale --plot growth.png", ".svg"),
         ("scale --axes holds --plot growth.svg", "not holds"),
+        ("scale --axes holds,lanes --plot growth.svg", "not holds"),
+        ("scale --axes lanes --lanes 1m", "100,000"),
         ("scale --hold-ttl-min 9s --hold-ttl-max 8s", "is above"),
         ("sell", "unrecognized"),
     ] {
