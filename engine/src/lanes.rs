@@ -100,6 +100,12 @@ impl Lanes {
         self.lanes.iter().all(|lane| lane.queue.is_empty())
     }
 
+    /// True when nothing waits in the highest lane, and something in another.
+    pub fn waits_below_highest(&self) -> bool {
+        let [highest, lower @ ..] = &self.lanes;
+        highest.queue.is_empty() && lower.iter().any(|lane| !lane.queue.is_empty())
+    }
+
     /// Marks how far each lane reaches that has come past its last mark. For the core whose lanes they are, before it picks.
     pub fn mark(&self, now_unix_ms: u64) {
         for lane in &self.lanes {
@@ -115,13 +121,13 @@ impl Lanes {
     }
 
     /// Picks up to `most` orders by weight, with the lane each came from, as long as `each` says so. The last order that is
-    /// handed to `each` must be kept by it, whatever it says.
+    /// handed to `each` must be kept by it, whatever it says. Returns how many came from each lane.
     pub fn pick(
         &self,
         now_unix_ms: u64,
         most: usize,
         mut each: impl FnMut(usize, Order) -> Picked,
-    ) {
+    ) -> [u64; LANES] {
         let weights = self.weights(now_unix_ms);
         let mut taken = [0; LANES];
         self.pick_by(&weights, most, |lane, order| {
@@ -133,6 +139,7 @@ impl Lanes {
                 lane.taken.fetch_add(taken, Ordering::Relaxed);
             }
         }
+        taken
     }
 
     fn pick_by(
@@ -226,49 +233,61 @@ mod tests {
         assert!(lanes.is_empty());
     }
 
+    /// Turns of the owner, each at a time and of as many orders as the weights say that are expected of it.
+    fn check(what: &str, orders: [u128; LANES], turns: &[(u64, [usize; LANES])]) {
+        let lanes = lanes(orders);
+        for &(now, weights) in turns {
+            let expected = weights.map(|weight| weight * GRAIN);
+            let picked = turn(&lanes, now, expected.iter().sum(), true);
+            assert_eq!(picked, expected, "{what}, at {now}");
+        }
+    }
+
     #[test]
     fn a_lane_that_waits_is_picked_from_as_a_higher_one() {
-        let table: &[(&str, [u128; LANES], &[(u64, [usize; LANES])])] = &[
-            (
-                "a step every AGE_MS, up to the highest",
-                [5000; LANES],
-                &[
-                    (1000, [8, 4, 2, 1]),
-                    (1099, [8, 4, 2, 1]),
-                    (1100, [8, 8, 4, 2]),
-                    (1199, [8, 8, 4, 2]),
-                    (1200, [8, 8, 8, 4]),
-                    (1300, [8, 8, 8, 8]),
-                    (9999, [8, 8, 8, 8]),
-                ],
-            ),
-            (
-                "what waited at the mark counts: at 1000 ms 64 of the lowest lane, of which 16 go each turn",
-                [5000, 0, 0, 64],
-                &[
-                    (1000, [8, 0, 0, 1]),
-                    (1090, [8, 0, 0, 1]),
-                    (1100, [8, 0, 0, 2]),
-                    (1101, [8, 0, 0, 0]),
-                ],
-            ),
-            (
-                "a clock that is set back makes nothing older",
-                [5000; LANES],
-                &[
-                    (1000, [8, 4, 2, 1]),
-                    (100, [8, 4, 2, 1]),
-                    (1100, [8, 8, 4, 2]),
-                ],
-            ),
-        ];
-        for (what, orders, turns) in table {
-            let lanes = lanes(*orders);
-            for &(now, weights) in *turns {
-                let most: usize = weights.iter().sum::<usize>() * GRAIN;
-                let expected = weights.map(|weight| weight * GRAIN);
-                assert_eq!(turn(&lanes, now, most, true), expected, "{what}, at {now}");
-            }
+        check(
+            "a step every AGE_MS, up to the highest",
+            [5000; LANES],
+            &[
+                (1000, [8, 4, 2, 1]),
+                (1099, [8, 4, 2, 1]),
+                (1100, [8, 8, 4, 2]),
+                (1199, [8, 8, 4, 2]),
+                (1200, [8, 8, 8, 4]),
+                (1300, [8, 8, 8, 8]),
+                (9999, [8, 8, 8, 8]),
+            ],
+        );
+        check(
+            "only what waited at the mark",
+            [5000, 0, 0, 64],
+            &[
+                (1000, [8, 0, 0, 1]),
+                (1090, [8, 0, 0, 1]),
+                (1100, [8, 0, 0, 2]),
+                (1101, [8, 0, 0, 0]),
+            ],
+        );
+        check(
+            "a clock that is set back makes nothing older",
+            [5000; LANES],
+            &[
+                (1000, [8, 4, 2, 1]),
+                (100, [8, 4, 2, 1]),
+                (1100, [8, 8, 4, 2]),
+            ],
+        );
+    }
+
+    #[test]
+    fn who_waits_below_the_highest_is_seen() {
+        for (orders, waits) in [
+            ([0, 0, 0, 0], false),
+            ([1, 0, 0, 1], false),
+            ([0, 1, 0, 0], true),
+            ([0, 0, 0, 1], true),
+        ] {
+            assert_eq!(lanes(orders).waits_below_highest(), waits, "{orders:?}");
         }
     }
 

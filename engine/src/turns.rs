@@ -16,6 +16,12 @@ use crate::lanes::{Lanes, Picked};
 use crate::order::{Order, Outcome, Verdict};
 use crate::wal::Log;
 
+/// Most orders of a turn while it matters to orders of the highest lane how long one takes: what comes in the middle of a turn
+/// waits for its end.
+const SHORT_TURN_ORDERS_MAX: usize = 256;
+/// Turns are short for so long after an order that would have wished them so: the next one comes unannounced.
+const SHORT_TURNS_MS: u64 = 100;
+
 /// An idle core takes from a core that has more than this waiting.
 pub const TAKE_ABOVE_ORDERS: usize = 256;
 
@@ -64,6 +70,8 @@ pub enum Pick {
 pub struct Turns {
     index: u16,
     take_above_orders: usize,
+    /// When a turn last took the highest lane's only orders, and left others waiting.
+    hurried_unix_ms: u64,
     orders: Vec<(u8, Order)>,
     outcomes: Vec<Outcome>,
     /// Dealt, and not yet durable: oldest first.
@@ -84,6 +92,7 @@ impl Turns {
         Turns {
             index,
             take_above_orders,
+            hurried_unix_ms: 0,
             orders: Vec::new(),
             outcomes: Vec::new(),
             waiting: VecDeque::new(),
@@ -210,11 +219,18 @@ impl Turns {
         if !self.deferred.is_empty() {
             return;
         }
-        let most = TURN_ORDERS_MAX
+        // A clock that was set back hurries nobody.
+        let since = now_unix_ms.checked_sub(self.hurried_unix_ms);
+        let turn_orders_max = if since.is_some_and(|ms| ms < SHORT_TURNS_MS) {
+            SHORT_TURN_ORDERS_MAX
+        } else {
+            TURN_ORDERS_MAX
+        };
+        let most = turn_orders_max
             .min(units_max)
             .saturating_sub(self.orders.len());
         let (orders, held_back) = (&mut self.orders, &mut self.held_back);
-        lanes.pick(now_unix_ms, most, |lane, order| {
+        let [highest, ..] = lanes.pick(now_unix_ms, most, |lane, order| {
             units += units_at_most(&order);
             if units > units_max {
                 *held_back = Some((lane as u8, order));
@@ -223,6 +239,10 @@ impl Turns {
             orders.push((lane as u8, order));
             Picked::More
         });
+        // Where the highest lane is full itself, its orders wait for others of their own, and short turns would help nobody.
+        if highest > 0 && lanes.waits_below_highest() {
+            self.hurried_unix_ms = now_unix_ms;
+        }
     }
 
     /// Orders of the batch that was picked.

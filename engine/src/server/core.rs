@@ -251,6 +251,8 @@ impl Core {
             self.shared.busy.store(true, Ordering::Release);
             let log = &self.engine.log;
             let answered = turns.answer_durable(&self.cores, log, |outcome| self.answer(outcome));
+            // Before the turn: it takes its time, and these answers have waited long enough.
+            self.flush();
             let near = NearLog::new(log);
             let picked = self.turn(&mut turns, &near);
             self.flush();
