@@ -54,16 +54,16 @@ pub struct Stream {
     pub connections: u32,
     /// Frames that each of them keeps in flight in a closed loop.
     pub pipeline: u32,
-    /// Its threads run when nobody else wants to: a generator that takes the CPU from the server in the middle of other
-    /// loads' orders is measured with them.
-    pub gives_way: bool,
+    /// How nice its threads are, 0 to 19: a generator that takes the CPU from the server in the middle of another load's orders
+    /// is measured with them.
+    pub nice: u8,
 }
 
-/// The lowest priority for this thread, and for those that it starts.
-fn give_way() {
+/// For this thread, and for those that it starts.
+fn be_nice(nice: u8) -> Result<(), BenchError> {
     let me = rustix::thread::gettid();
-    // Without it figures are worse, not wrong.
-    let _ = rustix::process::setpriority_process(Some(me), 19);
+    rustix::process::setpriority_process(Some(me), nice.into())
+        .map_err(|error| BenchError::io("set the niceness of a load")(error.into()))
 }
 
 impl Session {
@@ -208,8 +208,8 @@ impl Session {
                     false => Progress::hidden(),
                 };
                 threads.push(scope.spawn(move || {
-                    if stream.gives_way {
-                        give_way();
+                    if stream.nice > 0 {
+                        be_nice(stream.nice)?;
                     }
                     drive(&plan, connections, &mut progress)
                 }));

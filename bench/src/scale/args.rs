@@ -112,6 +112,9 @@ pub struct ScaleArgs {
     /// How often they are measured with nothing beside them and beside bulk, in turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub lane_rounds: u16,
+    /// How nice the generator of bulk is: at 0 it takes the CPU from the server in time slices, and those are measured
+    #[arg(long, default_value_t = 19, value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub bulk_nice: u8,
 
     /// Length of each measurement; a small stock is filled up again and again until it is reached
     #[arg(long, default_value = "2s", value_parser = units::duration)]

@@ -177,7 +177,7 @@ impl fmt::Display for LanesPoint {
 }
 
 /// A stretch of a closed loop that saturates the engine by itself.
-fn saturating(args: &ScaleArgs, priority: Priority, pipeline: u32, gives_way: bool) -> Stream {
+fn saturating(args: &ScaleArgs, priority: Priority, pipeline: u32, nice: u8) -> Stream {
     Stream {
         step: Step {
             pacing: Pacing::Closed,
@@ -187,7 +187,7 @@ fn saturating(args: &ScaleArgs, priority: Priority, pipeline: u32, gives_way: bo
         priority,
         connections: CONNECTIONS,
         pipeline,
-        gives_way,
+        nice,
     }
 }
 
@@ -204,7 +204,7 @@ fn vip(args: &ScaleArgs, orders_per_s: f64) -> Stream {
         priority: Priority::Vip,
         connections: VIP_CONNECTIONS,
         pipeline: 1,
-        gives_way: false,
+        nice: 0,
     }
 }
 
@@ -231,7 +231,12 @@ pub fn measure(
     let (mut idle, mut beside) = (Sum::new(), Sum::new());
     for _ in 0..args.lane_rounds {
         let [alone] = at_once(life, args, [vip(args, orders_per_s)])?;
-        let bulk = saturating(args, Priority::Bulk, args.pipeline(CONNECTIONS), true);
+        let bulk = saturating(
+            args,
+            Priority::Bulk,
+            args.pipeline(CONNECTIONS),
+            args.bulk_nice,
+        );
         let loads = [vip(args, orders_per_s), bulk];
         let [pressed, bulk] = at_once(life, args, loads)?;
         let p99_us = |granted: &Granted| Latency::of(&granted.histogram).p99_us;
@@ -261,7 +266,7 @@ pub fn measure(
 fn shares(life: &mut Life, args: &ScaleArgs) -> Result<Vec<Share>, BenchError> {
     // Deep enough that orders wait in every lane, and not only in sockets and for the disk.
     let pipeline = (SHARES_DEPTH * args.pipeline(CONNECTIONS)).min(LANE_ORDERS / CONNECTIONS);
-    let loads = Priority::ALL.map(|priority| saturating(args, priority, pipeline, false));
+    let loads = Priority::ALL.map(|priority| saturating(args, priority, pipeline, 0));
     let granted = at_once(life, args, loads)?;
     let all: f64 = granted.iter().map(Granted::per_s).sum();
     let share = |(priority, granted): (Priority, Granted)| Share {
