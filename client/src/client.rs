@@ -88,6 +88,16 @@ impl Client {
         issued(Kind::Issue, self.take(order).await?)
     }
 
+    /// As [`Client::issue`], and takes fewer cards if there are not so many. The same order, asked for again, gets the same
+    /// cards, however many there are by then.
+    ///
+    /// # Errors
+    /// As for [`Client::issue`]; [`Error::Refused`] as `OutOfStock` if there is not one card.
+    pub async fn issue_part(&self, order: Order) -> Result<IssuedOrder, Error> {
+        let step = OrderStep::issue(order).partial();
+        issued(Kind::Issue, self.take(step).await?)
+    }
+
     /// Puts the cards of one order by for `ttl` from now, without saying which: the first of two phases.
     /// [`Client::commit`] turns them into cards, [`Client::cancel`] gives them back, and so does the server when `ttl` is
     /// over. The same order with the same `ttl`, asked for again, gets the same answer, with `repeat` set.

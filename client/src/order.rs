@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use croupier_protocol::{
-    CardRef, OrderId, Priority, STEP_FLAG_ONLY_HELD, STEP_FLAG_STAY, STEP_FLAG_WAIT, SkuId, Step,
-    StepItem,
+    CardRef, OrderId, Priority, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY,
+    STEP_FLAG_WAIT, SkuId, Step, StepItem,
 };
 
 /// How long a hold lasts where nobody says otherwise: time to pay.
@@ -108,6 +108,8 @@ pub struct OrderStep {
     pub only_held: bool,
     /// Of an issue and a reserve.
     pub wait: Wait,
+    /// Of an issue: fewer cards will do if there are not so many.
+    pub partial: bool,
 }
 
 impl OrderStep {
@@ -119,6 +121,7 @@ impl OrderStep {
             nth: 0,
             only_held: false,
             wait: Wait::No,
+            partial: false,
         }
     }
 
@@ -177,6 +180,15 @@ impl OrderStep {
         }
     }
 
+    /// Has an issue take fewer cards if there are not so many; it is refused as `OutOfStock` only if there is none.
+    #[must_use]
+    pub const fn partial(self) -> Self {
+        Self {
+            partial: true,
+            ..self
+        }
+    }
+
     /// Has an issue or a reserve that finds no stock wait for some, for so long.
     #[must_use]
     pub const fn wait(self, wait: Wait, within: Duration) -> Self {
@@ -185,6 +197,21 @@ impl OrderStep {
             wait,
             ..self
         }
+    }
+
+    const fn flags(&self) -> u8 {
+        let wait = match self.wait {
+            Wait::No => 0,
+            Wait::Told => STEP_FLAG_WAIT,
+            Wait::Stay => STEP_FLAG_WAIT | STEP_FLAG_STAY,
+        };
+        let only_held = if self.only_held {
+            STEP_FLAG_ONLY_HELD
+        } else {
+            0
+        };
+        let partial = if self.partial { STEP_FLAG_PARTIAL } else { 0 };
+        wait | only_held | partial
     }
 
     /// The step as it is sent. `waited` is the time that earlier tries of the same call took.
@@ -198,12 +225,7 @@ impl OrderStep {
                 _ => order.quantity,
             },
             priority: order.priority as u8,
-            flags: match (self.wait, self.only_held) {
-                (Wait::No, false) => 0,
-                (Wait::No, true) => STEP_FLAG_ONLY_HELD,
-                (Wait::Told, _) => STEP_FLAG_WAIT,
-                (Wait::Stay, _) => STEP_FLAG_WAIT | STEP_FLAG_STAY,
-            },
+            flags: self.flags(),
             // Never zero, which means none. A step that was taken in time by an earlier try is answered even if this one
             // comes too late to be taken.
             deadline_ms: order.deadline.map_or(0, |deadline| {

@@ -177,7 +177,8 @@ pub struct Dealer {
     groups: Vec<Grouped>,
     /// New orders, each with the place in the index that the look has found.
     fresh: Vec<(u16, Option<Place>)>,
-    accepted: Vec<(u16, Place)>,
+    /// New orders whose ids are claimed, and how many cards each gets.
+    accepted: Vec<(u16, Place, u16)>,
     slots: Vec<(u32, u32)>,
     placed: Vec<Placed>,
     runs: Vec<Run>,
@@ -388,11 +389,11 @@ impl Dealer {
         }
         let accepted_cards = self.claim_ids(now, cannot_record, orders, out);
         if like.step == Step::Reserve {
-            self.put_by(like.sku, orders);
+            self.put_by(like.sku);
             return;
         }
         self.claim_slots(accepted_cards);
-        self.hand_out(orders);
+        self.hand_out();
     }
 
     /// As [`take_credits`](Self::take_credits); false: orders that wait come first, and have not been served yet.
@@ -455,7 +456,10 @@ impl Dealer {
         let mut fresh = std::mem::take(&mut self.fresh);
         for (nth, seen) in fresh.drain(..) {
             let (lane, order) = &orders[usize::from(nth)];
-            let quantity = u64::from(order.quantity);
+            let mut quantity = u64::from(order.quantity);
+            if quantity > left && order.takes_part() && left > 0 {
+                quantity = left;
+            }
             if quantity > left {
                 self.out_of_stock(now, cannot_record, orders, (nth, seen), out);
                 continue;
@@ -463,7 +467,7 @@ impl Dealer {
             match self.index.claim(self.hashes[usize::from(nth)], seen) {
                 Claim::Ours(place) => {
                     left -= quantity;
-                    self.accepted.push((nth, place));
+                    self.accepted.push((nth, place, quantity as u16));
                 }
                 Claim::InFlight => self.deferred.push((*lane, *order)),
                 Claim::Known(settled) => {
@@ -499,10 +503,10 @@ impl Dealer {
     }
 
     /// Gives the claimed slots to the accepted orders, in their order.
-    fn hand_out(&mut self, orders: &[(u8, Order)]) {
+    fn hand_out(&mut self) {
         let mut next = self.placed.last().map_or(0, |placed| placed.slots.end);
-        for (nth, place) in self.accepted.drain(..) {
-            let slots = next..next + u32::from(orders[usize::from(nth)].1.quantity);
+        for (nth, place, quantity) in self.accepted.drain(..) {
+            let slots = next..next + u32::from(quantity);
             next = slots.end;
             self.placed.push(Placed { nth, place, slots });
         }
@@ -536,7 +540,8 @@ impl Dealer {
             let runs = Runs::Given(&self.runs[run_ends..]);
             run_ends = self.runs.len();
             let order = &orders[usize::from(placed.nth)];
-            put_issued(&mut self.words, stamp, &issued(order, runs));
+            let cards = placed.slots.len();
+            put_issued(&mut self.words, stamp, &issued(order, cards, runs));
         }
         if planted::is(Bug::ReleaseBeforeRecord)
             && let Some(&(slab, slot)) = self.slots.last()
@@ -554,7 +559,8 @@ impl Dealer {
             let order = &orders[usize::from(placed.nth)];
             let runs = runs_of(placed.slots(&self.slots), &self.runs[at..]);
             at += runs;
-            let issued = issued(order, Runs::Given(&self.runs[at - runs..at]));
+            let runs_given = Runs::Given(&self.runs[at - runs..at]);
+            let issued = issued(order, placed.slots.len(), runs_given);
             let promise = Promise {
                 place: placed.place,
                 row,
@@ -642,16 +648,18 @@ impl Spare {
     }
 }
 
-fn issued<'r>((lane, order): &(u8, Order), runs: Runs<'r>) -> Issued<'r> {
+fn issued<'r>((lane, order): &(u8, Order), cards: usize, runs: Runs<'r>) -> Issued<'r> {
+    let quantity = cards as u16;
+    let fewer = order.quantity - quantity;
     Issued {
         order_id: order.id,
         sku: order.sku,
         principal: 0,
-        quantity: order.quantity,
+        quantity,
         priority: order.priority as u8,
         lane: *lane,
-        way: Way::Issue,
-        fewer: 0,
+        way: if fewer == 0 { Way::Issue } else { Way::Part },
+        fewer,
         runs,
     }
 }

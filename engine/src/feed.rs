@@ -386,6 +386,7 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
                 Way::Commit => IssueWay::Commit,
                 Way::LateCommit => IssueWay::LateCommit,
                 Way::Filled => IssueWay::Filled,
+                Way::Part => IssueWay::Part,
             }
             .as_u16(),
             number: issued.fewer.into(),

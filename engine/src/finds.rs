@@ -52,7 +52,10 @@ impl Owners {
             OrderState::Cancelled => true,
             // An expired hold may be committed late.
             OrderState::Held | OrderState::Expired | OrderState::Waiting => false,
-            OrderState::Issued | OrderState::Committed | OrderState::CommittedPart => {
+            OrderState::Issued
+            | OrderState::IssuedPart
+            | OrderState::Committed
+            | OrderState::CommittedPart => {
                 for (slab, slot) in state.index.cards(settled) {
                     let cards = self.by_slab.entry(slab).or_insert_with(|| {
                         let catalog = state.catalog.load();

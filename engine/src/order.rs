@@ -1,7 +1,8 @@
 //! An order on its way: from the frame it came in to the answer that goes back.
 
 use croupier_protocol::{
-    Hold, Priority, Refusal, STEP_FLAG_ONLY_HELD, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step, StepItem,
+    Hold, Priority, Refusal, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY,
+    STEP_FLAG_WAIT, Step, StepItem,
 };
 
 use crate::state::index::Settled;
@@ -112,6 +113,11 @@ impl Order {
         self.flags & STEP_FLAG_ONLY_HELD != 0
     }
 
+    /// It takes fewer cards if there are not so many.
+    pub fn takes_part(&self) -> bool {
+        self.flags & STEP_FLAG_PARTIAL != 0
+    }
+
     /// It may wait for stock until its deadline.
     pub fn may_wait(&self) -> bool {
         self.flags & STEP_FLAG_WAIT != 0
@@ -202,11 +208,19 @@ fn check_item(step: Step, item: &StepItem) -> Result<Priority, Refusal> {
     }
     let flags = match step {
         Step::Commit => STEP_FLAG_ONLY_HELD,
-        Step::Issue | Step::Reserve => STEP_FLAG_WAIT | STEP_FLAG_STAY,
+        Step::Issue => STEP_FLAG_WAIT | STEP_FLAG_STAY | STEP_FLAG_PARTIAL,
+        Step::Reserve => STEP_FLAG_WAIT | STEP_FLAG_STAY,
         Step::Cancel | Step::Extend => 0,
     };
     let waits = item.flags & STEP_FLAG_WAIT != 0;
-    if item.flags & !flags != 0 || (item.flags & STEP_FLAG_STAY != 0 && !waits) {
+    let bad = match item.flags & (STEP_FLAG_STAY | STEP_FLAG_PARTIAL) {
+        0 => false,
+        // Who stays waits.
+        STEP_FLAG_STAY => !waits,
+        // Whoever takes what there is has nothing to wait for.
+        _ => item.flags & STEP_FLAG_STAY != 0 || waits,
+    };
+    if item.flags & !flags != 0 || bad {
         return Err(Refusal::UnsupportedFlag);
     }
     if waits && item.deadline_ms == 0 {

@@ -25,6 +25,7 @@ numbered! {
         Commit = 1, "commit", "from its hold";
         LateCommit = 2, "late-commit", "when its hold had expired";
         Filled = 3, "filled", "when it had waited for stock";
+        Part = 4, "part", "at once, fewer than it asked for";
     }
 }
 

@@ -108,6 +108,8 @@ pub const STEP_FLAG_ONLY_HELD: u8 = 1;
 pub const STEP_FLAG_WAIT: u8 = 2;
 /// `flags` of one that may wait and is answered only when it need not wait any more.
 pub const STEP_FLAG_STAY: u8 = 4;
+/// `flags` of an issue that takes fewer cards if there are not so many, and is refused only if there is none.
+pub const STEP_FLAG_PARTIAL: u8 = 8;
 
 /// One step of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +123,7 @@ pub struct StepItem {
     pub quantity: u16,
     /// The number of a [`crate::Priority`], as it came.
     pub priority: u8,
-    /// See [`STEP_FLAG_ONLY_HELD`], [`STEP_FLAG_WAIT`] and [`STEP_FLAG_STAY`].
+    /// See [`STEP_FLAG_ONLY_HELD`], [`STEP_FLAG_WAIT`], [`STEP_FLAG_STAY`] and [`STEP_FLAG_PARTIAL`].
     pub flags: u8,
     /// From arrival at the server, in milliseconds; 0 = none.
     pub deadline_ms: u32,

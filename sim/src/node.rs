@@ -418,7 +418,10 @@ impl StateView for View<'_> {
             OrderState::Waiting => Standing::Waiting(settled.quantity),
             OrderState::Cancelled => Standing::Cancelled,
             OrderState::Expired => Standing::Expired,
-            OrderState::Issued | OrderState::Committed | OrderState::CommittedPart => {
+            OrderState::Issued
+            | OrderState::IssuedPart
+            | OrderState::Committed
+            | OrderState::CommittedPart => {
                 let cards = index.cards(settled).map(|(slab, slot)| CardRef {
                     slab,
                     slot,

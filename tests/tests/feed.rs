@@ -86,6 +86,7 @@ fn of_record(record: &Value) -> Option<Value> {
         "Issued" => {
             let mut fields = same(&["sku_id", "order_id", "quantity", "cards"]);
             let way = match record["commit"].as_str() {
+                None if record["partial"] == true => "part",
                 None => "at-once",
                 Some("held") => "commit",
                 Some(_) => "late-commit",
@@ -308,6 +309,11 @@ async fn live(client: &Client, dice: &mut Dice, mint: &mut Mint, round: usize) {
                 client.reserve(order, LONG).await.expect("a hold");
                 client.extend(id, 1, LONG).await.expect("more time");
                 client.commit_part(id, 1).await.expect("cards");
+            }
+            4 => {
+                // SKUs of a round may run out.
+                let part = OrderStep::issue(order).partial();
+                client.steps(&[part]).await.expect("answers");
             }
             3 => {
                 let named = client.issue(order).await.expect("cards").cards[0].card;

@@ -79,6 +79,9 @@ pub(super) struct IssueArgs {
     /// vip, standard, bulk or background
     #[arg(long, value_name = "P", default_value_t = Priority::Standard)]
     priority: Priority,
+    /// Take fewer cards if there are not so many; fail only if there is none
+    #[arg(long, conflicts_with = "wait")]
+    partial: bool,
     #[command(flatten)]
     wait: WaitArgs,
     #[command(flatten)]
@@ -95,15 +98,21 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
         let named = |error| {
             CliError::of_step(error, order_id, || {
                 format!(
-                    "issue --sku '{}' --order {order_id} --quantity {}{}",
+                    "issue --sku '{}' --order {order_id} --quantity {}{}{}",
                     args.sku,
                     args.quantity,
+                    if args.partial { " --partial" } else { "" },
                     args.wait.words()
                 )
             })
         };
         let Some(within) = args.wait.wait else {
-            return client.issue(order).await.map(Some).map_err(named);
+            let issued = if args.partial {
+                client.issue_part(order).await
+            } else {
+                client.issue(order).await
+            };
+            return issued.map(Some).map_err(named);
         };
         match client.issue_or_wait(order, within).await.map_err(named)? {
             OrderOutcome::Waiting(waits) => {

@@ -194,6 +194,7 @@ fn issued_facts(common: Facts, issued: &Issued<'_>) -> Facts {
     match issued.way {
         Way::Issue => facts,
         Way::Commit => facts.with("commit", "held").with("fewer", issued.fewer),
+        Way::Part => facts.with("partial", true).with("fewer", issued.fewer),
         Way::Filled => facts.with("filled", true),
         Way::LateCommit => facts.with("commit", "late").with("fewer", issued.fewer),
     }

@@ -115,9 +115,10 @@ fn told_of(index: &OrderIndex, settled: Settled) -> Option<(u32, Verdict)> {
         }
         OrderState::Cancelled => released(Release::Cancelled),
         OrderState::Expired => released(Release::Expired),
-        OrderState::Issued | OrderState::Committed | OrderState::CommittedPart => {
-            Some((0, Verdict::Issued { settled, repeat }))
-        }
+        OrderState::Issued
+        | OrderState::IssuedPart
+        | OrderState::Committed
+        | OrderState::CommittedPart => Some((0, Verdict::Issued { settled, repeat })),
     }
 }
 
@@ -176,10 +177,10 @@ impl Dealer {
             let catalog = self.resolver.catalog();
             catalog.slab(slab).map(|slab| slab.facts.sku)
         });
-        let same = settled.state == OrderState::Issued
-            && sku == Some(order.sku)
-            && settled.quantity == order.quantity;
-        let ignored = planted::is(Bug::IgnoreIdReuse) && settled.state == OrderState::Issued;
+        let is_issued = matches!(settled.state, OrderState::Issued | OrderState::IssuedPart);
+        let asked = self.state.index.asked(settled);
+        let same = is_issued && sku == Some(order.sku) && asked == order.quantity;
+        let ignored = planted::is(Bug::IgnoreIdReuse) && is_issued;
         if !same && !ignored {
             return decided(Refusal::OrderIdReused, settled);
         }
@@ -209,7 +210,7 @@ impl Dealer {
 
     fn reserve_again(&self, order: &Order, settled: Settled) -> Answer {
         match settled.state {
-            OrderState::Issued => decided(Refusal::OrderIdReused, settled),
+            OrderState::Issued | OrderState::IssuedPart => decided(Refusal::OrderIdReused, settled),
             OrderState::Committed | OrderState::CommittedPart => {
                 decided(Refusal::AlreadyCommitted, settled)
             }
@@ -238,10 +239,10 @@ impl Dealer {
     }
 
     /// Gives the credits of a group to its orders, whose ids are claimed; what is left goes back.
-    pub(super) fn put_by(&mut self, sku: u32, orders: &[(u8, Order)]) {
+    pub(super) fn put_by(&mut self, sku: u32) {
         let mut cards = 0;
-        for (nth, place) in self.accepted.drain(..) {
-            let mut missing = u64::from(orders[usize::from(nth)].1.quantity);
+        for (nth, place, quantity) in self.accepted.drain(..) {
+            let mut missing = u64::from(quantity);
             cards += missing;
             let mut credits = Credits::default();
             let pools = self.credits.iter_mut().filter(|(_, got, used)| used < got);
@@ -346,7 +347,9 @@ impl Dealer {
         match (settled.state, order.step) {
             (OrderState::Waiting, Step::Cancel) => Answer::Change,
             (OrderState::Waiting, _) => decided(Refusal::StillWaiting, settled),
-            (OrderState::Issued, _) => decided(Refusal::OrderIdReused, settled),
+            (OrderState::Issued | OrderState::IssuedPart, _) => {
+                decided(Refusal::OrderIdReused, settled)
+            }
             (OrderState::Committed | OrderState::CommittedPart, Step::Commit) => {
                 let all = order.quantity == 0 && settled.state == OrderState::Committed;
                 if !all && order.quantity != settled.quantity {

@@ -168,7 +168,7 @@ impl State {
     /// [`apply_issued`](Self::apply_issued). The error says what in the record cannot be.
     pub fn apply(&self, lsn: u64, record: &Record<'_>, hand: &mut Hand) -> Result<(), Unfit> {
         match &record.fact {
-            Fact::Issued(issued) if issued.way == Way::Issue => {
+            Fact::Issued(issued) if matches!(issued.way, Way::Issue | Way::Part) => {
                 take_cards(hand.catalog(), issued)?;
                 match &self.orders {
                     Orders::Indexed => self
@@ -271,7 +271,7 @@ impl State {
     ) -> Settled {
         let Promise { place, row } = promise;
         let id = issued.order_id;
-        let settled = if issued.quantity == 1 {
+        let settled = if issued.quantity == 1 && issued.fewer == 0 {
             let card = issued.cards().next().expect("an order has cards");
             self.index.put_one(row, id, lsn, card)
         } else {
@@ -280,8 +280,14 @@ impl State {
             if planted::is(Bug::ShortAnswer) {
                 cards.pop();
             }
-            let state = OrderState::Issued;
-            self.index.put_many(row, id, lsn, state, cards.into_iter())
+            let (state, cards) = (OrderState::Issued, cards.into_iter());
+            match issued.fewer {
+                0 => self.index.put_many(row, id, lsn, state, cards),
+                fewer => {
+                    let asked = issued.quantity + fewer;
+                    self.index.put_part(row, id, lsn, asked, cards)
+                }
+            }
         };
         view.publish(place, row);
         settled
@@ -303,7 +309,7 @@ impl State {
     ) -> Result<(), String> {
         if let Ended::Issued(issued) = ended {
             check_cards(issued)?;
-            if matches!(issued.way, Way::Issue | Way::Filled) {
+            if matches!(issued.way, Way::Issue | Way::Filled | Way::Part) {
                 let placed = self.place_order(lsn, issued, hand);
                 return placed.ok_or_else(|| TWICE.into());
             }
@@ -649,6 +655,15 @@ pub(super) fn check_cards(issued: &Issued<'_>) -> Result<(), String> {
     let cards: u64 = issued.runs.iter().map(|run| u64::from(run.count)).sum();
     if cards != u64::from(issued.quantity) || cards == 0 {
         return Err(format!("an order of {} cards has {cards}", issued.quantity));
+    }
+    let may_be_fewer = match issued.way {
+        Way::Issue | Way::Filled => issued.fewer == 0,
+        Way::Part => issued.fewer > 0,
+        Way::Commit | Way::LateCommit => true,
+    };
+    if !may_be_fewer {
+        let (fewer, way) = (issued.fewer, issued.way);
+        return Err(format!("{fewer} cards fewer of an order by {way:?}"));
     }
     Ok(())
 }

@@ -52,11 +52,25 @@ fn fold(a: u64, b: u64) -> u64 {
     (product as u64) ^ ((product >> 64) as u64)
 }
 
+/// What else of an order goes into its digest.
+#[derive(Clone, Copy)]
+enum More {
+    Nothing,
+    /// It had waited to be issued, and got nothing.
+    WasIssue,
+    /// It was issued fewer cards than this.
+    Asked(u16),
+}
+
 /// What goes into the digest of an order before its cards: how it has ended, as a card of slab 0, which no store has.
 /// Nothing of one that was issued at once.
-fn mark_of(state: OrderState, quantity: u16, was_issue: bool) -> Option<(u32, u32)> {
-    let was_issue = u32::from(was_issue) << 24;
-    let mark = (0, state as u32 | u32::from(quantity) << 8 | was_issue);
+fn mark_of(state: OrderState, quantity: u16, more: More) -> Option<(u32, u32)> {
+    let more = match more {
+        More::Nothing => 0,
+        More::WasIssue => 1 << 24,
+        More::Asked(asked) => u32::from(asked) << 20,
+    };
+    let mark = (0, state as u32 | u32::from(quantity) << 8 | more);
     (state != OrderState::Issued).then_some(mark)
 }
 
@@ -72,6 +86,7 @@ pub(crate) fn state_after(ended: &Ended<'_>) -> (OrderState, u16) {
         Ended::Issued(issued) => {
             let state = match (issued.way, issued.fewer) {
                 (Way::Issue | Way::Filled, _) => OrderState::Issued,
+                (Way::Part, _) => OrderState::IssuedPart,
                 (Way::Commit | Way::LateCommit, 0) => OrderState::Committed,
                 (Way::Commit | Way::LateCommit, _) => OrderState::CommittedPart,
             };
@@ -92,8 +107,14 @@ impl StateSeed {
     pub(crate) fn add(&mut self, lsn: u64, ended: &Ended<'_>) {
         let (state, quantity) = state_after(ended);
         let id = ended.order_id();
-        let was_issue = matches!(ended, Ended::Released(released) if released.was_issue);
-        let mark = mark_of(state, quantity, was_issue).into_iter();
+        let more = match ended {
+            Ended::Released(released) if released.was_issue => More::WasIssue,
+            Ended::Issued(issued) if issued.way == Way::Part => {
+                More::Asked(issued.quantity + issued.fewer)
+            }
+            _ => More::Nothing,
+        };
+        let mark = mark_of(state, quantity, more).into_iter();
         let lsn = lsn_of(state, lsn);
         let digest = match ended {
             Ended::Issued(issued) => order_digest(id, lsn, mark.chain(issued.cards())),
@@ -104,7 +125,11 @@ impl StateSeed {
         if let Ended::Issued(issued) = ended
             && issued.way == Way::LateCommit
         {
-            let mark = mark_of(OrderState::Expired, issued.quantity + issued.fewer, false);
+            let mark = mark_of(
+                OrderState::Expired,
+                issued.quantity + issued.fewer,
+                More::Nothing,
+            );
             let before = order_digest(id, 0, mark.into_iter());
             // Wrapping: the sums of several readers are joined, and one may see the late commit alone.
             self.orders = self.orders.wrapping_sub(1);
@@ -115,10 +140,15 @@ impl StateSeed {
     /// Adds an order as the index knows it.
     pub(crate) fn add_settled(&mut self, index: &OrderIndex, id: u128, settled: Settled) {
         let cards = index.cards(settled);
-        let released = matches!(settled.state, OrderState::Cancelled | OrderState::Expired);
-        let row = released.then(|| index.released(settled)).flatten();
-        let was_issue = row.is_some_and(|row| row.was_issue);
-        let mark = mark_of(settled.state, settled.quantity, was_issue).into_iter();
+        let more = match settled.state {
+            OrderState::IssuedPart => More::Asked(index.asked(settled)),
+            OrderState::Cancelled | OrderState::Expired => match index.released(settled) {
+                Some(row) if row.was_issue => More::WasIssue,
+                _ => More::Nothing,
+            },
+            _ => More::Nothing,
+        };
+        let mark = mark_of(settled.state, settled.quantity, more).into_iter();
         let lsn = lsn_of(settled.state, settled.lsn);
         self.orders += 1;
         self.orders_sum = self

@@ -73,6 +73,8 @@ pub enum OrderState {
     Expired = 5,
     /// It waits for stock.
     Waiting = 6,
+    /// It got fewer cards than it asked for, at once.
+    IssuedPart = 7,
 }
 
 impl OrderState {
@@ -86,7 +88,7 @@ impl OrderState {
             4 => OrderState::Cancelled,
             5 => OrderState::Expired,
             6 => OrderState::Waiting,
-            _ => unreachable!("no row has such a state"),
+            _ => OrderState::IssuedPart,
         }
     }
 
@@ -99,7 +101,10 @@ impl OrderState {
     pub fn has_cards(self) -> bool {
         matches!(
             self,
-            OrderState::Issued | OrderState::Committed | OrderState::CommittedPart
+            OrderState::Issued
+                | OrderState::IssuedPart
+                | OrderState::Committed
+                | OrderState::CommittedPart
         )
     }
 }
@@ -112,7 +117,7 @@ pub struct Settled {
     /// Number of cards that it has, holds, waits for, or has held or waited for.
     pub quantity: u16,
     pub state: OrderState,
-    /// One card: slab and slot. More: place in the arena of cards. None: the order's row.
+    /// One card: slab and slot. More, or fewer than were asked for: place in the arena of cards. None: the order's row.
     cards: u64,
 }
 
@@ -346,6 +351,39 @@ impl OrderIndex {
         settled
     }
 
+    /// Fills a row of the caller's, to be published: an order that asked for more cards than there were.
+    pub fn put_part(
+        &self,
+        row: u64,
+        id: u128,
+        lsn: u64,
+        asked: u16,
+        cards: impl ExactSizeIterator<Item = (u32, u32)>,
+    ) -> Settled {
+        let quantity = cards.len();
+        let at = self.cards.take(quantity as u64 + 1);
+        self.cards.put(at, cards.map(card_word));
+        self.cards
+            .put(at + quantity as u64, [asked.into()].into_iter());
+        let settled = Settled {
+            lsn,
+            quantity: quantity as u16,
+            state: OrderState::IssuedPart,
+            cards: at,
+        };
+        self.rows.put(row, id, settled.cards, settled);
+        settled
+    }
+
+    /// For how many cards an order asked that was issued.
+    pub fn asked(&self, settled: Settled) -> u16 {
+        if settled.state != OrderState::IssuedPart {
+            return settled.quantity;
+        }
+        let [asked] = self.cards.get(settled.cards + u64::from(settled.quantity));
+        asked as u16
+    }
+
     /// Keeps an order's cards; what stands for them.
     fn keep_cards(&self, mut cards: impl ExactSizeIterator<Item = (u32, u32)>) -> u64 {
         if cards.len() == 1 {
@@ -358,7 +396,7 @@ impl OrderIndex {
 
     /// The cards of an order, in the order they were dealt: slab and slot. None of one that only holds some.
     pub fn cards(&self, settled: Settled) -> impl ExactSizeIterator<Item = (u32, u32)> + '_ {
-        let many = settled.quantity > 1;
+        let many = settled.quantity > 1 || settled.state == OrderState::IssuedPart;
         let quantity = if settled.state.has_cards() {
             settled.quantity
         } else {

@@ -70,6 +70,8 @@ pub enum Way {
     LateCommit = 2,
     /// At once, when it had waited for stock.
     Filled = 3,
+    /// At once, fewer than it asked for.
+    Part = 4,
 }
 
 impl TryFrom<u8> for Way {
@@ -81,6 +83,7 @@ impl TryFrom<u8> for Way {
             1 => Ok(Way::Commit),
             2 => Ok(Way::LateCommit),
             3 => Ok(Way::Filled),
+            4 => Ok(Way::Part),
             _ => Err(unknown_flags(flags)),
         }
     }
@@ -97,7 +100,7 @@ pub struct Issued<'a> {
     pub priority: u8,
     pub lane: u8,
     pub way: Way,
-    /// How many cards fewer than it held.
+    /// How many cards fewer than it held, or asked for.
     pub fewer: u16,
     pub runs: Runs<'a>,
 }

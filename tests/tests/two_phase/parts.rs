@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use croupier_client::{OrderId, OrderOutcome, OrderStep, Refusal};
 use croupier_tests::Store;
 
-use super::shop::{End, LONG, SHORT, Shop, counts_of, refusal_of, verified};
+use super::shop::{End, LONG, SHORT, Shop, counts_of, refusal_of, repeated, verified};
 
 /// In how many slabs how many cards of it lie.
 fn cards_by_slab(outcome: &OrderOutcome) -> BTreeMap<u32, usize> {
@@ -124,4 +124,59 @@ async fn a_hold_takes_from_four_pools_at_most() {
     assert_eq!(cards_by_slab(&answer).len(), 4);
     shop.issue(1).await;
     assert_eq!(shop.counts().await, [0, 0, 5, 0]);
+}
+
+#[tokio::test]
+async fn a_partial_issue_takes_what_there_is_once() {
+    let mut shop = Shop::open(Store::new(), 47, 7).await;
+    shop.restock("vip", 2).await;
+    let id = OrderId::new_v7();
+    let part = |quantity| shop.issue_of(id, quantity).partial();
+    let steps = [
+        part(12),
+        part(11),
+        shop.issue_of(id, 12),
+        shop.issue_of(id, 9),
+    ];
+    let first = shop.ask(steps[0]).await;
+    let cards = &first.issued().expect("nine of twelve").cards;
+    assert_eq!(cards.len(), 9);
+    assert_eq!(shop.counts().await, [0, 0, 9, 0]);
+    let none = shop
+        .ask(shop.issue_of(OrderId::new_v7(), 2).partial())
+        .await;
+    assert_eq!(refusal_of(&none), Some(Refusal::OutOfStock));
+
+    // With stock there is nothing partial about it, and an order stays what it was.
+    shop.restock("main", 5).await;
+    let enough = OrderId::new_v7();
+    let answer = shop.ask(shop.issue_of(enough, 3).partial()).await;
+    assert_eq!(answer.issued().expect("three").cards.len(), 3);
+    // One card of two.
+    let one = OrderId::new_v7();
+    shop.issue(1).await;
+    let single = shop.ask(shop.issue_of(one, 2).partial()).await;
+    assert_eq!(single.issued().expect("the last").cards.len(), 1);
+    let stood = shop.counts().await;
+    assert_eq!(stood, [0, 0, 14, 0]);
+    for end in [None, Some(End::Kill), Some(End::Stop), Some(End::Kill)] {
+        if let Some(end) = end {
+            shop = shop.reopened(end).await;
+        }
+        for (step, answer) in [(steps[0], &first), (steps[2], &first)] {
+            assert_eq!(shop.ask(step).await, repeated(answer), "{end:?}");
+        }
+        for step in [steps[1], steps[3]] {
+            let refusal = refusal_of(&shop.ask(step).await);
+            assert_eq!(refusal, Some(Refusal::OrderIdReused), "{end:?}");
+        }
+        let again = shop.ask(shop.issue_of(one, 2)).await;
+        assert_eq!(again, repeated(&single), "{end:?}");
+        let other = shop.ask(shop.issue_of(one, 1)).await;
+        assert_eq!(refusal_of(&other), Some(Refusal::OrderIdReused), "{end:?}");
+        assert_eq!(shop.look_up(id).await.as_ref(), Some(&first), "{end:?}");
+        assert_eq!(shop.counts().await, stood);
+    }
+    shop.server.kill();
+    assert_eq!(counts_of(&verified(&shop.store)), stood);
 }

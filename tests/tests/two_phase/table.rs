@@ -10,6 +10,8 @@ enum State {
     None,
     Held,
     Issued,
+    /// Fewer cards than it asked for, at once.
+    IssuedPart,
     /// By a commit of all that was held.
     Committed,
     /// By a commit of a part.
@@ -50,7 +52,7 @@ const ASKED: [Asked; 6] = [
 ];
 
 /// The table of docs/orders.md, with enough cards; the steps in the order of [`ASKED`].
-const TABLE: [(State, [Answer; 6]); 8] = {
+const TABLE: [(State, [Answer; 6]); 9] = {
     use Answer::{Again, Cancelled, Held, Issued, Refused};
     use Refusal::{AlreadyCancelled, AlreadyCommitted, Expired, OrderIdReused, OrderNotFound};
     const REUSED: Answer = Refused(OrderIdReused);
@@ -70,6 +72,10 @@ const TABLE: [(State, [Answer; 6]); 8] = {
         ),
         (
             State::Issued,
+            [Again, REUSED, REUSED, REUSED, REUSED, REUSED],
+        ),
+        (
+            State::IssuedPart,
             [Again, REUSED, REUSED, REUSED, REUSED, REUSED],
         ),
         (State::Committed, BY_COMMIT),
@@ -109,6 +115,7 @@ fn step_of(shop: &Shop, state: State, asked: Asked, id: OrderId) -> OrderStep {
         _ => 0,
     });
     match asked {
+        Asked::Issue if state == State::IssuedPart => shop.issue_of(id, 1_000).partial(),
         Asked::Issue => shop.issue_of(id, QUANTITY),
         Asked::Reserve => shop.reserve_of(id, QUANTITY, ttl),
         Asked::Commit => commit,
@@ -123,7 +130,7 @@ async fn bring(shop: &Shop, state: State, id: OrderId) -> Vec<(Asked, OrderOutco
     let steps: &[Asked] = match state {
         State::None => &[],
         State::Held | State::Expired => &[Asked::Reserve],
-        State::Issued => &[Asked::Issue],
+        State::Issued | State::IssuedPart => &[Asked::Issue],
         State::Committed | State::CommittedPart | State::CommittedLate => {
             &[Asked::Reserve, Asked::Commit]
         }
@@ -144,7 +151,7 @@ async fn bring(shop: &Shop, state: State, id: OrderId) -> Vec<(Asked, OrderOutco
 
 #[tokio::test]
 async fn every_state_has_an_answer_to_every_step() {
-    let shop = Shop::open(Store::new(), 40, 1_000).await;
+    let mut shop = Shop::open(Store::new(), 40, 900).await;
     let cards = i64::from(QUANTITY);
     for is_sold_out in [false, true] {
         for (state, row) in TABLE {
@@ -156,6 +163,10 @@ async fn every_state_has_an_answer_to_every_step() {
                 let what = format!("{asked:?} of {state:?}, sold out: {is_sold_out}");
                 let id = OrderId::new_v7();
                 let first = bring(&shop, state, id).await;
+                if state == State::IssuedPart {
+                    // It has taken all there was.
+                    shop.restock("main", 1_000).await;
+                }
                 if is_sold_out {
                     shop.move_all(CardMove::Suspend).await;
                 }

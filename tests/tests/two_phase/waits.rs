@@ -147,7 +147,9 @@ async fn orders_that_wait_or_have_waited_have_an_answer_to_every_step() {
                 (waits.sku, waits.quantity, waits.repeat),
                 (shop.sku, 2, false)
             );
-            assert_eq!(shop.look_up(id).await.as_ref(), Some(&first), "{what}");
+            if became != Became::Expired {
+                assert_eq!(shop.look_up(id).await.as_ref(), Some(&first), "{what}");
+            }
             match became {
                 Became::Waiting => {}
                 Became::Filled => {

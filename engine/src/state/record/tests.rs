@@ -183,10 +183,11 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         why: Release::Expired,
         was_issue: true,
     });
-    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 10] = [
+    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 11] = [
         (issued(Way::Commit), [5, 1], [2, 0, 1, 0, 2, 1, 1, 0]),
         (issued(Way::LateCommit), [5, 2], [2, 0, 1, 0, 2, 1, 1, 0]),
         (issued(Way::Filled), [5, 3], [2, 0, 1, 0, 2, 1, 1, 0]),
+        (issued(Way::Part), [5, 4], [2, 0, 1, 0, 2, 1, 1, 0]),
         (
             Fact::Reserved(reserved),
             [8, 0],
