@@ -41,7 +41,7 @@ numbered! {
         SelectionInvalid = 31, "SelectionInvalid", "say which cards: a SKU, a SKU and one of its batches, at most 1000 cards, or an order";
         AlreadyCommitted = 32, "AlreadyCommitted", "the order has its cards: look it up";
         AlreadyCancelled = 33, "AlreadyCancelled", "the order was cancelled and got nothing: use a new id";
-        Expired = 34, "Expired", "the hold ended before it was committed, and there is no other card for it: use a new id";
+        Expired = 34, "Expired", "the hold, or the wait for stock, is over, and there is no other card for it: use a new id";
         NoExtensionLeft = 35, "NoExtensionLeft", "the hold has been extended as often as it may be, or this extension is not the next one";
         TtlInvalid = 36, "TtlInvalid", "a hold lasts at least 1 ms and at most as long as the server's hold_ttl_max_ms";
         NotSoManyHeld = 37, "NotSoManyHeld", "the order holds fewer cards than are to be committed: commit what it holds, or a part";

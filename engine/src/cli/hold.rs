@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use croupier_client::{Client, DEFAULT_TTL, Order, OrderOutcome};
-use croupier_protocol::{OrderId, Priority, SkuId};
+use croupier_protocol::{HeldOrder, OrderId, Priority, SkuId};
 
 use super::Globals;
 use super::connect::{ServerArgs, sku_name};
@@ -125,15 +125,18 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
         let outcome = client.reserve_or_wait(order, ttl, within).await;
         match outcome.map_err(named)? {
             OrderOutcome::Held(held) => return Ok(Some(held)),
-            OrderOutcome::Waiting(waits)
-                if args.wait.ends_waiting(&waits, &args.sku, globals)? =>
-            {
-                return Ok(None);
+            OrderOutcome::Waiting(waits) => {
+                if args.wait.ends_waiting(&waits, &args.sku, globals)? {
+                    return Ok(None);
+                }
+                let held = client.reserve_waiting(order, ttl, within).await;
+                // Asked twice, but by one command.
+                let repeat = waits.repeat;
+                let once = |held| HeldOrder { repeat, ..held };
+                held.map(|held| Some(once(held))).map_err(named)
             }
-            _ => {}
+            outcome => Err(CliError::Failed(format!("the server answers {outcome:?}"))),
         }
-        let held = client.reserve_waiting(order, ttl, within).await;
-        held.map(Some).map_err(named)
     })?;
     if let Some(order) = order {
         print_held(HELD, &order, &args.sku, globals.json)?;

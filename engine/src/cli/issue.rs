@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use croupier_client::{Order, OrderOutcome};
-use croupier_protocol::{HeldOrder, OrderId, Priority};
+use croupier_protocol::{HeldOrder, IssuedOrder, OrderId, Priority};
 
 use super::Globals;
 use super::connect::ServerArgs;
@@ -114,16 +114,19 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
             };
             return issued.map(Some).map_err(named);
         };
-        match client.issue_or_wait(order, within).await.map_err(named)? {
-            OrderOutcome::Waiting(waits) => {
-                if args.wait.ends_waiting(&waits, &args.sku, globals)? {
-                    return Ok(None);
-                }
-            }
+        let waits = match client.issue_or_wait(order, within).await.map_err(named)? {
+            OrderOutcome::Waiting(waits) => waits,
             outcome => return Ok(outcome.into_issued()),
+        };
+        if args.wait.ends_waiting(&waits, &args.sku, globals)? {
+            return Ok(None);
         }
-        let issued = client.issue_waiting(order, within).await;
-        issued.map(Some).map_err(named)
+        let issued = client.issue_waiting(order, within).await.map_err(named)?;
+        // Asked twice, but by one command.
+        Ok(Some(IssuedOrder {
+            repeat: waits.repeat,
+            ..issued
+        }))
     })?;
     if let Some(order) = order {
         print_order(&order, &args.sku, globals.json)?;

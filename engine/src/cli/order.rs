@@ -82,9 +82,11 @@ pub(super) fn held_facts(
     if as_json {
         facts = facts.with("ends_unix_ms", hold.ends_unix_ms);
     }
-    facts
-        .with("ends_at", rfc3339(hold.ends_unix_ms))
-        .with("extensions", hold.extensions)
+    let facts = facts.with("ends_at", rfc3339(hold.ends_unix_ms));
+    match state {
+        WAITING => facts,
+        _ => facts.with("extensions", hold.extensions),
+    }
 }
 
 /// An issued order and its secrets, on stdout: the one place where they belong.

@@ -7,6 +7,7 @@ use croupier_client::{
     CardMove, Error, Order, OrderId, OrderOutcome, OrderStep, Priority, Refusal, Wait,
 };
 use croupier_tests::Store;
+use serde_json::Value;
 
 use super::shop::{End, LONG, SHORT, Shop, counts_of, refusal_of, repeated, until, verified};
 
@@ -514,4 +515,42 @@ async fn nobody_is_served_twice_or_forgotten_while_callers_race_for_trickling_st
         counts_of(&verified(&shop.store)),
         [free, held, issued, void]
     );
+}
+
+#[tokio::test]
+async fn the_commands_wait_and_take_what_there_is() {
+    let mut shop = Shop::sold_out(1_800).await;
+    let issue = |more: &[&str]| {
+        let args = [&["issue", "--sku", "s", "--json"], more].concat();
+        shop.server.croupier(&args)
+    };
+    let told = issue(&["--wait", "1h", "--detach"]).ok().json();
+    assert_eq!(told["state"], "waiting");
+    let id: OrderId = told["order_id"].as_str().unwrap().parse().unwrap();
+    let in_vain = issue(&["--wait", "50ms"]);
+    assert_eq!(in_vain.code, Some(1));
+    assert!(in_vain.stderr.contains("Expired"), "{}", in_vain.stderr);
+    shop.restock("main", 1).await;
+    shop.until_it(id, "issued").await;
+    shop.restock("main", 2).await;
+    let part = issue_part(&shop, 5);
+    assert_eq!(
+        (&part["quantity"], &part["repeat"]),
+        (&2.into(), &false.into())
+    );
+    assert_eq!(shop.counts().await, [0, 0, 4, 0]);
+}
+
+fn issue_part(shop: &Shop, quantity: u16) -> Value {
+    let quantity = quantity.to_string();
+    let args = [
+        "issue",
+        "--sku",
+        "s",
+        "--json",
+        "--partial",
+        "--quantity",
+        &quantity,
+    ];
+    shop.server.croupier(&args).ok().json()
 }
