@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ops::Range;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to choose what to do next.
 #[derive(Debug, Clone)]
@@ -16,10 +16,7 @@ impl Dice {
 
     /// Seeded by `CROUPIER_TEST_SEED`, else by the clock; says which on stderr, for the one who must repeat it.
     pub fn rolled(what: &str) -> Self {
-        let clock = || {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            since.map_or(1, |since| since.as_nanos() as u64)
-        };
+        let clock = || unix_time().as_nanos() as u64;
         let seed = env::var("CROUPIER_TEST_SEED")
             .ok()
             .and_then(|seed| seed.parse().ok());
@@ -57,6 +54,17 @@ impl Dice {
     pub fn one_of<'a, T>(&mut self, these: &'a [T]) -> &'a T {
         &these[self.within(0..these.len() as u64) as usize]
     }
+}
+
+/// The time since 1970.
+fn unix_time() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or(Duration::from_nanos(1))
+}
+
+/// The server's time, if it runs on the same machine.
+pub(crate) fn unix_ms() -> u64 {
+    unix_time().as_millis() as u64
 }
 
 /// Another number for every number: no two give the same.

@@ -1,44 +1,72 @@
 //! The books of a test: what was asked, what was answered, and what must therefore be true for ever.
 //!
-//! Every order is booked before it is sent ([`Oracle::ask`]) and every outcome when it arrives ([`Oracle::book`]), from
-//! as many tasks at once as a test likes. What is checked at once, on every answer:
+//! Every order is booked before it is sent ([`Oracle::ask`], [`Oracle::ask_step`]) and every outcome when it arrives
+//! ([`Oracle::book`]), from as many tasks at once as a test likes. What is checked at once, on every answer:
 //!
 //! * it is for an order that was asked, with as many cards as were asked, each an imported card of that SKU;
 //! * no card and no secret goes to two orders;
-//! * an order that was answered before gets the same answer, marked as a repeat; only one answer ever is not marked.
+//! * the table of docs/orders.md allows it in a state that the order may have been in (`table`);
+//! * an order that was answered before gets the same answer, marked as a repeat; only one answer ever is not marked;
+//! * what is dealt anew has a later LSN than all that was answered before it was asked.
+//!
+//! With a clock that can be relied on ([`Oracle::timed`]) also: no hold and no wait ends before its time. With moves
+//! ([`Oracle::moved`]): no card is dealt while it is out of sale.
 //!
 //! And on demand: [`Oracle::look_up_all`] (acknowledged orders stand, refused ones left no trace, those in doubt may
 //! stand), [`Oracle::ask_all_again`] (retries get what stands), [`Oracle::check_stock`] (free + held + issued + void =
-//! imported), [`Oracle::check_disk`] (the log says the same, and its replay too).
+//! imported), [`Oracle::check_lines`] (nobody waits for stock that is there), [`Oracle::check_disk`] (the log says the
+//! same, and its replay too).
+//!
+//! Reading order: `table`, `issued` (orders of one phase that may not wait), `held` and `two_phase` (all others), `line`
+//! (those that wait), `cards`, `stock`, `moves`; then
+//! `judge` (a state read as a whole), `disk`, `cut` (after a power cut), `history` (what a long history asks besides).
+
+mod table;
+
+mod issued;
+
+mod held;
+mod line;
+mod two_phase;
+
+mod cards;
+mod moves;
+mod stock;
 
 mod cut;
-mod held;
+mod disk;
+mod history;
 mod judge;
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 
 use croupier_client::{
-    CardRef, Client, Error, ImportOptions, ImportReport, ImportRow, IssuedOrder, Lsn, Order,
-    OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step, StockRow, Wait,
+    CardRef, Client, Error, IssuedOrder, Lsn, Order, OrderId, OrderOutcome, OrderStep, SkuId, Step,
+    Wait,
 };
-use tempfile::TempDir;
 
+pub use disk::DiskReport;
 pub use held::Standing;
+pub use history::Glance;
 pub use judge::{OutOfSale, StateView};
 
-use crate::store::{SEGMENT_BYTES, Store};
-
-/// Orders looked up at a time.
-const CHUNK: usize = 500;
+use cards::CardBook;
+use held::HeldBook;
+use issued::Booked;
+use stock::SkuBook;
+use table::Known;
 
 /// A step of an order that is under way, and what was known of the order when it left.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask {
     /// What is asked.
     pub step: OrderStep,
-    answered_before: bool,
+    /// It has the numbers that its order was booked with, so it may change it.
+    own: bool,
+    known: Known,
+    /// The last LSN that had been told.
+    behind: Lsn,
 }
 
 impl Ask {
@@ -46,13 +74,15 @@ impl Ask {
     pub fn unbooked(order: Order) -> Ask {
         Ask {
             step: OrderStep::issue(order),
-            answered_before: false,
+            own: false,
+            known: Known::Nothing,
+            behind: Lsn::ZERO,
         }
     }
 
     /// Whether it is an issue that may not wait: an order that is dealt or leaves no trace.
     pub fn is_plain(&self) -> bool {
-        is_plain(&self.step)
+        self.step.step == Step::Issue && self.step.wait == Wait::No
     }
 
     /// The order.
@@ -61,77 +91,27 @@ impl Ask {
     }
 }
 
-fn is_plain(step: &OrderStep) -> bool {
-    step.step == Step::Issue && step.wait == Wait::No
-}
-
-/// The cards of an order, as they were first told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Answer {
-    lsn: Lsn,
-    cards: Vec<(CardRef, Vec<u8>)>,
-}
-
-#[derive(Debug, Clone)]
-struct Booked {
-    sku: SkuId,
-    quantity: u16,
-    answer: Option<Answer>,
-    /// An answer without the repeat mark has been seen.
-    first_seen: bool,
-    /// An ask was sent and its outcome is not known.
-    in_doubt: bool,
-    /// Asks whose outcome has not been booked.
-    under_way: u32,
-}
-
-#[derive(Debug, Clone, Default)]
-struct SkuBook {
-    id: Option<SkuId>,
-    imported: u64,
-    /// Making it was acknowledged.
-    made: bool,
-    /// Cards of an import whose end was sent and not answered.
-    in_doubt: Option<u64>,
-}
-
 #[derive(Debug, Clone, Default)]
 struct Books {
     orders: HashMap<OrderId, Booked>,
-    /// Orders in two phases.
-    held: HashMap<OrderId, held::HeldBook>,
-    card_owners: HashMap<CardRef, OrderId>,
-    secret_owners: HashMap<Vec<u8>, OrderId>,
-    /// Every secret that an import may have made sellable.
-    secrets: HashMap<Vec<u8>, String>,
+    /// Orders in two phases, and those that may wait.
+    held: HashMap<OrderId, HeldBook>,
+    cards: CardBook,
     skus: BTreeMap<String, SkuBook>,
     /// Cards that operators have taken out of sale.
     out_of_sale: BTreeMap<CardRef, OutOfSale>,
+    /// Behind which records of the log they are.
+    out_since: HashMap<CardRef, Lsn>,
+    /// Of which SKU the slabs are, in which cards were moved.
+    slabs: HashMap<u32, SkuId>,
     /// Void cards that no order had.
     never: HashSet<CardRef>,
     /// A move was begun, and whether it has happened is not known.
     move_in_doubt: bool,
-}
-
-/// What `croupier wal verify` counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskReport {
-    /// State digest.
-    pub digest: String,
-    /// Orders issued.
-    pub orders: u64,
-    /// Cards ever imported.
-    pub imported: u64,
-    /// Cards issued.
-    pub issued: u64,
-    /// Cards that can be issued.
-    pub free: u64,
-    /// Cards that are suspended, or promised to holds.
-    pub held: u64,
-    /// Bytes of a write that a crash cut short.
-    pub torn_bytes: u64,
-    /// Records that are in the log and in no checkpoint.
-    pub records: u64,
+    /// The last LSN that an answer has told.
+    lsn_told: Lsn,
+    /// The clock of this test is the server's, and neither jumps.
+    timed: bool,
 }
 
 /// The books of one store.
@@ -144,6 +124,14 @@ impl Oracle {
     /// Empty books, for an empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Empty books of a test whose clock is the server's, and does not jump.
+    #[must_use]
+    pub fn timed() -> Self {
+        let oracle = Self::default();
+        oracle.books().timed = true;
+        oracle
     }
 
     /// A copy of the books, for a copy of the store.
@@ -166,41 +154,18 @@ impl Oracle {
     /// # Panics
     /// If the test asks for something else under a known id: that is to be refused, and not to be booked.
     pub fn ask(&self, order: Order) -> Ask {
-        let mut books = self.books();
-        let booked = books.orders.entry(order.order_id).or_insert(Booked {
-            sku: order.sku,
-            quantity: order.quantity,
-            answer: None,
-            first_seen: false,
-            in_doubt: false,
-            under_way: 0,
-        });
-        booked.under_way += 1;
-        assert_eq!(
-            (booked.sku, booked.quantity),
-            (order.sku, order.quantity),
-            "the test reuses {}",
-            order.order_id
-        );
-        Ask {
-            step: OrderStep::issue(order),
-            answered_before: booked.answer.is_some(),
-        }
+        let ask = self.ask_step(OrderStep::issue(order));
+        assert!(ask.own, "the test reuses {}", order.order_id);
+        ask
     }
 
-    /// Books a step that is about to be sent. The first of an order in two phases is its reserve.
+    /// Books a step that is about to be sent. The first issue or reserve of an id says what order it is; a step that does
+    /// not go with it must be refused, as the table says.
     ///
     /// # Panics
-    /// If the order is in no books and the step is no reserve.
+    /// If it is another issue or reserve of an id that is not known to stand: it might be dealt.
     pub fn ask_step(&self, step: OrderStep) -> Ask {
-        if is_plain(&step) {
-            return self.ask(step.order);
-        }
-        let answered_before = self.books().ask_step(&step);
-        Ask {
-            step,
-            answered_before,
-        }
+        self.books().leaves(step)
     }
 
     /// Books what became of an order.
@@ -210,43 +175,34 @@ impl Oracle {
     pub fn book(&self, ask: &Ask, outcome: &OrderOutcome) {
         let id = ask.order().order_id;
         assert_eq!(outcome.order_id(), id, "an answer to another order");
-        if !ask.is_plain() {
-            let mut books = self.books();
-            books.step_over(&ask.step, false);
-            return books.step_answered(ask, outcome);
-        }
-        self.books().over(id);
-        match outcome {
-            OrderOutcome::Issued(issued) => {
-                assert!(
-                    issued.repeat || !ask.answered_before,
-                    "{id} was answered before, and this is not marked"
-                );
-                self.books().issued(issued, !issued.repeat);
-            }
-            OrderOutcome::Refused {
-                refusal: Refusal::StoreFailed,
-                ..
-            } => self.books().doubt(id),
-            OrderOutcome::Refused { refusal, .. } => {
-                let patient = matches!(refusal, Refusal::Busy | Refusal::ShuttingDown);
-                assert!(
-                    patient || !ask.answered_before,
-                    "{id} was answered before and is now refused: {refusal:?}"
-                );
-            }
-            other => panic!("{other:?} to an issue"),
+        let mut books = self.books();
+        books.is_later(ask, outcome);
+        if books.held.contains_key(&id) {
+            books.step_answered(ask, outcome);
+        } else if books.orders.contains_key(&id) {
+            books.issue_answered(ask, outcome);
+        } else {
+            let said = table::states_that_say(&ask.step, false, outcome);
+            assert!(
+                said.meets(table::States::NONE),
+                "{id} was never begun: {outcome:?}"
+            );
         }
     }
 
     /// Books that an order was sent and that its outcome is not known.
     pub fn lost(&self, ask: &Ask) {
-        let mut books = self.books();
-        if !ask.is_plain() {
-            return books.step_over(&ask.step, true);
+        if !ask.own {
+            return;
         }
-        books.over(ask.order().order_id);
-        books.doubt(ask.order().order_id);
+        let (mut books, id) = (self.books(), ask.order().order_id);
+        if let Some(book) = books.held.get_mut(&id) {
+            book.over(&ask.step, true);
+        } else {
+            let booked = books.booked(id);
+            booked.under_way = booked.under_way.saturating_sub(1);
+            booked.in_doubt = true;
+        }
     }
 
     /// Sends orders through a client and books what becomes of them; `None` when that is not known.
@@ -283,290 +239,6 @@ impl Oracle {
         }
     }
 
-    /// Makes the SKU if need be and imports cards, all of which must be accepted. `None`: not known whether it happened.
-    ///
-    /// # Panics
-    /// If the import is refused.
-    pub async fn import(&self, client: &Client, sku: &str, secrets: &[Vec<u8>]) -> Option<SkuId> {
-        match self.try_import(client, sku, secrets).await {
-            Ok((id, report)) => {
-                assert_eq!(report.accepted, secrets.len() as u64, "{:?}", report.counts);
-                Some(id)
-            }
-            Err(error @ (Error::Refused { .. } | Error::Protocol(_))) => {
-                panic!("import into {sku}: {error}")
-            }
-            Err(_) => None,
-        }
-    }
-
-    /// As [`Oracle::import`], for imports that may fail.
-    ///
-    /// # Errors
-    /// Those of the client. Whether the cards are there is settled by [`Oracle::check_stock`].
-    pub async fn try_import(
-        &self,
-        client: &Client,
-        sku: &str,
-        secrets: &[Vec<u8>],
-    ) -> Result<(SkuId, ImportReport), Error> {
-        let options = ImportOptions {
-            sku: sku.to_owned(),
-            create_sku: true,
-            ..ImportOptions::default()
-        };
-        let mut import = client.import(options).await?;
-        let id = import.sku();
-        self.books().skus.entry(sku.to_owned()).or_default().id = Some(id);
-        for (line, secret) in (1..).zip(secrets) {
-            import.push(ImportRow::new(line, secret)).await?;
-        }
-        // From here on they may be sold, before we hear of it.
-        self.books().sellable(sku, secrets);
-        match import.finish().await {
-            Ok(report) => {
-                let mut books = self.books();
-                books.skus.entry(sku.to_owned()).or_default().imported += report.accepted;
-                Ok((id, report))
-            }
-            Err(error) => {
-                let certain = matches!(error, Error::Refused { refusal, .. } if refusal != Refusal::StoreFailed);
-                if !certain {
-                    let mut books = self.books();
-                    let book = books.skus.entry(sku.to_owned()).or_default();
-                    assert_eq!(
-                        book.in_doubt, None,
-                        "one import of a SKU at a time may be in doubt"
-                    );
-                    book.in_doubt = Some(secrets.len() as u64);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Makes a SKU, which must then stay.
-    ///
-    /// # Errors
-    /// Those of the client.
-    pub async fn create_sku(&self, client: &Client, name: &str) -> Result<SkuId, Error> {
-        let id = client.sku_create(name).await?;
-        let mut books = self.books();
-        let book = books.skus.entry(name.to_owned()).or_default();
-        (book.id, book.made) = (Some(id), true);
-        Ok(id)
-    }
-
-    /// Books an import that was made by other means.
-    pub fn imported(&self, sku: &str, id: SkuId, secrets: &[Vec<u8>]) {
-        let mut books = self.books();
-        books.sellable(sku, secrets);
-        let book = books.skus.entry(sku.to_owned()).or_default();
-        book.id = Some(id);
-        book.imported += secrets.len() as u64;
-    }
-
-    /// Looks every order up that was ever asked. No ask may be under way.
-    ///
-    /// # Panics
-    /// If an acknowledged order is gone or another, or one that was refused stands.
-    pub async fn look_up_all(&self, client: &Client) {
-        let ids: Vec<_> = self.books().orders.keys().copied().collect();
-        for chunk in ids.chunks(CHUNK) {
-            let outcomes = client.orders(chunk).await.expect("look-ups are answered");
-            let mut books = self.books();
-            for (id, outcome) in chunk.iter().zip(&outcomes) {
-                books.looked_up(*id, outcome);
-            }
-        }
-        let ids: Vec<_> = self.books().held.keys().copied().collect();
-        for chunk in ids.chunks(CHUNK) {
-            let outcomes = client.orders(chunk).await.expect("look-ups are answered");
-            let mut books = self.books();
-            for (id, outcome) in chunk.iter().zip(outcomes) {
-                let found = !matches!(outcome, OrderOutcome::Refused { .. });
-                books.settle_one(*id, found.then_some(outcome));
-            }
-        }
-    }
-
-    /// Asks for every order again: those that stand must repeat their answer, those in doubt may be dealt now.
-    ///
-    /// # Panics
-    /// If one of them is answered otherwise.
-    pub async fn ask_all_again(&self, client: &Client) {
-        let again = |booked: &Booked| booked.answer.is_some() || booked.in_doubt;
-        let orders: Vec<_> = {
-            let books = self.books();
-            let orders = books.orders.iter().filter(|(_, booked)| again(booked));
-            orders
-                .map(|(&id, booked)| Order::new(id, booked.sku).quantity(booked.quantity))
-                .collect()
-        };
-        for chunk in orders.chunks(CHUNK) {
-            let done = self.issue(client, chunk).await;
-            assert!(done.is_some(), "a server that lives answers");
-        }
-    }
-
-    /// Compares the stock with the books; settles imports that were in doubt. Call it after
-    /// [`Oracle::look_up_all`]. Returns the rows.
-    ///
-    /// # Panics
-    /// If they differ.
-    pub async fn check_stock(&self, client: &Client) -> Vec<StockRow> {
-        let rows = client.stock(None).await.expect("stock is answered");
-        let mut books = self.books();
-        let mut dealt: HashMap<SkuId, u64> = HashMap::new();
-        for booked in books
-            .orders
-            .values()
-            .filter(|booked| booked.answer.is_some())
-        {
-            *dealt.entry(booked.sku).or_default() += u64::from(booked.quantity);
-        }
-        let mut promised: HashMap<SkuId, u64> = HashMap::new();
-        for (sku, held, committed) in books.in_two_phases() {
-            *promised.entry(sku).or_default() += held;
-            *dealt.entry(sku).or_default() += committed;
-        }
-        for row in &rows {
-            let StockRow {
-                sku,
-                name,
-                free,
-                held,
-                issued,
-                void,
-                imported,
-            } = row;
-            assert_eq!(free + held + issued + void, *imported, "{row:?}");
-            assert_eq!(
-                *issued,
-                dealt.get(&SkuId(*sku)).copied().unwrap_or(0),
-                "{name}: cards issued"
-            );
-            let least = promised.get(&SkuId(*sku)).copied().unwrap_or(0);
-            assert!(
-                *held >= least,
-                "{name}: {least} cards are promised to holds"
-            );
-            let book = books.skus.entry(name.clone()).or_default();
-            assert!(
-                book.id.is_none_or(|id| id.0 == *sku),
-                "{name} has another id than before"
-            );
-            if let Some(cards) = book.in_doubt.take()
-                && *imported == book.imported + cards
-            {
-                book.imported += cards;
-            }
-            assert_eq!(
-                *imported, book.imported,
-                "{name}: an import is all or nothing"
-            );
-        }
-        for (name, book) in &books.skus {
-            let told = book.imported > 0 || book.made;
-            let there = !told || rows.iter().any(|row| row.name == *name);
-            assert!(there, "{name} is gone");
-        }
-        rows
-    }
-
-    /// Everything that can be asked of a server that nobody else uses just now.
-    pub async fn check_all(&self, client: &Client) -> Vec<StockRow> {
-        self.look_up_all(client).await;
-        self.check_stock(client).await
-    }
-
-    /// Verifies a stopped store, replays its log into a new directory, and compares digests. Returns what it found.
-    ///
-    /// # Panics
-    /// If the log, its replay and the copy differ.
-    #[track_caller]
-    pub fn verify(store: &Store) -> DiskReport {
-        let before = store.tree();
-        let verified = store.wal("verify", &[]).ok().json();
-        let root = TempDir::with_prefix("croupier-replay-").expect("a temporary directory");
-        let into = root.path().join("copy");
-        let replayed = store
-            .wal(
-                "replay",
-                &[
-                    "--into",
-                    &into.display().to_string(),
-                    "--wal-segment-bytes",
-                    &SEGMENT_BYTES.to_string(),
-                ],
-            )
-            .ok()
-            .json();
-        assert_eq!(store.tree(), before, "verify and replay change nothing");
-        assert_eq!(verified["ok"], true);
-        assert_eq!(
-            verified["digest"], replayed["digest"],
-            "a replay comes to the same state"
-        );
-        let copied = Store::at(into).wal("verify", &[]).ok().json();
-        assert_eq!(verified["digest"], copied["digest"], "its copy too");
-        for count in ["orders", "imported", "issued", "free", "skus", "slabs"] {
-            assert_eq!(verified[count], copied[count], "{count} of the copy");
-        }
-        let count = |what: &str| {
-            verified[what]
-                .as_u64()
-                .unwrap_or_else(|| panic!("{what}: a number in {verified}"))
-        };
-        let report = DiskReport {
-            digest: verified["digest"].as_str().expect("a text").to_owned(),
-            orders: count("orders"),
-            imported: count("imported"),
-            issued: count("issued"),
-            free: count("free"),
-            held: count("held"),
-            torn_bytes: count("torn_bytes"),
-            records: count("records_since_checkpoint"),
-        };
-        let all = report.free + report.held + report.issued + count("void");
-        assert_eq!(all, report.imported, "{report:?}");
-        report
-    }
-
-    /// As [`Oracle::verify`], and compares with the books; nothing may be in doubt.
-    ///
-    /// # Panics
-    /// If they differ.
-    #[track_caller]
-    pub fn check_disk(&self, store: &Store) -> DiskReport {
-        let report = Self::verify(store);
-        let books = self.books();
-        let dealt = books
-            .orders
-            .values()
-            .filter(|booked| booked.answer.is_some());
-        let (mut orders, mut cards) = dealt.fold((0, 0), |(orders, cards), booked| {
-            (orders + 1, cards + u64::from(booked.quantity))
-        });
-        orders += books.ended_in_two_phases();
-        let mut promised = 0;
-        for (_, held, committed) in books.in_two_phases() {
-            promised += held;
-            cards += committed;
-        }
-        assert!(
-            report.held >= promised,
-            "{promised} are promised: {report:?}"
-        );
-        let imported: u64 = books.skus.values().map(|book| book.imported).sum();
-        assert_eq!(
-            (report.orders, report.issued, report.imported),
-            (orders, cards, imported),
-            "orders, issued, imported: disk and books"
-        );
-        report
-    }
-
     /// Orders that have been acknowledged.
     pub fn acknowledged(&self) -> Vec<Order> {
         let books = self.books();
@@ -581,125 +253,94 @@ impl Oracle {
 
     /// Cards that acknowledged orders have got.
     pub fn cards_dealt(&self) -> usize {
-        self.books().card_owners.len()
+        self.books().cards.owned()
     }
 
     /// Every secret that was ever sent to the store.
     pub fn secrets(&self) -> Vec<Vec<u8>> {
-        self.books().secrets.keys().cloned().collect()
+        self.books().cards.secrets()
     }
 }
 
 impl Books {
-    fn booked(&mut self, id: OrderId) -> &mut Booked {
-        let booked = self.orders.get_mut(&id);
-        booked.expect("it was booked when it was asked")
+    /// Books that a step leaves.
+    fn leaves(&mut self, step: OrderStep) -> Ask {
+        let id = step.order.order_id;
+        let begins = matches!(step.step, Step::Issue | Step::Reserve);
+        let is_new = !self.held.contains_key(&id) && !self.orders.contains_key(&id);
+        let waits = step.wait != Wait::No;
+        let now_ms = self.now_ms();
+        if is_new && (step.step == Step::Reserve || begins && waits) {
+            self.held.insert(id, HeldBook::new(&step, now_ms));
+        } else if is_new && step.step == Step::Issue {
+            self.orders.insert(id, Booked::new(&step.order));
+        } else if waits && self.orders.get(&id).is_some_and(|book| book.owns(&step)) {
+            // It might not wait until now.
+            let booked = self.orders.remove(&id).expect("it is there");
+            let book = HeldBook::of_issue(booked, &step, now_ms);
+            self.held.insert(id, book);
+        }
+        let (own, known) = if let Some(book) = self.held.get_mut(&id) {
+            let (own, known) = (book.owns(&step), book.known());
+            if own {
+                book.leaves(&step);
+            }
+            (own, known)
+        } else if let Some(booked) = self.orders.get_mut(&id) {
+            let own = booked.owns(&step);
+            booked.under_way += u32::from(own);
+            (own, booked.known())
+        } else {
+            (false, Known::Nothing)
+        };
+        let harmless = own || !begins || known != Known::Nothing;
+        assert!(harmless, "the test reuses {id}");
+        Ask {
+            step,
+            own,
+            known,
+            behind: self.lsn_told,
+        }
     }
 
-    fn over(&mut self, id: OrderId) {
-        let booked = self.booked(id);
-        booked.under_way = booked.under_way.saturating_sub(1);
-    }
-
-    fn doubt(&mut self, id: OrderId) {
-        self.booked(id).in_doubt = true;
-    }
-
-    fn sellable(&mut self, sku: &str, secrets: &[Vec<u8>]) {
-        self.secrets.extend(
-            secrets
-                .iter()
-                .map(|secret| (secret.clone(), sku.to_owned())),
-        );
-    }
-
-    fn issued(&mut self, issued: &IssuedOrder, first: bool) {
-        let IssuedOrder {
-            order_id: id,
-            lsn,
-            sku,
-            ref cards,
-            ..
-        } = *issued;
-        let booked = self
-            .orders
-            .get_mut(&id)
-            .unwrap_or_else(|| panic!("{id} was never asked"));
-        assert_eq!(booked.sku, sku, "{id}: another SKU than asked");
-        assert_eq!(
-            usize::from(booked.quantity),
-            cards.len(),
-            "{id}: another number of cards than asked"
-        );
-        assert_ne!(lsn, Lsn::ZERO, "{id}: an issued order has a record");
+    /// What is new stands in the log behind all that was told before it was asked.
+    fn is_later(&mut self, ask: &Ask, outcome: &OrderOutcome) {
+        let (lsn, repeat) = match outcome {
+            OrderOutcome::Issued(issued) => (issued.lsn, issued.repeat),
+            OrderOutcome::Held(held)
+            | OrderOutcome::Waiting(held)
+            | OrderOutcome::Cancelled(held) => (held.lsn, held.repeat),
+            OrderOutcome::Expired(_) | OrderOutcome::Refused { .. } => return,
+        };
         assert!(
-            !(first && booked.first_seen),
-            "{id} was dealt twice: two answers are not marked as repeats"
+            repeat || lsn > ask.behind,
+            "{}: {lsn} is new, but {} had been told before it was asked",
+            ask.order().order_id,
+            ask.behind
         );
-        booked.first_seen |= first;
-        let cards: Vec<_> = cards
-            .iter()
-            .map(|card| (card.card, card.secret.as_bytes().to_vec()))
-            .collect();
-        let answer = Answer { lsn, cards };
-        match &booked.answer {
-            Some(known) => assert_eq!(*known, answer, "{id}: another answer than before"),
-            None => {
-                let sku = self
-                    .skus
-                    .iter()
-                    .find(|(_, book)| book.id == Some(sku))
-                    .map(|(name, _)| name);
-                for (card, secret) in &answer.cards {
-                    assert_eq!(
-                        self.secrets.get(secret),
-                        sku,
-                        "{id}: {card} is no imported card of its SKU"
-                    );
-                    claim(&mut self.card_owners, card, id);
-                    claim(&mut self.secret_owners, secret, id);
-                }
-                booked.answer = Some(answer);
-            }
-        }
-        booked.in_doubt = false;
+        self.lsn_told = self.lsn_told.max(lsn);
     }
 
-    fn looked_up(&mut self, id: OrderId, outcome: &OrderOutcome) {
-        let booked = self
-            .orders
-            .get_mut(&id)
-            .expect("only booked orders are looked up");
-        match outcome {
-            OrderOutcome::Issued(issued) => {
-                assert!(!issued.repeat, "{id}: a look-up is no repeat");
-                let may_stand = booked.answer.is_some() || booked.in_doubt;
-                assert!(
-                    may_stand,
-                    "{id} was refused or never sent, and stands all the same"
-                );
-                if booked.answer.is_none() {
-                    // Its own answer was lost: every one from now on is a repeat.
-                    booked.first_seen = true;
-                }
-                self.issued(issued, false);
-            }
-            OrderOutcome::Refused { refusal, .. } => {
-                assert_eq!(*refusal, Refusal::OrderNotFound, "{id}");
-                assert!(booked.answer.is_none(), "{id} was acknowledged and is gone");
-                booked.in_doubt = false;
-            }
-            other => panic!("{other:?} of an order that was issued"),
+    /// Gives an order its cards.
+    fn give(&mut self, issued: &IssuedOrder) {
+        let mut skus = self.skus.iter();
+        let sku = skus.find(|(_, book)| book.id == Some(issued.sku));
+        for card in &issued.cards {
+            let name = sku.map(|(name, _)| name.as_str());
+            self.cards.give(issued.order_id, name, card);
+            let out_since = self.out_since.get(&card.card);
+            assert!(
+                out_since.is_none_or(|&since| issued.lsn < since),
+                "{} got {} by {}, which is out of sale since {out_since:?}",
+                issued.order_id,
+                card.card,
+                issued.lsn
+            );
         }
     }
-}
 
-/// Gives `what` to an order, unless another one has it.
-fn claim<K: Clone + Eq + std::hash::Hash>(owners: &mut HashMap<K, OrderId>, what: &K, id: OrderId) {
-    match owners.entry(what.clone()) {
-        Entry::Vacant(vacant) => {
-            vacant.insert(id);
-        }
-        Entry::Occupied(owner) => panic!("one card for two orders, {} and {id}", owner.get()),
+    /// The time, if it can be relied on.
+    fn now_ms(&self) -> Option<u64> {
+        self.timed.then(crate::unix_ms)
     }
 }

@@ -11,8 +11,8 @@ impl Oracle {
     pub fn cut(before: &Self, after: &Self) -> Self {
         let (before, after) = (before.books().clone(), after.books().clone());
         let mut books = Books {
-            card_owners: before.card_owners,
-            secret_owners: before.secret_owners,
+            cards: after.cards.owned_as_in(before.cards),
+            lsn_told: before.lsn_told,
             ..after
         };
         for (id, booked) in &mut books.orders {
@@ -23,13 +23,15 @@ impl Oracle {
                     answer: None,
                     first_seen: false,
                     in_doubt: true,
+                    stands: false,
                     ..booked.clone()
                 },
             };
         }
+        let sent = books.cards.sent();
         for (name, book) in &mut books.skus {
             let known = before.skus.get(name).cloned().unwrap_or_default();
-            let sent = books.secrets.values().filter(|sku| *sku == name).count() as u64;
+            let sent = sent.get(name.as_str()).copied().unwrap_or(0);
             book.imported = known.imported;
             book.made = known.made;
             book.in_doubt = (sent > known.imported).then(|| sent - known.imported);

@@ -1,13 +1,15 @@
-//! Orders in two phases, and those that wait for stock: what they may be, from what was asked and answered. docs/orders.md
-//! has the table.
+//! The book of an order in two phases, or of one that may wait for stock: what it may be, from what was asked and answered.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
 use croupier_client::{
-    CardRef, IssuedOrder, Lsn, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step, Wait,
+    CardRef, HeldOrder, Lsn, Order, OrderId, OrderStep, Refusal, SkuId, Step, Wait,
 };
 
-use super::{Answer, Ask, Books, claim};
+use super::Ask;
+use super::cards::Answer;
+use super::issued::Booked;
+use super::table::{Known, States};
 
 /// How an order stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub enum Standing {
 
 /// What was told of the end of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Cards(Answer),
     /// Some cards, by a refusal of another step.
     SomeCards,
@@ -35,9 +37,9 @@ enum Told {
 }
 
 /// What a step asks, as far as it decides what an order becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
-    /// The first step.
+    /// The issue or reserve.
     Begin,
     Commit {
         quantity: u16,
@@ -48,36 +50,40 @@ enum Wish {
 }
 
 /// Asks of one wish.
-#[derive(Debug, Clone, Copy, Default)]
-struct Asks {
-    under_way: u32,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asks {
+    wish: Wish,
+    pub(super) under_way: u16,
     in_doubt: bool,
 }
 
-impl Asks {
-    fn may_happen(self) -> bool {
-        self.under_way > 0 || self.in_doubt
-    }
-}
-
-/// The book of an order in two phases, or one that may wait.
+/// The book of an order in two phases, or of one that may wait.
 #[derive(Debug, Clone)]
 pub(super) struct HeldBook {
-    /// It is to be issued, not reserved.
-    is_issue: bool,
-    may_wait: bool,
-    sku: SkuId,
-    quantity: u16,
-    /// The first answer that it waits.
-    waited: Option<(Lsn, u64)>,
-    /// The first answer that it holds cards.
-    reserved: Option<(Lsn, u64)>,
+    /// It is to be issued, not held.
+    pub(super) is_issue: bool,
+    /// Somebody has asked for it with leave to wait.
+    pub(super) may_wait: bool,
+    pub(super) sku: SkuId,
+    pub(super) quantity: u16,
+    pub(super) ttl_ms: u32,
+    /// When it was booked, by a clock that can be relied on.
+    begun_ms: u64,
+    /// The first answer that it waits: the record, and until when.
+    pub(super) waited: Option<(Lsn, u64)>,
+    /// The first answer to its reserve, once it holds cards.
+    pub(super) reserved: Option<(Lsn, u64)>,
+    /// The newest record of its hold or its wait that was told, and when that ends by it.
+    pub(super) ends: (Lsn, u64),
+    /// It is known to have held cards.
+    pub(super) has_held: bool,
     /// It is known to be there.
-    stood: bool,
-    /// It waits, when it was last seen.
-    waits: bool,
-    told: Option<Told>,
-    wishes: HashMap<Wish, Asks>,
+    pub(super) stood: bool,
+    pub(super) told: Option<Told>,
+    /// An answer without the repeat mark has been seen: to its issue or reserve, and to what ended it.
+    first_seen: [bool; 2],
+    /// A few: a map would cost more than the order.
+    pub(super) wishes: Vec<Asks>,
 }
 
 fn wish_of(step: &OrderStep) -> Wish {
@@ -93,49 +99,214 @@ fn wish_of(step: &OrderStep) -> Wish {
 }
 
 impl HeldBook {
+    pub(super) fn new(step: &OrderStep, now_ms: Option<u64>) -> Self {
+        Self {
+            is_issue: step.step == Step::Issue,
+            may_wait: false,
+            sku: step.order.sku,
+            quantity: step.order.quantity,
+            ttl_ms: step.item(Duration::ZERO).ttl_ms,
+            begun_ms: now_ms.unwrap_or(0),
+            waited: None,
+            reserved: None,
+            ends: (Lsn::ZERO, 0),
+            has_held: false,
+            stood: false,
+            told: None,
+            first_seen: [false; 2],
+            wishes: Vec::new(),
+        }
+    }
+
+    /// The book of an order that was asked for without leave to wait until now.
+    pub(super) fn of_issue(booked: Booked, step: &OrderStep, now_ms: Option<u64>) -> Self {
+        let mut book = Self::new(step, now_ms);
+        book.first_seen[0] = booked.first_seen;
+        book.stood = booked.known() == Known::Issued;
+        book.told = match booked.answer {
+            Some(answer) => Some(Told::Cards(answer)),
+            None => booked.stands.then_some(Told::SomeCards),
+        };
+        if booked.under_way > 0 || booked.in_doubt {
+            book.wishes.push(Asks {
+                wish: Wish::Begin,
+                under_way: booked.under_way as u16,
+                in_doubt: booked.in_doubt,
+            });
+        }
+        book
+    }
+
+    /// Its issue or reserve, once more.
+    pub(super) fn begin(&self, id: OrderId) -> OrderStep {
+        let order = Order::new(id, self.sku).quantity(self.quantity);
+        match self.is_issue {
+            true => OrderStep::issue(order),
+            false => OrderStep::reserve(order, Duration::from_millis(self.ttl_ms.into())),
+        }
+    }
+
+    /// Whether the step has the numbers of this order, or is one that follows.
+    pub(super) fn owns(&self, step: &OrderStep) -> bool {
+        match step.step {
+            Step::Issue => {
+                let order = &step.order;
+                self.is_issue && (self.sku, self.quantity) == (order.sku, order.quantity)
+            }
+            Step::Reserve => {
+                let item = step.item(Duration::ZERO);
+                let asked = (item.sku, item.quantity, item.ttl_ms);
+                !self.is_issue && (self.sku, self.quantity, self.ttl_ms) == asked
+            }
+            Step::Commit | Step::Cancel | Step::Extend => true,
+        }
+    }
+
+    pub(super) fn known(&self) -> Known {
+        match &self.told {
+            Some(Told::Cards(_) | Told::SomeCards) => Known::Issued,
+            Some(Told::Cancelled) => Known::Cancelled,
+            Some(Told::Expired) => Known::Expired,
+            None if self.stood && self.may_wait && !self.has_held => Known::Waiting,
+            None if self.stood => Known::Held,
+            None => Known::Nothing,
+        }
+    }
+
     fn asks(&mut self, step: &OrderStep) -> &mut Asks {
-        self.wishes.entry(wish_of(step)).or_default()
+        let wish = wish_of(step);
+        let known = self.wishes.iter().position(|asks| asks.wish == wish);
+        let nth = known.unwrap_or_else(|| {
+            let (under_way, in_doubt) = (0, false);
+            self.wishes.push(Asks {
+                wish,
+                under_way,
+                in_doubt,
+            });
+            self.wishes.len() - 1
+        });
+        &mut self.wishes[nth]
     }
 
+    /// Books that a step of its own leaves.
+    pub(super) fn leaves(&mut self, step: &OrderStep) {
+        self.may_wait |= step.wait != Wait::No;
+        self.asks(step).under_way += 1;
+    }
+
+    /// Books that a step of its own is over.
+    pub(super) fn over(&mut self, step: &OrderStep, in_doubt: bool) {
+        let asks = self.asks(step);
+        asks.under_way = asks.under_way.saturating_sub(1);
+        asks.in_doubt |= in_doubt;
+        self.forget_wishes();
+    }
+
+    pub(super) fn forget_wishes(&mut self) {
+        self.wishes
+            .retain(|asks| asks.under_way > 0 || asks.in_doubt);
+        if self.wishes.is_empty() {
+            self.wishes = Vec::new();
+        }
+    }
+
+    /// Whether an ask whose outcome is not known may do this.
     fn may(&self, which: impl Fn(&Wish) -> bool) -> bool {
-        let mut wishes = self.wishes.iter();
-        wishes.any(|(wish, asks)| which(wish) && asks.may_happen())
+        self.wishes.iter().any(|asks| which(&asks.wish))
     }
 
-    fn may_have_begun(&self) -> bool {
+    /// Whether an ask whose outcome is not known may have begun it.
+    pub(super) fn may_have_begun(&self) -> bool {
         self.may(|wish| *wish == Wish::Begin)
     }
 
-    /// Whether so many cards may have been committed by an ask whose outcome is not known; `late`: of an expired hold.
-    fn may_be_committed(&self, cards: usize, late: bool) -> bool {
-        !self.is_issue
-            && self.may(|wish| match wish {
-                Wish::Commit {
-                    quantity,
-                    only_held,
-                } => {
-                    let asked = if *quantity == 0 {
-                        self.quantity
-                    } else {
-                        *quantity
-                    };
-                    usize::from(asked) == cards && !(late && *only_held)
-                }
-                _ => false,
-            })
+    /// Whether it may have got so many cards without an answer that has said so; `late`: behind its end.
+    pub(super) fn may_have_got(&self, cards: usize, late: bool) -> bool {
+        if self.is_issue {
+            return cards == usize::from(self.quantity) && !late;
+        }
+        self.may(|wish| match wish {
+            Wish::Commit {
+                quantity,
+                only_held,
+            } => usize::from(self.asked(*quantity)) == cards && !(late && *only_held),
+            _ => false,
+        })
     }
 
-    fn judge(&self, id: OrderId, found: Option<&Standing>) {
+    /// How many cards a commit of so many is for.
+    pub(super) fn asked(&self, quantity: u16) -> u16 {
+        match quantity {
+            0 => self.quantity,
+            some => some,
+        }
+    }
+
+    /// The states it may have been in since so much was known. `now_ms` is none of a clock that cannot be relied on.
+    pub(super) fn possible(&self, known: Known, now_ms: Option<u64>) -> States {
+        let has_cards = matches!(self.told, Some(Told::Cards(_) | Told::SomeCards));
+        let committed = has_cards || self.may(|wish| matches!(wish, Wish::Commit { .. }));
+        let cancelled =
+            self.told == Some(Told::Cancelled) || self.may(|wish| *wish == Wish::Cancel);
+        let expired = self.may_have_expired(now_ms);
+        let ended = matches!(self.told, Some(Told::Cancelled | Told::Expired));
+        let both = States::NONE.or(States::WAITING.when(self.may_wait));
+        let here = if self.is_issue {
+            both.or(States::ISSUED.when(!ended))
+                .or(States::VAINLY_CANCELLED.when(cancelled))
+                .or(States::VAINLY_EXPIRED.when(expired && self.may_wait))
+        } else {
+            both.or(States::HELD)
+                .or(States::COMMITTED.when(committed))
+                .or(States::CANCELLED.when(cancelled))
+                .or(States::EXPIRED.when(expired))
+        };
+        here.and(known.onwards())
+    }
+
+    /// No hold and no wait ends by itself before the end that was told. An extension whose answer is not known may have
+    /// brought another end, and a wait that became a hold, too.
+    fn may_have_expired(&self, now_ms: Option<u64>) -> bool {
+        let extended = self.may(|wish| matches!(wish, Wish::Extend(_)));
+        let mut end = self.ends.1;
+        if !self.is_issue && !self.has_held {
+            end = end.min(self.begun_ms + u64::from(self.ttl_ms));
+        }
+        extended || now_ms.is_none_or(|now_ms| now_ms >= end)
+    }
+
+    /// Whether it is certain that it holds its cards until `now_ms`.
+    pub(super) fn surely_holds(&self, now_ms: Option<u64>) -> bool {
+        let holds = self.stood && self.known() == Known::Held && !self.is_issue;
+        holds && self.wishes.is_empty() && now_ms.is_none_or(|now_ms| now_ms < self.ends.1)
+    }
+
+    /// Whether it may hold cards, for all that is known.
+    pub(super) fn may_hold(&self) -> bool {
+        !self.is_issue && self.told.is_none() && (self.stood || self.may_have_begun())
+    }
+
+    /// It was told that it waits, and was filled later, as far as is known.
+    pub(super) fn is_filled(&self) -> bool {
+        let issued = self.is_issue && matches!(self.told, Some(Told::Cards(_) | Told::SomeCards));
+        self.waited.is_some() && (issued || self.has_held)
+    }
+
+    /// True if nothing about it is in doubt but whether its time is up.
+    pub(super) fn is_settled(&self) -> bool {
+        self.wishes.is_empty() && self.told != Some(Told::SomeCards)
+    }
+
+    pub(super) fn judge(&self, id: OrderId, found: Option<&Standing>) {
         let fine = match (&self.told, found) {
             (Some(Told::Cards(answer)), Some(Standing::Issued(lsn, cards))) => {
-                let told = answer.cards.iter().map(|(card, _)| card);
-                answer.lsn == *lsn && told.eq(cards)
+                answer.lsn == *lsn && *answer.cards == **cards
             }
             (Some(Told::SomeCards), Some(Standing::Issued(..)))
             | (Some(Told::Cancelled), Some(Standing::Cancelled))
             | (Some(Told::Expired), Some(Standing::Expired)) => true,
             (Some(Told::Expired), Some(Standing::Issued(_, cards))) => {
-                self.may_be_committed(cards.len(), true)
+                self.may_have_got(cards.len(), true)
             }
             (Some(_), _) => false,
             (None, None) => !self.stood,
@@ -145,12 +316,9 @@ impl HeldBook {
                     && match standing {
                         Standing::Held(quantity) => !self.is_issue && *quantity == self.quantity,
                         Standing::Waiting(quantity) => {
-                            self.may_wait && self.reserved.is_none() && *quantity == self.quantity
+                            self.may_wait && !self.has_held && *quantity == self.quantity
                         }
-                        Standing::Issued(_, cards) if self.is_issue => {
-                            cards.len() == usize::from(self.quantity)
-                        }
-                        Standing::Issued(_, cards) => self.may_be_committed(cards.len(), false),
+                        Standing::Issued(_, cards) => self.may_have_got(cards.len(), false),
                         Standing::Cancelled => self.may(|wish| *wish == Wish::Cancel),
                         Standing::Expired => !self.is_issue || self.may_wait,
                     }
@@ -160,251 +328,93 @@ impl HeldBook {
     }
 
     /// Takes in what is certain to stand, from an answer or a look-up.
-    fn learn(&mut self, id: OrderId, now: Told) {
+    pub(super) fn learn(&mut self, id: OrderId, now: Told) {
         let fits = match (&self.told, &now) {
             (None, _) => true,
             (Some(Told::Cards(answer)), Told::Cards(other)) => answer == other,
             (Some(Told::Cards(_)), Told::SomeCards) => return,
-            (Some(Told::SomeCards | Told::Expired), Told::Cards(_) | Told::SomeCards)
+            // Told late: it was committed meanwhile.
+            (Some(Told::Cards(_) | Told::SomeCards), Told::Expired) if !self.is_issue => return,
+            (Some(Told::Expired), Told::Cards(_) | Told::SomeCards) => !self.is_issue,
+            (Some(Told::SomeCards), Told::Cards(_) | Told::SomeCards)
             | (Some(Told::Cancelled), Told::Cancelled)
             | (Some(Told::Expired), Told::Expired) => true,
             _ => false,
         };
         assert!(fits, "{id} was {:?} and is now {now:?}", self.told);
+        if let (Told::Cards(answer), Some((lsn, _))) = (&now, self.waited) {
+            assert!(answer.lsn > lsn, "{id}: cards by {answer:?}, before {lsn}");
+        }
         self.stood = true;
         self.told = Some(now);
     }
-}
 
-impl Books {
-    /// Books a step that leaves; tells whether its order is known to be there.
-    pub(super) fn ask_step(&mut self, step: &OrderStep) -> bool {
-        let order = &step.order;
-        let known = self.held.entry(order.order_id);
-        let book = known.or_insert_with(|| {
-            let begins = matches!(step.step, Step::Issue | Step::Reserve);
-            assert!(begins, "the test follows no order");
-            HeldBook {
-                is_issue: step.step == Step::Issue,
-                may_wait: false,
-                sku: order.sku,
-                quantity: order.quantity,
-                waited: None,
-                reserved: None,
-                stood: false,
-                waits: false,
-                told: None,
-                wishes: HashMap::new(),
-            }
-        });
-        book.may_wait |= step.wait != Wait::No;
-        book.asks(step).under_way += 1;
-        book.stood
+    /// Takes in how a hold stands, or stood.
+    pub(super) fn holds(&mut self, held: &HeldOrder) {
+        let id = held.order_id;
+        assert!(!self.is_issue, "{id} is to be issued, and holds cards");
+        let waited = self.waited.is_some_and(|(lsn, _)| held.lsn <= lsn);
+        assert!(!waited, "{id} holds cards by {}: {self:?}", held.lsn);
+        self.stands(held);
+        self.has_held = true;
     }
 
-    fn held_book(&mut self, id: OrderId) -> &mut HeldBook {
-        self.held.get_mut(&id).expect("it was booked when asked")
+    /// Takes in until when an order waits, or waited.
+    pub(super) fn waits(&mut self, held: &HeldOrder) {
+        let id = held.order_id;
+        assert!(self.may_wait, "{id} waits, and nobody has asked for that");
+        self.stands(held);
+        let told = (held.lsn, held.hold.map_or(0, |hold| hold.ends_unix_ms));
+        let first = *self.waited.get_or_insert(told);
+        assert_eq!(first, told, "{id}: another wait than before");
+        let held = self.reserved.is_some_and(|(lsn, _)| lsn <= told.0);
+        assert!(!held, "{id} waits by {told:?}, behind its hold: {self:?}");
     }
 
-    pub(super) fn step_over(&mut self, step: &OrderStep, in_doubt: bool) {
-        let asks = self.held_book(step.order.order_id).asks(step);
-        asks.under_way = asks.under_way.saturating_sub(1);
-        asks.in_doubt |= in_doubt;
-    }
-
-    /// Books the answer to a step that is over.
-    pub(super) fn step_answered(&mut self, ask: &Ask, outcome: &OrderOutcome) {
-        let step = &ask.step;
-        let id = step.order.order_id;
-        match outcome {
-            OrderOutcome::Issued(issued) => {
-                let book = self.held_book(id);
-                let may_be = match step.step {
-                    Step::Commit => !book.is_issue,
-                    step => step == Step::Issue && book.is_issue,
-                };
-                assert!(may_be, "{id}: cards for {step:?}");
-                let asked = match step.order.quantity {
-                    0 => book.quantity,
-                    some => some,
-                };
-                assert_eq!(issued.cards.len(), usize::from(asked), "{id}: {step:?}");
-                self.committed(issued);
-            }
-            OrderOutcome::Held(held) => {
-                let hold = held.hold.expect("a held order has its hold");
-                let book = self.held_book(id);
-                assert_eq!(
-                    (held.sku, held.quantity),
-                    (book.sku, book.quantity),
-                    "{id}: {step:?}"
-                );
-                assert!(
-                    matches!(step.step, Step::Reserve | Step::Extend),
-                    "{id}: {step:?} is answered by a hold"
-                );
-                // Answers may come late: the order may have ended since.
-                if step.step == Step::Reserve {
-                    let answer = (held.lsn, hold.ends_unix_ms);
-                    let first = *book.reserved.get_or_insert(answer);
-                    assert_eq!(first, answer, "{id}: another hold than before");
-                }
-                assert!(!book.is_issue, "{id} is to be issued, and holds cards");
-                book.stood = true;
-            }
-            OrderOutcome::Waiting(held) => {
-                let hold = held.hold.expect("it waits until then");
-                let book = self.held_book(id);
-                let asked = (book.sku, book.quantity);
-                assert_eq!((held.sku, held.quantity), asked, "{id}: {step:?}");
-                let begins = matches!(step.step, Step::Issue | Step::Reserve);
-                assert!(begins && book.may_wait, "{id}: {step:?} waits");
-                let answer = (held.lsn, hold.ends_unix_ms);
-                let first = *book.waited.get_or_insert(answer);
-                assert_eq!(first, answer, "{id}: another wait than before");
-                book.stood = true;
-            }
-            OrderOutcome::Cancelled(_) => {
-                assert_eq!(
-                    step.step,
-                    Step::Cancel,
-                    "{id}: {step:?} is answered as cancelled"
-                );
-                self.held_book(id).learn(id, Told::Cancelled);
-            }
-            OrderOutcome::Expired(_) => panic!("{id}: only a look-up says expired"),
-            OrderOutcome::Refused { refusal, .. } => self.step_refused(ask, *refusal),
+    fn stands(&mut self, held: &HeldOrder) {
+        let id = held.order_id;
+        let hold = held.hold.expect("it has its end");
+        let told = (held.sku, held.quantity);
+        assert_eq!(told, (self.sku, self.quantity), "{id}: another hold");
+        self.stood = true;
+        if held.lsn > self.ends.0 {
+            self.ends = (held.lsn, hold.ends_unix_ms);
+        } else if held.lsn == self.ends.0 {
+            assert_eq!(hold.ends_unix_ms, self.ends.1, "{id}: another end");
         }
     }
 
-    fn step_refused(&mut self, ask: &Ask, refusal: Refusal) {
-        let step = &ask.step;
-        let id = step.order.order_id;
-        let book = self.held_book(id);
+    /// An answer without the repeat mark, which there is one of.
+    pub(super) fn first(&mut self, id: OrderId, step: &OrderStep) {
+        let nth = match step.step {
+            Step::Issue | Step::Reserve => 0,
+            Step::Commit | Step::Cancel => 1,
+            // There may be several extensions.
+            Step::Extend => return,
+        };
+        let before = std::mem::replace(&mut self.first_seen[nth], true);
+        assert!(!before, "{id}: two answers to {step:?} are not marked");
+    }
+
+    /// Takes in what a refusal says of it.
+    pub(super) fn refused(&mut self, ask: &Ask, refusal: Refusal) {
+        let id = ask.step.order.order_id;
         match refusal {
-            Refusal::AlreadyCommitted => book.learn(id, Told::SomeCards),
-            Refusal::AlreadyCancelled => book.learn(id, Told::Cancelled),
-            // It may have been committed late since, by an ask that was quicker.
-            Refusal::Expired if matches!(book.told, Some(Told::Cards(_) | Told::SomeCards)) => {}
-            Refusal::Expired => book.learn(id, Told::Expired),
-            Refusal::OrderNotFound => {
-                let follows = step.step != Step::Reserve;
-                let may_be = follows && !ask.answered_before;
-                assert!(may_be, "{id} is not found: {book:?}");
+            Refusal::AlreadyCommitted => self.learn(id, Told::SomeCards),
+            Refusal::AlreadyCancelled => self.learn(id, Told::Cancelled),
+            Refusal::Expired => self.learn(id, Told::Expired),
+            Refusal::OrderIdReused => {
+                self.stood = true;
+                if let (Step::Commit, Some(Told::Cards(answer)), false) =
+                    (ask.step.step, &self.told, self.is_issue)
+                {
+                    let asked = usize::from(self.asked(ask.step.order.quantity));
+                    assert_ne!(asked, answer.cards.len(), "{id}: it asks for what it got");
+                }
             }
-            Refusal::StillWaiting => {
-                let may_be = matches!(step.step, Step::Commit | Step::Extend) && book.may_wait;
-                assert!(may_be, "{id} still waits for {step:?}: {book:?}");
-                book.stood = true;
-            }
-            Refusal::OutOfStock => {
-                let begins = matches!(step.step, Step::Issue | Step::Reserve);
-                let may_be = begins && step.wait == Wait::No && !ask.answered_before;
-                assert!(may_be, "{id} finds no stock: {book:?}");
-            }
-            Refusal::StoreFailed => book.asks(step).in_doubt = true,
+            Refusal::StillWaiting => self.stood = true,
+            Refusal::StoreFailed if ask.own => self.asks(&ask.step).in_doubt = true,
             _ => {}
         }
-    }
-
-    fn committed(&mut self, issued: &IssuedOrder) {
-        let id = issued.order_id;
-        let cards: Vec<_> = issued
-            .cards
-            .iter()
-            .map(|card| (card.card, card.secret.as_bytes().to_vec()))
-            .collect();
-        let sku = self.held_book(id).sku;
-        assert_eq!(sku, issued.sku, "{id}: another SKU than asked");
-        let name = self
-            .skus
-            .iter()
-            .find(|(_, book)| book.id == Some(sku))
-            .map(|(name, _)| name.clone());
-        for (card, secret) in &cards {
-            let of = self.secrets.get(secret);
-            assert_eq!(of, name.as_ref(), "{id}: {card} is no card of its SKU");
-            own(&mut self.card_owners, card, id);
-            own(&mut self.secret_owners, secret, id);
-        }
-        let answer = Answer {
-            lsn: issued.lsn,
-            cards,
-        };
-        self.held_book(id).learn(id, Told::Cards(answer));
-    }
-
-    /// Holds what a state says of every order in two phases against the books; returns what stands.
-    pub(super) fn judge_held(
-        &self,
-        standing: impl Fn(OrderId) -> Option<Standing>,
-    ) -> Vec<(OrderId, SkuId, Standing)> {
-        let mut all = Vec::new();
-        for (&id, book) in &self.held {
-            let found = standing(id);
-            book.judge(id, found.as_ref());
-            all.extend(found.map(|found| (id, book.sku, found)));
-        }
-        all
-    }
-
-    /// Books what a server that nobody else uses says.
-    pub(super) fn settle_held(&mut self, look: impl Fn(OrderId) -> Option<OrderOutcome>) {
-        let ids: Vec<_> = self.held.keys().copied().collect();
-        for id in ids {
-            self.settle_one(id, look(id));
-        }
-    }
-
-    /// Books what such a server says of one order.
-    pub(super) fn settle_one(&mut self, id: OrderId, found: Option<OrderOutcome>) {
-        let book = self.held_book(id);
-        // A look-up while an ask is under way says nothing about that ask.
-        if book.wishes.values().any(|asks| asks.under_way > 0) {
-            return;
-        }
-        match found {
-            None => assert!(!book.stood, "{id} is gone: {book:?}"),
-            Some(OrderOutcome::Held(_)) => {
-                assert_eq!(book.told, None, "{id} is held again");
-                (book.stood, book.waits) = (true, false);
-            }
-            Some(OrderOutcome::Waiting(_)) => {
-                let before = (&book.told, book.reserved);
-                assert_eq!(before, (&None, None), "{id} waits again");
-                (book.stood, book.waits) = (true, true);
-            }
-            Some(OrderOutcome::Cancelled(_)) => book.learn(id, Told::Cancelled),
-            // It may still be committed late.
-            Some(OrderOutcome::Expired(_)) => book.learn(id, Told::Expired),
-            Some(OrderOutcome::Issued(issued)) => self.committed(&issued),
-            Some(other) => panic!("{id}: {other:?}"),
-        }
-        let wishes = &mut self.held_book(id).wishes;
-        wishes.values_mut().for_each(|asks| asks.in_doubt = false);
-    }
-
-    /// Of every order in these books its SKU, and how many cards it holds and has, as far as is known.
-    pub(super) fn in_two_phases(&self) -> impl Iterator<Item = (SkuId, u64, u64)> + '_ {
-        self.held.values().map(|book| match &book.told {
-            None if book.stood && !book.waits => (book.sku, book.quantity.into(), 0),
-            Some(Told::Cards(answer)) => (book.sku, 0, answer.cards.len() as u64),
-            _ => (book.sku, 0, 0),
-        })
-    }
-
-    /// How many of them have ended.
-    pub(super) fn ended_in_two_phases(&self) -> u64 {
-        self.held
-            .values()
-            .filter(|book| book.told.is_some())
-            .count() as u64
-    }
-}
-
-/// Gives `what` to an order, unless another one has it; the same one may get it again.
-fn own<K: Clone + Eq + std::hash::Hash>(owners: &mut HashMap<K, OrderId>, what: &K, id: OrderId) {
-    if owners.get(what) != Some(&id) {
-        claim(owners, what, id);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use croupier_client::{CardRef, Lsn, OrderId, OrderOutcome, SkuId, StockRow};
 
-use super::{Books, Oracle, Standing, claim};
+use super::{Books, Oracle, Standing};
 
 /// A state as an observer reads it.
 pub trait StateView {
@@ -53,13 +53,7 @@ impl Oracle {
             let found = state.order(id);
             match (&booked.answer, &found) {
                 (Some(answer), Some((lsn, cards))) => {
-                    let same = answer.lsn == *lsn
-                        && answer.cards.len() == cards.len()
-                        && answer
-                            .cards
-                            .iter()
-                            .zip(cards)
-                            .all(|(told, card)| told.0 == *card);
+                    let same = answer.lsn == *lsn && *answer.cards == **cards;
                     assert!(
                         same,
                         "{id} was answered {answer:?}, and is now {lsn:?} {cards:?}"
@@ -92,7 +86,11 @@ impl Oracle {
         }
         for (id, sku, cards) in all {
             for card in &cards {
-                claim(&mut owners, card, id);
+                let other = owners.insert(*card, id);
+                assert!(
+                    other.is_none_or(|other| other == id),
+                    "one card for two orders, {other:?} and {id}"
+                );
                 assert!(
                     !books.never.contains(card),
                     "{id} has {card}, which was void before anybody had it"
@@ -102,9 +100,9 @@ impl Oracle {
                     Some(OutOfSale::Void) => {}
                     Some(OutOfSale::Suspended) => panic!("{id} has {card}, which is suspended"),
                 }
-                let owner = books.card_owners.get(card);
+                let owner = books.cards.owner(*card);
                 assert!(
-                    owner.is_none_or(|owner| *owner == id),
+                    owner.is_none_or(|owner| owner == id),
                     "{card} was given to {owner:?} and is now of {id}"
                 );
             }
@@ -166,7 +164,7 @@ impl Oracle {
     /// If an earlier import of the SKU is still in doubt.
     pub fn import_under_way(&self, sku: &str, id: SkuId, secrets: &[Vec<u8>]) {
         let mut books = self.books();
-        books.sellable(sku, secrets);
+        books.cards.sellable(sku, secrets);
         let book = books.skus.entry(sku.to_owned()).or_default();
         book.id = Some(id);
         assert_eq!(book.in_doubt, None, "one import of a SKU at a time");
