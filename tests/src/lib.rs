@@ -24,6 +24,7 @@ mod tmpfs;
 mod wire;
 
 pub mod corrupt;
+pub mod history;
 pub mod matrix;
 pub mod power_cut;
 

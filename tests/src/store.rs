@@ -170,6 +170,15 @@ impl Store {
         copy
     }
 
+    /// The same store, for another thread; it goes with the first one.
+    pub(crate) fn view(&self) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            flags: self.flags.clone(),
+            _root: None,
+        }
+    }
+
     /// What lies in it, but for the lock.
     pub fn tree(&self) -> Tree {
         let mut tree = Tree::new();

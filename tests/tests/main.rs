@@ -9,6 +9,7 @@ mod failing_disk;
 mod feed;
 mod files;
 mod finds;
+mod history;
 mod manners;
 mod moves;
 mod requests;

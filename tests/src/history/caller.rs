@@ -1,0 +1,390 @@
+//! A caller: many calls under way at once, each a frame of steps of one kind, and what became of them told to the oracle.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use croupier_client::{Client, Error, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step};
+use tokio::task::JoinSet;
+
+use super::course::{Course, Planned, course};
+use super::watch::Watch;
+use crate::{Ask, Dice, Glance, Oracle};
+
+/// Calls that a caller has under way.
+const CALLS_MAX: usize = 6;
+/// Asks of one call.
+const ASKS_MAX: usize = 128;
+/// Steps that everybody may ask, too.
+const SHARED_MAX: usize = 256;
+/// Orders that are looked up now and then.
+const RECENT_MAX: usize = 1024;
+/// When an order that found no stock tries again.
+const NO_STOCK_WAIT: Duration = Duration::from_millis(150);
+/// Steps, and look-ups.
+const LANES: usize = Step::ALL.len() + 1;
+
+/// What all callers share.
+#[derive(Debug)]
+pub struct Floor {
+    /// The books.
+    pub oracle: Arc<Oracle>,
+    /// What was seen.
+    pub watch: Arc<Watch>,
+    /// What is sold.
+    pub skus: Vec<SkuId>,
+    /// Orders to be begun in all.
+    pub orders: u64,
+    /// Orders that were begun.
+    pub begun: AtomicU64,
+    /// Steps that are just being asked by somebody.
+    pub shared: Mutex<Vec<OrderStep>>,
+}
+
+/// What is to be asked.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Step(OrderStep),
+    LookUp(OrderId),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Task {
+    what: What,
+    /// Its answer brings the next step of its order.
+    leads: bool,
+    /// Nobody else may ask it.
+    alone: bool,
+}
+
+impl Task {
+    fn lane(&self) -> usize {
+        match self.what {
+            What::Step(step) => step.step as usize,
+            What::LookUp(_) => LANES - 1,
+        }
+    }
+}
+
+/// What was booked when it was sent.
+#[derive(Debug)]
+enum Booked {
+    Step(Ask),
+    LookUp(Glance),
+}
+
+type Sent = Vec<(Task, Booked)>;
+
+/// What a caller is to do while a server lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Ask again what was not answered, and nothing else.
+    Settle,
+    /// Go on until all is done, or the server is gone.
+    GoOn,
+}
+
+/// A caller, with all that it has begun.
+#[derive(Debug)]
+pub struct Caller {
+    floor: Arc<Floor>,
+    dice: Dice,
+    ready: [VecDeque<Task>; LANES],
+    /// By when it is due, and then by number.
+    later: BinaryHeap<Reverse<(Instant, u64)>>,
+    delayed: HashMap<u64, Task>,
+    delays: u64,
+    /// What comes next of each order.
+    courses: HashMap<OrderId, Course>,
+    /// Asked, and not answered when the server was gone.
+    unanswered: Vec<Task>,
+    recent: VecDeque<OrderId>,
+    /// The server does not answer any more.
+    gone: bool,
+}
+
+impl Caller {
+    /// A caller who has begun nothing.
+    pub fn new(floor: Arc<Floor>, dice: Dice) -> Self {
+        Self {
+            floor,
+            dice,
+            ready: Default::default(),
+            later: BinaryHeap::new(),
+            delayed: HashMap::new(),
+            delays: 0,
+            courses: HashMap::new(),
+            unanswered: Vec::new(),
+            recent: VecDeque::new(),
+            gone: false,
+        }
+    }
+
+    /// Asks through this client until the deed is done, or nobody answers any more.
+    pub async fn call(&mut self, client: &Client, deed: Deed) {
+        self.gone = false;
+        for task in std::mem::take(&mut self.unanswered) {
+            self.ready[task.lane()].push_back(task);
+        }
+        let mut calls = JoinSet::new();
+        loop {
+            while calls.len() < CALLS_MAX && !self.gone {
+                if deed == Deed::GoOn {
+                    self.take_due();
+                    self.begin_orders();
+                }
+                let Some(sent) = self.next_call() else { break };
+                let client = client.clone();
+                calls.spawn(async move {
+                    let answered = ask(&client, &sent).await;
+                    (sent, answered)
+                });
+            }
+            if calls.is_empty() {
+                match self.later.peek() {
+                    Some(Reverse((due, _))) if deed == Deed::GoOn && !self.gone => {
+                        tokio::time::sleep_until((*due).into()).await;
+                        continue;
+                    }
+                    _ => break,
+                }
+            }
+            let (sent, answered) = calls
+                .join_next()
+                .await
+                .expect("some are under way")
+                .expect("a call does not panic");
+            self.answered(sent, answered, deed);
+        }
+        for lane in &mut self.ready {
+            self.unanswered.extend(lane.drain(..));
+        }
+    }
+
+    /// True if everything was asked and answered.
+    pub fn is_done(&self) -> bool {
+        let begun = self.floor.begun.load(Ordering::Relaxed) >= self.floor.orders;
+        begun && self.unanswered.is_empty() && self.later.is_empty()
+    }
+
+    fn take_due(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse((due, number))) = self.later.peek().copied() {
+            if due > now {
+                return;
+            }
+            self.later.pop();
+            if let Some(task) = self.delayed.remove(&number) {
+                self.ready[task.lane()].push_back(task);
+            }
+        }
+    }
+
+    fn plan(&mut self, task: Task, after: Duration) {
+        if after.is_zero() {
+            return self.ready[task.lane()].push_back(task);
+        }
+        self.delays += 1;
+        self.delayed.insert(self.delays, task);
+        self.later
+            .push(Reverse((Instant::now() + after, self.delays)));
+    }
+
+    /// Begins orders until a frame is full.
+    fn begin_orders(&mut self) {
+        let floor = Arc::clone(&self.floor);
+        while self.ready.iter().all(|lane| lane.len() < ASKS_MAX) {
+            if floor.begun.load(Ordering::Relaxed) >= floor.orders
+                || floor.begun.fetch_add(1, Ordering::Relaxed) >= floor.orders
+            {
+                return;
+            }
+            let number = u128::from(self.dice.next()) << 64 | u128::from(self.dice.next());
+            let id = OrderId::from_u128(number.max(1));
+            let planned = course(id, &floor.skus, &mut self.dice);
+            self.courses.insert(id, planned);
+            self.go_on(id);
+            if self.dice.once_in(8) {
+                self.look_up(id);
+            }
+        }
+    }
+
+    /// Looks up an order that was begun a while ago, or is just being asked.
+    fn look_up(&mut self, id: OrderId) {
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(id);
+        let nth = self.dice.within(0..self.recent.len() as u64) as usize;
+        let what = What::LookUp(self.recent[nth]);
+        self.plan(follower(what), Duration::ZERO);
+    }
+
+    /// Plans the next step of an order, perhaps twice.
+    fn go_on(&mut self, id: OrderId) {
+        let Some(course) = self.courses.get_mut(&id) else {
+            return;
+        };
+        let Some(Planned { step, after, alone }) = course.pop_front() else {
+            self.courses.remove(&id);
+            return;
+        };
+        let what = What::Step(step);
+        let leads = true;
+        if !alone && self.dice.once_in(12) {
+            self.floor.watch.seen().duplicates += 1;
+            self.plan(follower(what), after);
+        }
+        self.plan(Task { what, leads, alone }, after);
+    }
+
+    /// The fullest lane's asks, and what somebody else is just asking.
+    fn next_call(&mut self) -> Option<Sent> {
+        let lane = (0..LANES).max_by_key(|&lane| self.ready[lane].len())?;
+        let asks = self.ready[lane].len().min(ASKS_MAX);
+        if asks == 0 {
+            return None;
+        }
+        let tasks: Vec<Task> = self.ready[lane].drain(..asks).collect();
+        self.share(&tasks);
+        let oracle = &self.floor.oracle;
+        let sent = tasks.into_iter().map(|task| {
+            let booked = match task.what {
+                What::Step(step) => Booked::Step(oracle.ask_step(step)),
+                What::LookUp(id) => Booked::LookUp(oracle.glance(id)),
+            };
+            (task, booked)
+        });
+        Some(sent.collect())
+    }
+
+    fn share(&mut self, tasks: &[Task]) {
+        let mut shared = self.floor.shared.lock().expect("nobody panics with it");
+        let mut taken = 0;
+        for task in tasks {
+            let What::Step(step) = task.what else { return };
+            if !task.leads || task.alone || !self.dice.once_in(24) {
+                continue;
+            }
+            if shared.len() == SHARED_MAX {
+                let nth = self.dice.within(0..SHARED_MAX as u64) as usize;
+                let other = follower(What::Step(shared.swap_remove(nth)));
+                self.ready[other.lane()].push_back(other);
+                taken += 1;
+            }
+            shared.push(step);
+        }
+        drop(shared);
+        self.floor.watch.seen().duplicates += taken;
+    }
+
+    /// Tells the oracle what became of a call, and plans what comes next.
+    fn answered(&mut self, sent: Sent, answered: Result<Vec<OrderOutcome>, Error>, deed: Deed) {
+        let floor = Arc::clone(&self.floor);
+        let outcomes = match answered {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                self.gone = true;
+                if matches!(error, Error::Protocol(_) | Error::Refused { .. }) {
+                    floor.watch.found(format!("a call failed: {error}"));
+                }
+                floor.watch.seen().unanswered += sent.len() as u64;
+                for (task, booked) in sent {
+                    if let Booked::Step(ask) = booked {
+                        floor.oracle.lost(&ask);
+                    }
+                    self.unanswered.push(task);
+                }
+                return;
+            }
+        };
+        for ((task, booked), outcome) in sent.iter().zip(&outcomes) {
+            let oracle = &floor.oracle;
+            floor.watch.check(|| match booked {
+                Booked::Step(ask) => oracle.book(ask, outcome),
+                Booked::LookUp(glance) => oracle.glanced(glance, outcome),
+            });
+            self.follow(task, outcome, deed);
+        }
+        let mut seen = floor.watch.seen();
+        for ((task, _), outcome) in sent.iter().zip(&outcomes) {
+            let (said, repeat) = said(outcome);
+            let asked = match task.what {
+                What::Step(step) => step.step.name(),
+                What::LookUp(_) => "look-up",
+            };
+            *seen.answers.entry((asked, said)).or_default() += 1;
+            seen.repeats += u64::from(repeat);
+        }
+    }
+
+    /// What comes after this answer.
+    fn follow(&mut self, task: &Task, outcome: &OrderOutcome, deed: Deed) {
+        let (What::Step(step), true) = (task.what, task.leads) else {
+            return;
+        };
+        let id = step.order.order_id;
+        let refusal = match outcome {
+            OrderOutcome::Refused { refusal, .. } => Some(*refusal),
+            _ => None,
+        };
+        let begins = matches!(step.step, Step::Issue | Step::Reserve);
+        match refusal {
+            Some(Refusal::ShuttingDown | Refusal::StoreFailed | Refusal::Busy) => {
+                self.gone |= refusal != Some(Refusal::Busy);
+                self.unanswered.push(*task);
+            }
+            Some(Refusal::DeadlineExceeded) => {
+                let mut step = step;
+                step.order.deadline = None;
+                let what = What::Step(step);
+                self.plan(Task { what, ..*task }, Duration::ZERO);
+            }
+            Some(Refusal::OutOfStock) if deed == Deed::GoOn && self.dice.once_in(3) => {
+                self.plan(*task, NO_STOCK_WAIT);
+            }
+            // There is no order to go on with.
+            Some(Refusal::OutOfStock) if begins => drop(self.courses.remove(&id)),
+            _ => self.go_on(id),
+        }
+    }
+}
+
+fn follower(what: What) -> Task {
+    Task {
+        what,
+        leads: false,
+        alone: false,
+    }
+}
+
+async fn ask(client: &Client, sent: &Sent) -> Result<Vec<OrderOutcome>, Error> {
+    let steps = sent.iter().filter_map(|(task, _)| match task.what {
+        What::Step(step) => Some(step),
+        What::LookUp(_) => None,
+    });
+    let steps: Vec<_> = steps.collect();
+    if !steps.is_empty() {
+        return client.steps(&steps).await;
+    }
+    let ids = sent.iter().filter_map(|(task, _)| match task.what {
+        What::Step(_) => None,
+        What::LookUp(id) => Some(id),
+    });
+    client.orders(&ids.collect::<Vec<_>>()).await
+}
+
+/// What an answer says, in a word, and whether it is marked as a repeat.
+pub fn said(outcome: &OrderOutcome) -> (&'static str, bool) {
+    match outcome {
+        OrderOutcome::Issued(issued) => ("issued", issued.repeat),
+        OrderOutcome::Held(held) => ("held", held.repeat),
+        OrderOutcome::Cancelled(held) => ("cancelled", held.repeat),
+        OrderOutcome::Waiting(held) => ("waiting", held.repeat),
+        OrderOutcome::Expired(_) => ("expired", false),
+        OrderOutcome::Refused { refusal, .. } => (refusal.name(), false),
+    }
+}
