@@ -38,6 +38,9 @@ mod disk;
 mod history;
 mod judge;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 

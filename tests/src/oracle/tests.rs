@@ -1,0 +1,223 @@
+//! The oracle itself: answers that must not be are found, and the same histories without them are not.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use croupier_client::{
+    Card, CardRef, CardRow, CardStatus, HeldOrder, Hold, IssuedOrder, Lsn, Order, OrderId,
+    OrderOutcome, OrderStep, Refusal, SkuId,
+};
+
+use super::Oracle;
+use crate::unix_ms;
+
+const SKU: SkuId = SkuId(1);
+const ID: OrderId = OrderId::from_u128(1);
+const OTHER: OrderId = OrderId::from_u128(2);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What is asked, and how it is answered; `None`: a look-up.
+type Said = (Option<OrderStep>, OrderOutcome);
+
+fn card(slot: u32) -> CardRef {
+    CardRef {
+        slab: 1,
+        slot,
+        generation: 0,
+    }
+}
+
+fn secret(slot: u32) -> Vec<u8> {
+    format!("secret-{slot}").into_bytes()
+}
+
+fn issued(id: OrderId, lsn: u64, slot: u32, repeat: bool) -> OrderOutcome {
+    let cards = vec![Card {
+        card: card(slot),
+        secret: secret(slot).into(),
+    }];
+    OrderOutcome::Issued(IssuedOrder {
+        order_id: id,
+        lsn: Lsn(lsn),
+        sku: SKU,
+        repeat,
+        cards,
+    })
+}
+
+fn told(lsn: u64, repeat: bool, ends_unix_ms: Option<u64>) -> HeldOrder {
+    let hold = ends_unix_ms.map(|ends_unix_ms| Hold {
+        ends_unix_ms,
+        extensions: 0,
+    });
+    HeldOrder {
+        order_id: ID,
+        lsn: Lsn(lsn),
+        sku: SKU,
+        quantity: 1,
+        repeat,
+        hold,
+    }
+}
+
+fn held(lsn: u64, repeat: bool, ends_unix_ms: u64) -> OrderOutcome {
+    OrderOutcome::Held(told(lsn, repeat, Some(ends_unix_ms)))
+}
+
+fn refused(refusal: Refusal) -> OrderOutcome {
+    OrderOutcome::Refused {
+        order_id: ID,
+        refusal,
+        retry_after_ms: 0,
+    }
+}
+
+fn issue(id: OrderId) -> OrderStep {
+    OrderStep::issue(Order::new(id, SKU))
+}
+
+fn reserve() -> OrderStep {
+    OrderStep::reserve(Order::new(ID, SKU), HOUR)
+}
+
+fn later() -> u64 {
+    unix_ms() + HOUR.as_millis() as u64
+}
+
+fn heard(oracle: &Oracle, (step, outcome): &Said) {
+    match step {
+        Some(step) => oracle.book(&oracle.ask_step(*step), outcome),
+        None => oracle.glanced(&oracle.glance(outcome.order_id()), outcome),
+    }
+}
+
+/// All that is said can be, but for the last: that only if `fine`.
+#[track_caller]
+fn check(fine: bool, said: &[Said]) {
+    let oracle = Oracle::timed();
+    let secrets: Vec<_> = (0..10).map(secret).collect();
+    oracle.imported("s", SKU, &secrets);
+    let (last, first) = said.split_last().expect("something is said");
+    first.iter().for_each(|said| heard(&oracle, said));
+    let heard = panic::catch_unwind(AssertUnwindSafe(|| heard(&oracle, last)));
+    assert_eq!(heard.is_ok(), fine, "{said:?}");
+}
+
+#[test]
+fn an_answer_stays_and_only_the_first_is_not_marked() {
+    let ask = Some(issue(ID));
+    let first = (ask, issued(ID, 7, 1, false));
+    check(true, &[first.clone(), (ask, issued(ID, 7, 1, true))]);
+    check(false, &[first.clone(), (ask, issued(ID, 7, 1, false))]);
+    check(false, &[first.clone(), (ask, issued(ID, 8, 1, true))]);
+    check(false, &[first.clone(), (ask, issued(ID, 7, 2, true))]);
+    check(false, &[first.clone(), (ask, refused(Refusal::OutOfStock))]);
+    check(true, &[first.clone(), (ask, refused(Refusal::Busy))]);
+    check(true, &[first.clone(), (None, issued(ID, 7, 1, false))]);
+    check(false, &[first, (None, refused(Refusal::OrderNotFound))]);
+}
+
+#[test]
+fn a_card_has_one_order_one_secret_and_was_imported() {
+    let (ask, other) = (Some(issue(ID)), Some(issue(OTHER)));
+    let first = (ask, issued(ID, 7, 1, false));
+    check(true, &[first.clone(), (other, issued(OTHER, 8, 2, false))]);
+    check(false, &[first, (other, issued(OTHER, 8, 1, false))]);
+    check(false, &[(ask, issued(ID, 7, 11, false))]);
+}
+
+#[test]
+fn what_is_new_has_a_later_lsn_than_what_was_told() {
+    let (ask, other) = (Some(issue(ID)), Some(issue(OTHER)));
+    let first = (ask, issued(ID, 7, 1, false));
+    check(false, &[first, (other, issued(OTHER, 6, 2, false))]);
+}
+
+#[test]
+fn a_hold_does_not_end_before_its_time() {
+    let commit = Some(OrderStep::commit(ID).only_held());
+    let open = (Some(reserve()), held(7, false, later()));
+    let over = (Some(reserve()), held(7, false, unix_ms()));
+    let expired = OrderOutcome::Expired(told(8, false, None));
+    check(false, &[open.clone(), (commit, refused(Refusal::Expired))]);
+    check(false, &[open.clone(), (None, expired.clone())]);
+    check(true, &[over.clone(), (commit, refused(Refusal::Expired))]);
+    check(true, &[over, (None, expired)]);
+    check(true, &[open, (commit, issued(ID, 8, 1, false))]);
+}
+
+#[test]
+fn steps_are_answered_as_the_table_says() {
+    let open = (Some(reserve()), held(7, false, later()));
+    let (commit, cancel) = (Some(OrderStep::commit(ID)), Some(OrderStep::cancel(ID)));
+    let cancelled = |repeat| OrderOutcome::Cancelled(told(8, repeat, None));
+    // Nobody has asked for a cancel, or for a commit.
+    check(
+        false,
+        &[open.clone(), (commit, refused(Refusal::AlreadyCancelled))],
+    );
+    check(
+        false,
+        &[open.clone(), (cancel, refused(Refusal::AlreadyCommitted))],
+    );
+    check(false, &[open.clone(), (None, issued(ID, 8, 1, false))]);
+    check(
+        false,
+        &[open.clone(), (commit, refused(Refusal::OrderNotFound))],
+    );
+    check(
+        false,
+        &[open.clone(), (Some(issue(ID)), issued(ID, 8, 1, false))],
+    );
+    check(
+        true,
+        &[
+            open.clone(),
+            (Some(issue(ID)), refused(Refusal::OrderIdReused)),
+        ],
+    );
+    let ended = [open, (cancel, cancelled(false))];
+    let then = |said: Said| [&ended[..], &[said]].concat();
+    check(true, &then((cancel, cancelled(true))));
+    check(false, &then((cancel, cancelled(false))));
+    check(true, &then((commit, refused(Refusal::AlreadyCancelled))));
+    check(false, &then((commit, issued(ID, 9, 1, false))));
+    check(false, &then((None, held(7, false, later()))));
+    // Of an order that was never begun.
+    check(true, &[(commit, refused(Refusal::OrderNotFound))]);
+    check(false, &[(commit, issued(ID, 7, 1, false))]);
+}
+
+#[test]
+fn an_answer_that_was_lost_may_be_either_way_and_then_stays() {
+    let oracle = Oracle::timed();
+    oracle.imported("s", SKU, &[secret(1)]);
+    heard(&oracle, &(Some(reserve()), held(7, false, later())));
+    let lost = oracle.ask_step(OrderStep::commit(ID));
+    oracle.lost(&lost);
+    assert_eq!(oracle.unsettled(), [ID]);
+    heard(&oracle, &(None, issued(ID, 8, 1, false)));
+    let not_there = (None, refused(Refusal::OrderNotFound));
+    let gone = panic::catch_unwind(AssertUnwindSafe(|| heard(&oracle, &not_there)));
+    assert!(gone.is_err(), "its cards were seen");
+}
+
+#[test]
+fn a_card_out_of_sale_is_not_dealt() {
+    for (lsn, fine) in [(19, true), (21, false)] {
+        let oracle = Oracle::timed();
+        oracle.imported("s", SKU, &[secret(1)]);
+        oracle.moving([card(1)]);
+        let row = CardRow {
+            slab: 1,
+            slot: 1,
+            sku: SKU.0,
+            status: CardStatus::Suspended.as_u16(),
+            ..CardRow::default()
+        };
+        oracle.moved(&[row], Some(Lsn(20)));
+        let dealt = (Some(issue(ID)), issued(ID, lsn, 1, false));
+        let heard = panic::catch_unwind(AssertUnwindSafe(|| heard(&oracle, &dealt)));
+        assert_eq!(heard.is_ok(), fine, "at {lsn}");
+    }
+}
