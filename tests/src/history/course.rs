@@ -119,12 +119,9 @@ const COURSES: [(u64, Plans); 15] = [
 pub fn course(id: OrderId, skus: &[SkuId], dice: &mut Dice) -> Course {
     let quantity = *dice.one_of(&[1, 1, 1, 1, 1, 2, 2, 3, 4, 5]);
     let priority = *dice.one_of(&Priority::ALL);
-    let mut order = Order::new(id, *dice.one_of(skus))
+    let order = Order::new(id, *dice.one_of(skus))
         .quantity(quantity)
         .priority(priority);
-    if dice.once_in(16) {
-        order = order.deadline(Duration::from_millis(dice.within(1..60)));
-    }
     let all: u64 = COURSES.iter().map(|(often, _)| often).sum();
     let mut at = dice.within(0..all);
     let (_, plans) = COURSES
@@ -147,7 +144,11 @@ pub fn course(id: OrderId, skus: &[SkuId], dice: &mut Dice) -> Course {
 }
 
 impl Planner<'_> {
-    fn then(&mut self, step: OrderStep) {
+    fn then(&mut self, mut step: OrderStep) {
+        step.order.priority = self.order.priority;
+        if self.dice.once_in(16) {
+            step.order.deadline = Some(Duration::from_millis(self.dice.within(1..60)));
+        }
         self.course.push_back(Planned {
             step,
             after: std::mem::take(&mut self.gap),

@@ -11,6 +11,7 @@ use super::End;
 use super::caller::{Caller, Deed, Floor};
 use super::course::SHORT_TTL_MAX;
 use super::operator::{Operator, SKUS, list};
+use super::watch::joined;
 use crate::{Dice, Server, Store};
 
 /// Answers that are asked again after a start, and when all is done.
@@ -108,8 +109,7 @@ impl Life {
             let log = match server {
                 Some(server) => {
                     tokio::time::sleep(jitter).await;
-                    let ended = tokio::task::spawn_blocking(move || end_of(server, end));
-                    ended.await.expect("the server ends")
+                    joined(tokio::task::spawn_blocking(move || end_of(server, end))).await
                 }
                 None => String::new(),
             };
@@ -131,10 +131,7 @@ impl Life {
     pub async fn finish(&self, people: &mut People, dice: &mut Dice) {
         tokio::time::sleep(SHORT_TTL_MAX + LAPSE).await;
         let Floor { oracle, watch, .. } = &*people.floor;
-        let (books, client) = (Arc::clone(oracle), self.admin.clone());
-        watch
-            .check_async(async move { books.look_up_all(&client).await })
-            .await;
+        watch.check_async(oracle.look_up_all(&self.admin)).await;
         self.check(people, dice, SAMPLE_LAST).await;
         for (sku, _) in SKUS {
             let cards = list(&self.admin, &CardSelection::Sku(sku.to_owned())).await;
@@ -148,8 +145,10 @@ impl Life {
     /// Ends in good order: what it has logged.
     pub async fn stop(mut self) -> String {
         let server = self.server.take().expect("it lives");
-        let stopped = tokio::task::spawn_blocking(move || end_of(server, End::Stop));
-        stopped.await.expect("the server ends")
+        joined(tokio::task::spawn_blocking(move || {
+            end_of(server, End::Stop)
+        }))
+        .await
     }
 
     async fn call(&self, people: &mut People, deed: Deed) {
@@ -160,11 +159,10 @@ impl Life {
     /// What is in doubt is looked up; the stock must add up; answers that were given before must be given again.
     async fn check(&self, people: &People, dice: &mut Dice, sample: usize) {
         let Floor { oracle, watch, .. } = &*people.floor;
-        let (books, client) = (Arc::clone(oracle), self.admin.clone());
-        let checked = async move {
-            let in_doubt = books.unsettled();
-            books.look_up(&client, &in_doubt).await;
-            books.check_stock(&client).await;
+        let checked = async {
+            let in_doubt = oracle.unsettled();
+            oracle.look_up(&self.admin, &in_doubt).await;
+            oracle.check_stock(&self.admin).await;
         };
         watch.check_async(checked).await;
         let steps = oracle.sample(sample, dice);
@@ -187,10 +185,7 @@ impl Life {
                     watch.found(format!("a sample was not answered: {error}"));
                 }
             }
-            let (books, client) = (Arc::clone(oracle), self.admin.clone());
-            watch
-                .check_async(async move { books.look_up(&client, &ids).await })
-                .await;
+            watch.check_async(oracle.look_up(&self.admin, &ids)).await;
         }
     }
 }
@@ -207,7 +202,7 @@ async fn call_all(callers: Vec<Caller>, clients: &[Client], deed: Deed) -> Vec<C
     }
     let mut callers = Vec::new();
     for caller in calling {
-        callers.push(caller.await.expect("a caller does not panic"));
+        callers.push(joined(caller).await);
     }
     callers
 }

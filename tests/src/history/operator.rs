@@ -23,6 +23,8 @@ pub const SKUS: [(&str, usize); 5] = [
 const RARE: &str = "rare";
 /// Of each SKU, before the first order.
 const FIRST_BATCHES: usize = 4;
+/// A SKU of fewer cards than so many batches gets another one.
+const LOW_BATCHES: u64 = 2;
 /// Between two looks at the stock.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Cards that are named one by one in a move.
@@ -110,12 +112,12 @@ impl Operator {
             watch.check(|| assert_eq!(sum, row.imported, "{row:?}"));
         }
         // One thing at a time: imports are long, and moves are to come between.
-        if self.dice.once_in(4) {
+        if self.dice.once_in(2) {
             return self.move_some(client).await;
         }
         let low = |row: &StockRow| match row.name == RARE {
             true => row.free == 0 && row.imported < self.rare_due(),
-            false => row.free < 2 * self.batch_cards,
+            false => row.free < LOW_BATCHES * self.batch_cards,
         };
         let lowest = rows
             .iter()

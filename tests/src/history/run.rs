@@ -53,19 +53,40 @@ pub struct Findings {
 /// Lives through a history. `tell` hears how many orders were begun.
 ///
 /// # Panics
-/// If there is no place for a store, or no server starts.
+/// If there is no place for a store.
 pub async fn run(plan: &Plan, tell: &dyn Fn(u64)) -> Findings {
     let begun = Instant::now();
     let root = TempDir::with_prefix("croupier-history-").expect("a temporary directory");
     let mut findings = Findings::default();
     let watch = Arc::new(Watch::default());
     let oracle = Arc::new(Oracle::timed());
+    let lived = lives(plan, &root, &oracle, &watch, &mut findings, tell);
+    // A server that does not start, or not stop in good order, is a violation as others are.
+    watch.check_async(lived).await;
+    findings.orders = oracle.begun() as u64;
+    findings.cards = oracle.cards_dealt() as u64;
+    findings.seen = watch.seen().clone();
+    findings.took = begun.elapsed();
+    if watch.is_violated() {
+        findings.kept = Some(root.keep().display().to_string());
+    }
+    findings
+}
+
+async fn lives(
+    plan: &Plan,
+    root: &TempDir,
+    oracle: &Arc<Oracle>,
+    watch: &Arc<Watch>,
+    findings: &mut Findings,
+    tell: &dyn Fn(u64),
+) {
     let mut dice = Dice::new(plan.seed);
-    let store = store_in(&root, plan);
+    let store = store_in(root, plan);
     let log = KeptLog::begin(&store, root.path().join("unfolded"));
 
     let mut life = Life::begin(&store, plan.callers).await;
-    let mut people = people(plan, &oracle, &watch, &life, &mut dice).await;
+    let mut people = people(plan, oracle, watch, &life, &mut dice).await;
     let ends = ends(plan, &mut dice);
     for (nth, &(at, end)) in ends.iter().enumerate() {
         let load = Instant::now();
@@ -74,7 +95,7 @@ pub async fn run(plan: &Plan, tell: &dyn Fn(u64)) -> Findings {
         let kind = usize::from(end == End::Stop);
         findings.ends[kind] += 1;
         if end == End::Stop || nth % VERIFY_EVERY == 0 {
-            verify(&store, &watch, end, said, &mut findings).await;
+            verify(&store, watch, end, said, findings).await;
         }
         life = Life::begin(&store, plan.callers).await;
         findings.starts[kind].push(life.started_in);
@@ -94,16 +115,8 @@ pub async fn run(plan: &Plan, tell: &dyn Fn(u64)) -> Findings {
         watch.check(|| assert!(done, "something was never answered"));
         let said = life.stop().await;
         findings.ends[1] += 1;
-        finish(&store, &oracle, &watch, said, log, &mut findings).await;
+        finish(&store, oracle, watch, said, log, findings).await;
     }
-    findings.orders = oracle.begun() as u64;
-    findings.cards = oracle.cards_dealt() as u64;
-    findings.seen = watch.seen().clone();
-    findings.took = begun.elapsed();
-    if watch.is_violated() {
-        findings.kept = Some(root.keep().display().to_string());
-    }
-    findings
 }
 
 fn store_in(root: &TempDir, plan: &Plan) -> Store {

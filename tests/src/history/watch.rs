@@ -2,9 +2,13 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{self, AssertUnwindSafe};
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard};
+use std::task::Poll;
+
+use tokio::task::JoinHandle;
 
 /// Violations that are told in full; the others are only counted.
 const TOLD_MAX: usize = 20;
@@ -66,14 +70,19 @@ impl Watch {
     }
 
     /// As [`Watch::check`], of one that waits.
-    pub async fn check_async<T: Send + 'static>(
-        &self,
-        check: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
-        match tokio::spawn(check).await {
+    pub async fn check_async<T>(&self, check: impl Future<Output = T>) -> Option<T> {
+        let mut check = pin!(check);
+        let done = poll_fn(|context| {
+            let poll = || check.as_mut().poll(context);
+            match panic::catch_unwind(AssertUnwindSafe(poll)) {
+                Ok(poll) => poll.map(Ok),
+                Err(why) => Poll::Ready(Err(why)),
+            }
+        });
+        match done.await {
             Ok(value) => Some(value),
-            Err(broken) => {
-                self.violated(&*broken.into_panic());
+            Err(why) => {
+                self.violated(&*why);
                 None
             }
         }
@@ -84,13 +93,8 @@ impl Watch {
         &self,
         check: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        match tokio::task::spawn_blocking(check).await {
-            Ok(value) => Some(value),
-            Err(broken) => {
-                self.violated(&*broken.into_panic());
-                None
-            }
-        }
+        self.check_async(joined(tokio::task::spawn_blocking(check)))
+            .await
     }
 
     fn violated(&self, why: &(dyn Any + Send)) {
@@ -106,5 +110,16 @@ impl Watch {
         if seen.violations.len() < TOLD_MAX {
             seen.violations.push(what);
         }
+    }
+}
+
+/// What a task has come to; its panic is passed on.
+///
+/// # Panics
+/// If it has.
+pub async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await {
+        Ok(value) => value,
+        Err(broken) => panic::resume_unwind(broken.into_panic()),
     }
 }
