@@ -31,9 +31,13 @@ async fn a_random_history_with_kills_keeps_every_promise() {
         ("commit", "Expired"),
         ("cancel", "cancelled"),
         ("extend", "held"),
+        ("issue", "waiting"),
+        ("reserve", "waiting"),
+        ("commit", "StillWaiting"),
         ("look-up", "issued"),
     ] {
         assert!(answered(asked, said), "no {asked} was answered {said}");
     }
+    assert!(0 < findings.filled && findings.filled < findings.waited);
     assert!(findings.replayed.is_some_and(|records| records > 0));
 }

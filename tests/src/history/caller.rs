@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use croupier_client::{Client, Error, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step};
+use croupier_client::{
+    Client, Error, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step, Wait,
+};
 use tokio::task::JoinSet;
 
-use super::course::{Course, Planned, course};
+use super::course::{Course, Planned, course, patience};
 use super::watch::Watch;
 use crate::{Ask, Dice, Glance, Oracle};
 
@@ -23,8 +25,17 @@ const SHARED_MAX: usize = 256;
 const RECENT_MAX: usize = 1024;
 /// When an order that found no stock tries again.
 const NO_STOCK_WAIT: Duration = Duration::from_millis(150);
-/// Steps, and look-ups.
-const LANES: usize = Step::ALL.len() + 1;
+/// Steps, look-ups, and those who stay for their answer.
+const LANES: usize = Step::ALL.len() + 2;
+const LANE_LOOK_UP: usize = LANES - 2;
+const LANE_STAY: usize = LANES - 1;
+/// Calls of those who stay, which take seconds, and asks that are kept for them: more do not stay.
+const STAY_CALLS_MAX: usize = 2;
+const STAY_ASKS_MAX: usize = 2 * ASKS_MAX;
+/// How often an order that waits is asked for again before it is left to itself.
+const AGAIN_MAX: u8 = 8;
+/// Longest time between two of these.
+const AGAIN_WAIT_MS: u64 = 400;
 
 /// What all callers share.
 #[derive(Debug)]
@@ -57,14 +68,27 @@ struct Task {
     leads: bool,
     /// Nobody else may ask it.
     alone: bool,
+    /// How often it was answered that its order waits.
+    again: u8,
 }
 
 impl Task {
     fn lane(&self) -> usize {
         match self.what {
+            What::Step(step) if step.wait == Wait::Stay => LANE_STAY,
             What::Step(step) => step.step as usize,
-            What::LookUp(_) => LANES - 1,
+            What::LookUp(_) => LANE_LOOK_UP,
         }
+    }
+
+    /// As it is asked by somebody who has no time.
+    fn in_haste(mut self) -> Self {
+        if let What::Step(step) = &mut self.what
+            && step.wait == Wait::Stay
+        {
+            step.wait = Wait::Told;
+        }
+        self
     }
 }
 
@@ -101,6 +125,8 @@ pub struct Caller {
     /// Asked, and not answered when the server was gone.
     unanswered: Vec<Task>,
     recent: VecDeque<OrderId>,
+    /// Calls under way of those who stay.
+    staying: usize,
     /// The server does not answer any more.
     gone: bool,
 }
@@ -118,6 +144,7 @@ impl Caller {
             courses: HashMap::new(),
             unanswered: Vec::new(),
             recent: VecDeque::new(),
+            staying: 0,
             gone: false,
         }
     }
@@ -126,7 +153,7 @@ impl Caller {
     pub async fn call(&mut self, client: &Client, deed: Deed) {
         self.gone = false;
         for task in std::mem::take(&mut self.unanswered) {
-            self.ready[task.lane()].push_back(task);
+            self.at_once(task.in_haste());
         }
         let mut calls = JoinSet::new();
         loop {
@@ -151,11 +178,17 @@ impl Caller {
                     _ => break,
                 }
             }
-            let (sent, answered) = calls
-                .join_next()
-                .await
-                .expect("some are under way")
-                .expect("a call does not panic");
+            let has_room = deed == Deed::GoOn && calls.len() < CALLS_MAX && !self.gone;
+            let next = self.later.peek().filter(|_| has_room);
+            let due = next.map_or_else(far_off, |Reverse((due, _))| *due);
+            let call = tokio::select! {
+                call = calls.join_next() => call,
+                () = tokio::time::sleep_until(due.into()) => continue,
+            };
+            let call = call.expect("some are under way");
+            let (sent, answered) = call.expect("a call does not panic");
+            let stayed = sent.iter().any(|(task, _)| task.lane() == LANE_STAY);
+            self.staying -= usize::from(stayed);
             self.answered(sent, answered, deed);
         }
         for lane in &mut self.ready {
@@ -177,14 +210,21 @@ impl Caller {
             }
             self.later.pop();
             if let Some(task) = self.delayed.remove(&number) {
-                self.ready[task.lane()].push_back(task);
+                self.at_once(task);
             }
         }
     }
 
+    fn at_once(&mut self, mut task: Task) {
+        if self.ready[LANE_STAY].len() >= STAY_ASKS_MAX {
+            task = task.in_haste();
+        }
+        self.ready[task.lane()].push_back(task);
+    }
+
     fn plan(&mut self, task: Task, after: Duration) {
         if after.is_zero() {
-            return self.ready[task.lane()].push_back(task);
+            return self.at_once(task);
         }
         self.delays += 1;
         self.delayed.insert(self.delays, task);
@@ -195,7 +235,10 @@ impl Caller {
     /// Begins orders until a frame is full.
     fn begin_orders(&mut self) {
         let floor = Arc::clone(&self.floor);
-        while self.ready.iter().all(|lane| lane.len() < ASKS_MAX) {
+        while self.ready[..LANE_STAY]
+            .iter()
+            .all(|lane| lane.len() < ASKS_MAX)
+        {
             if floor.begun.load(Ordering::Relaxed) >= floor.orders
                 || floor.begun.fetch_add(1, Ordering::Relaxed) >= floor.orders
             {
@@ -234,20 +277,30 @@ impl Caller {
         };
         let what = What::Step(step);
         let leads = true;
+        let again = 0;
         if !alone && self.dice.once_in(12) {
             self.floor.watch.seen().duplicates += 1;
             self.plan(follower(what), after);
         }
-        self.plan(Task { what, leads, alone }, after);
+        let task = Task {
+            what,
+            leads,
+            alone,
+            again,
+        };
+        self.plan(task, after);
     }
 
     /// The fullest lane's asks, and what somebody else is just asking.
     fn next_call(&mut self) -> Option<Sent> {
-        let lane = (0..LANES).max_by_key(|&lane| self.ready[lane].len())?;
+        let may_stay = self.staying < STAY_CALLS_MAX;
+        let lanes = if may_stay { LANES } else { LANE_STAY };
+        let lane = (0..lanes).max_by_key(|&lane| self.ready[lane].len())?;
         let asks = self.ready[lane].len().min(ASKS_MAX);
         if asks == 0 {
             return None;
         }
+        self.staying += usize::from(lane == LANE_STAY);
         let tasks: Vec<Task> = self.ready[lane].drain(..asks).collect();
         self.share(&tasks);
         let oracle = &self.floor.oracle;
@@ -271,7 +324,7 @@ impl Caller {
             }
             if shared.len() == SHARED_MAX {
                 let nth = self.dice.within(0..SHARED_MAX as u64) as usize;
-                let other = follower(What::Step(shared.swap_remove(nth)));
+                let other = follower(What::Step(shared.swap_remove(nth))).in_haste();
                 self.ready[other.lane()].push_back(other);
                 taken += 1;
             }
@@ -332,6 +385,9 @@ impl Caller {
             _ => None,
         };
         let begins = matches!(step.step, Step::Issue | Step::Reserve);
+        if begins && matches!(outcome, OrderOutcome::Waiting(_)) {
+            return self.waits(task, id);
+        }
         match refusal {
             Some(Refusal::ShuttingDown | Refusal::StoreFailed | Refusal::Busy) => {
                 self.gone |= refusal != Some(Refusal::Busy);
@@ -339,18 +395,42 @@ impl Caller {
             }
             Some(Refusal::DeadlineExceeded) => {
                 let mut step = step;
-                step.order.deadline = None;
+                // Who waits needs one.
+                step.order.deadline = (step.wait != Wait::No).then(|| patience(&step));
                 let what = What::Step(step);
                 self.plan(Task { what, ..*task }, Duration::ZERO);
             }
             Some(Refusal::OutOfStock) if deed == Deed::GoOn && self.dice.once_in(3) => {
-                self.plan(*task, NO_STOCK_WAIT);
+                let mut step = step;
+                if begins && self.dice.once_in(3) {
+                    step = step.wait(Wait::Told, patience(&step));
+                }
+                let what = What::Step(step);
+                self.plan(Task { what, ..*task }, NO_STOCK_WAIT);
             }
             // There is no order to go on with.
             Some(Refusal::OutOfStock) if begins => drop(self.courses.remove(&id)),
             _ => self.go_on(id),
         }
     }
+
+    /// What comes after the answer that an order waits: the same step again a few times, or the next one all the same.
+    fn waits(&mut self, task: &Task, id: OrderId) {
+        if self.dice.once_in(6) {
+            return self.go_on(id);
+        }
+        if task.again == AGAIN_MAX {
+            self.courses.remove(&id);
+            return;
+        }
+        let after = Duration::from_millis(self.dice.within(1..AGAIN_WAIT_MS));
+        let again = task.again + 1;
+        self.plan(Task { again, ..*task }, after);
+    }
+}
+
+fn far_off() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
 }
 
 fn follower(what: What) -> Task {
@@ -358,6 +438,7 @@ fn follower(what: What) -> Task {
         what,
         leads: false,
         alone: false,
+        again: 0,
     }
 }
 

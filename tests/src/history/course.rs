@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use croupier_client::{Order, OrderId, OrderStep, Priority, SkuId};
+use croupier_client::{Order, OrderId, OrderStep, Priority, SkuId, Wait};
 
 use crate::Dice;
 
@@ -12,6 +12,9 @@ use crate::Dice;
 pub const SHORT_TTL_MAX: Duration = Duration::from_millis(3000);
 /// Holds that are not outlive any history.
 const LONG_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Orders that wait for stock in vain do so for this time at most, unless they are to hold cards for a short time: those
+/// wait no longer than that, so that all are over soon after the last was asked for.
+const LONG_WAIT: Duration = Duration::from_secs(600);
 /// How long after its time a hold is taken for expired.
 const LAPSE: Duration = Duration::from_millis(20);
 
@@ -115,6 +118,12 @@ const COURSES: [(u64, Plans); 15] = [
     (1, |plan| plan.reserve_long()),
 ];
 
+/// The longest time that an issue or a reserve may wait.
+pub fn patience(step: &OrderStep) -> Duration {
+    let is_short = !step.ttl.is_zero() && step.ttl < LONG_TTL;
+    if is_short { SHORT_TTL_MAX } else { LONG_WAIT }
+}
+
 /// A new order, and all that will be asked of it.
 pub fn course(id: OrderId, skus: &[SkuId], dice: &mut Dice) -> Course {
     let quantity = *dice.one_of(&[1, 1, 1, 1, 1, 2, 2, 3, 4, 5]);
@@ -146,7 +155,7 @@ pub fn course(id: OrderId, skus: &[SkuId], dice: &mut Dice) -> Course {
 impl Planner<'_> {
     fn then(&mut self, mut step: OrderStep) {
         step.order.priority = self.order.priority;
-        if self.dice.once_in(16) {
+        if step.wait == Wait::No && self.dice.once_in(16) {
             step.order.deadline = Some(Duration::from_millis(self.dice.within(1..60)));
         }
         self.course.push_back(Planned {
@@ -156,22 +165,41 @@ impl Planner<'_> {
         });
     }
 
+    /// An issue or a reserve: some may wait for stock, and a few of them stay for the answer. Until when, is no number of
+    /// theirs: the next try may have another.
+    fn begins(&mut self, mut step: OrderStep) {
+        if self.dice.once_in(3) {
+            let wait = match self.dice.once_in(32) {
+                true => Wait::Stay,
+                false => Wait::Told,
+            };
+            let short = self.short();
+            let longest = patience(&step);
+            let within = match longest < LONG_WAIT || self.dice.once_in(3) {
+                true => short,
+                false => Duration::from_millis(self.dice.within(1000..longest.as_millis() as u64)),
+            };
+            step = step.wait(wait, within);
+        }
+        self.then(step);
+    }
+
     fn id(&self) -> OrderId {
         self.order.order_id
     }
 
     fn issue(&mut self) {
-        self.then(OrderStep::issue(self.order));
+        self.begins(OrderStep::issue(self.order));
     }
 
     fn reserve_long(&mut self) {
         self.ttl = LONG_TTL;
-        self.then(OrderStep::reserve(self.order, self.ttl));
+        self.begins(OrderStep::reserve(self.order, self.ttl));
     }
 
     fn reserve_short(&mut self) {
         self.ttl = self.short();
-        self.then(OrderStep::reserve(self.order, self.ttl));
+        self.begins(OrderStep::reserve(self.order, self.ttl));
     }
 
     /// Many are over at once, some last.

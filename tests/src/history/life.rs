@@ -127,9 +127,13 @@ impl Life {
         log
     }
 
-    /// After the last order: short holds end, and then everything is checked of every order and of every card.
+    /// After the last order: stock comes once more for some of those who wait, short waits and short holds end, and then
+    /// everything is checked of every order and of every card.
     pub async fn finish(&self, people: &mut People, dice: &mut Dice) {
-        tokio::time::sleep(SHORT_TTL_MAX + LAPSE).await;
+        let restocked = people.operator.last(&self.admin).await;
+        heard(people, restocked);
+        // Who has waited as long as that may hold cards as long again.
+        tokio::time::sleep(2 * SHORT_TTL_MAX + LAPSE).await;
         let Floor { oracle, watch, .. } = &*people.floor;
         watch.check_async(oracle.look_up_all(&self.admin)).await;
         self.check(people, dice, SAMPLE_LAST).await;
@@ -162,6 +166,7 @@ impl Life {
         let checked = async {
             let in_doubt = oracle.unsettled();
             oracle.look_up(&self.admin, &in_doubt).await;
+            oracle.check_lines(&self.admin).await;
             oracle.check_stock(&self.admin).await;
         };
         watch.check_async(checked).await;

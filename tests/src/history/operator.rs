@@ -133,13 +133,21 @@ impl Operator {
     /// How many cards there should be of what sells out: fewer than are asked for.
     fn rare_due(&self) -> u64 {
         let begun = self.floor.begun.load(Ordering::Relaxed);
-        begun.min(self.floor.orders) / 8
+        begun.min(self.floor.orders) / 10
+    }
+
+    /// The last batch of what sells out, when nobody asks any more.
+    ///
+    /// # Errors
+    /// Those of the client.
+    pub async fn last(&mut self, client: &Client) -> Result<(), Error> {
+        self.import(client, RARE).await.map(drop)
     }
 
     async fn import(&mut self, client: &Client, sku: &'static str) -> Result<SkuId, Error> {
         let usual = self.batch_cards;
         let cards = match sku {
-            RARE => usual.div_ceil(10),
+            RARE => usual.div_ceil(20),
             _ => self.dice.within(usual / 2..usual + usual / 2 + 1),
         };
         let (_, bytes) = SKUS.iter().find(|(name, _)| *name == sku).expect("one");

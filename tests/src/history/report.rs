@@ -81,6 +81,8 @@ fn counts(findings: &Findings) -> Table {
     let rows = [
         ("orders", findings.orders.to_string()),
         ("cards of orders", findings.cards.to_string()),
+        ("waited for stock", findings.waited.to_string()),
+        ("of these, filled", findings.filled.to_string()),
         ("answers", asked(findings).to_string()),
         ("of these, marked as repeats", seen.repeats.to_string()),
         (
@@ -147,6 +149,8 @@ pub fn json(plan: &Plan, findings: &Findings) -> Value {
         "seed": plan.seed,
         "orders": findings.orders,
         "cards": findings.cards,
+        "waited": findings.waited,
+        "filled": findings.filled,
         "answers": answers.collect::<Vec<_>>(),
         "repeats": seen.repeats,
         "duplicates": seen.duplicates,

@@ -32,6 +32,10 @@ pub struct Findings {
     pub orders: u64,
     /// Cards that orders have got.
     pub cards: u64,
+    /// Orders that were told that they wait.
+    pub waited: u64,
+    /// Of these, orders that had stock later: issued, or held.
+    pub filled: u64,
     /// Servers killed, and stopped in good order.
     pub ends: [u64; 2],
     /// How long each start took, after a kill and after a stop.
@@ -65,6 +69,7 @@ pub async fn run(plan: &Plan, tell: &dyn Fn(u64)) -> Findings {
     watch.check_async(lived).await;
     findings.orders = oracle.begun() as u64;
     findings.cards = oracle.cards_dealt() as u64;
+    (findings.waited, findings.filled) = oracle.waited();
     findings.seen = watch.seen().clone();
     findings.took = begun.elapsed();
     if watch.is_violated() {
