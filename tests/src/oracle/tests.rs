@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use croupier_client::{
     Card, CardRef, CardRow, CardStatus, HeldOrder, Hold, IssuedOrder, Lsn, Order, OrderId,
-    OrderOutcome, OrderStep, Refusal, SkuId,
+    OrderOutcome, OrderStep, Refusal, SkuId, Wait,
 };
 
 use super::Oracle;
@@ -62,6 +62,10 @@ fn told(lsn: u64, repeat: bool, ends_unix_ms: Option<u64>) -> HeldOrder {
 
 fn held(lsn: u64, repeat: bool, ends_unix_ms: u64) -> OrderOutcome {
     OrderOutcome::Held(told(lsn, repeat, Some(ends_unix_ms)))
+}
+
+fn waiting(lsn: u64, repeat: bool, ends_unix_ms: u64) -> OrderOutcome {
+    OrderOutcome::Waiting(told(lsn, repeat, Some(ends_unix_ms)))
 }
 
 fn refused(refusal: Refusal) -> OrderOutcome {
@@ -186,6 +190,92 @@ fn steps_are_answered_as_the_table_says() {
     // Of an order that was never begun.
     check(true, &[(commit, refused(Refusal::OrderNotFound))]);
     check(false, &[(commit, issued(ID, 7, 1, false))]);
+}
+
+#[test]
+fn an_order_that_waits_is_filled_cancelled_or_expired() {
+    let ends = later();
+    let (plain, ask) = (issue(ID), issue(ID).wait(Wait::Told, HOUR));
+    let first = (Some(ask), waiting(7, false, ends));
+    let over = (Some(ask), waiting(7, false, unix_ms()));
+    let (commit, cancel) = (OrderStep::commit(ID), OrderStep::cancel(ID));
+    let cancelled = (Some(cancel), OrderOutcome::Cancelled(told(8, false, None)));
+    let expired = OrderOutcome::Expired(told(8, false, None));
+    for (fine, step, outcome) in [
+        (true, Some(ask), waiting(7, true, ends)),
+        (true, Some(plain), waiting(7, true, ends)),
+        (false, Some(ask), waiting(7, false, ends)),
+        (false, Some(ask), waiting(7, true, ends + 1)),
+        (true, Some(ask), issued(ID, 8, 1, true)),
+        (false, Some(ask), issued(ID, 8, 1, false)),
+        (false, Some(ask), issued(ID, 6, 1, true)),
+        (false, Some(plain), refused(Refusal::OutOfStock)),
+        (true, Some(commit), refused(Refusal::StillWaiting)),
+        (false, Some(cancel), refused(Refusal::StillWaiting)),
+        (true, Some(commit), refused(Refusal::OrderIdReused)),
+        (false, Some(ask), refused(Refusal::Expired)),
+        (false, Some(ask), refused(Refusal::AlreadyCancelled)),
+        (true, Some(reserve()), refused(Refusal::OrderIdReused)),
+        (true, None, issued(ID, 8, 1, false)),
+        (false, None, held(8, false, ends)),
+        (false, None, expired.clone()),
+    ] {
+        check(fine, &[first.clone(), (step, outcome)]);
+    }
+    let ended = [first, cancelled];
+    let then = |step, outcome| [&ended[..], &[(step, outcome)]].concat();
+    check(true, &then(Some(ask), refused(Refusal::AlreadyCancelled)));
+    check(true, &then(Some(commit), refused(Refusal::OrderIdReused)));
+    check(
+        false,
+        &then(Some(commit), refused(Refusal::AlreadyCancelled)),
+    );
+    check(false, &then(None, waiting(7, false, ends)));
+    check(false, &then(None, issued(ID, 9, 1, false)));
+    check(true, &[over.clone(), (None, expired.clone())]);
+    check(
+        true,
+        &[over.clone(), (Some(ask), refused(Refusal::Expired))],
+    );
+    // It was to be issued: nothing was held that a late commit could be for.
+    let late = [
+        over,
+        (None, expired),
+        (Some(commit), issued(ID, 9, 1, false)),
+    ];
+    check(false, &late);
+}
+
+#[test]
+fn a_reserve_that_waits_is_held_from_then_on() {
+    let (ends, ask) = (later(), reserve().wait(Wait::Told, HOUR));
+    let first = (Some(ask), waiting(7, false, ends));
+    let filled = (Some(ask), held(8, true, ends + 1));
+    check(true, &[first.clone(), filled.clone()]);
+    check(false, &[first.clone(), (Some(ask), held(6, true, ends))]);
+    check(false, &[first.clone(), (None, issued(ID, 8, 1, false))]);
+    let then = |said| [first.clone(), filled.clone(), said];
+    check(false, &then((None, waiting(7, false, ends))));
+    check(
+        true,
+        &then((Some(OrderStep::commit(ID)), issued(ID, 9, 1, false))),
+    );
+    // Without leave to wait it is held or refused; with it, it finds stock or waits.
+    check(false, &[(Some(reserve()), waiting(7, false, ends))]);
+    check(true, &[(Some(reserve()), refused(Refusal::OutOfStock))]);
+    check(false, &[(Some(ask), refused(Refusal::OutOfStock))]);
+}
+
+#[test]
+fn whoever_has_stayed_gets_what_it_has_become_and_another_try_may_wait() {
+    let stay = Some(issue(ID).wait(Wait::Stay, HOUR));
+    let none = (Some(issue(ID)), refused(Refusal::OutOfStock));
+    check(true, &[none.clone(), (stay, issued(ID, 8, 1, false))]);
+    check(true, &[none, (stay, waiting(7, false, later()))]);
+    let first = (Some(issue(ID)), issued(ID, 7, 1, false));
+    check(true, &[first.clone(), (stay, issued(ID, 7, 1, true))]);
+    check(false, &[first.clone(), (stay, issued(ID, 7, 1, false))]);
+    check(false, &[first, (stay, waiting(8, false, later()))]);
 }
 
 #[test]
