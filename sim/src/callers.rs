@@ -157,7 +157,9 @@ impl Callers {
                 let step = if holds {
                     self.hold_step(skus)
                 } else {
-                    OrderStep::issue(self.order(skus))
+                    let step = OrderStep::issue(self.order(skus));
+                    let part = self.plan.has(Feature::Quantities) && self.dice.u32(0..6) == 0;
+                    if part { step.partial() } else { step }
                 };
                 let id = step.order.order_id;
                 if asks.iter().any(|ask| ask.order().order_id == id) {

@@ -292,6 +292,7 @@ impl Books {
         } else if let Some(booked) = self.orders.get_mut(&id) {
             let own = booked.owns(&step);
             booked.under_way += u32::from(own);
+            booked.may_be_part |= own && step.partial;
             (own, booked.known())
         } else {
             (false, Known::Nothing)

@@ -124,7 +124,7 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
         };
         let outcome = client.reserve_or_wait(order, ttl, within).await;
         match outcome.map_err(named)? {
-            OrderOutcome::Held(held) => return Ok(Some(held)),
+            OrderOutcome::Held(held) => Ok(Some(held)),
             OrderOutcome::Waiting(waits) => {
                 if args.wait.ends_waiting(&waits, &args.sku, globals)? {
                     return Ok(None);

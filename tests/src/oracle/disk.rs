@@ -93,7 +93,7 @@ impl Oracle {
             .values()
             .filter(|booked| booked.answer.is_some());
         let (mut orders, mut cards) = dealt.fold((0, 0), |(orders, cards), booked| {
-            (orders + 1, cards + u64::from(booked.quantity))
+            (orders + 1, cards + booked.cards())
         });
         orders += books.ended_in_two_phases();
         let mut promised = 0;

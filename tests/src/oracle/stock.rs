@@ -137,7 +137,7 @@ impl Oracle {
             .values()
             .filter(|booked| booked.answer.is_some())
         {
-            *dealt.entry(booked.sku).or_default() += u64::from(booked.quantity);
+            *dealt.entry(booked.sku).or_default() += booked.cards();
         }
         let mut held: HashMap<SkuId, (u64, u64)> = HashMap::new();
         // Cards of orders that had them not yet, perhaps.
