@@ -240,6 +240,8 @@ impl Log {
     /// that it knows that the disk is full before a deed that cannot wait relies on it.
     pub fn tend(&self) {
         if self.in_steps() {
+            // First what is ready: it may take the spare segment.
+            while self.step() {}
             self.make_segment();
         }
     }
