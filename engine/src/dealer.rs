@@ -261,8 +261,8 @@ impl Dealer {
         into.append(&mut self.staying);
     }
 
-    /// Deals a batch, ends the holds whose time is up, and fills orders that wait. `orders` needs no more than `log` takes at once, and `log` has room
-    /// for that. `cannot_record`: why nothing new can be dealt just now; repeats are answered all the same.
+    /// Deals a batch, ends the holds whose time is up, and fills orders that wait. `orders` needs no more than `log` takes at
+    /// once, and `log` has room for that. `cannot_record`: why nothing new can be dealt just now; repeats are answered all the same.
     pub fn turn(
         &mut self,
         now_unix_ms: u64,
@@ -376,9 +376,11 @@ impl Dealer {
                 return;
             }
             Err(Refusal::OutOfStock) => {
-                for (nth, seen) in std::mem::take(&mut self.fresh) {
-                    self.out_of_stock(now, cannot_record, orders, (nth, seen), out);
+                let mut fresh = std::mem::take(&mut self.fresh);
+                for new in fresh.drain(..) {
+                    self.out_of_stock(now, cannot_record, orders, new, out);
                 }
+                self.fresh = fresh;
                 return;
             }
             Err(refusal) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{Priority, Refusal, Step};
 
-use super::holds::{Change, Putting, To};
+use super::holds::{Answer, Change, Putting, To, decided};
 use super::{Dealer, Spare, cursor_of, outcome, refused, take_slots};
 use crate::order::{FLAG_FIRST, Order, Outcome, Ticket, Verdict};
 use crate::state::Promise;
@@ -17,7 +17,7 @@ use crate::state::record::{Backordered, Credits, HOLD_POOLS_MAX, Reserved, Stamp
 /// How long an ask stays before it is told that its order still waits. Callers ask again, and those that are gone cost no
 /// more than that.
 const STAY_MS: u64 = 5000;
-/// Asks that stay at a time.
+/// Asks that stay at a time, those counted that have stayed for less than [`STAY_MS`] and do no more.
 const STAYING_MAX: usize = 65_536;
 /// Orders of a line that may have left otherwise, besides as many as there are in it.
 const STALE_MAX: u64 = 1024;
@@ -90,7 +90,7 @@ impl DeskKept {
 
     /// An ask stays; false: too many do.
     fn stay(&mut self, now: u64, asked: (u8, Order)) -> bool {
-        if self.asks >= STAYING_MAX {
+        if self.until.len() >= STAYING_MAX {
             return false;
         }
         let id = asked.1.id;
@@ -200,8 +200,7 @@ impl Dealer {
     }
 
     /// An issue or a reserve again, of an order that waits.
-    pub(super) fn wait_again(&self, order: &Order, settled: Settled) -> super::holds::Answer {
-        use super::holds::{Answer, decided};
+    pub(super) fn wait_again(&self, order: &Order, settled: Settled) -> Answer {
         let Some(hold) = self.state.index.hold(settled) else {
             return Answer::Later;
         };

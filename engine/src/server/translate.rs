@@ -137,18 +137,12 @@ fn put_item(
             ends_unix_ms,
             repeat,
         } => {
-            let held = HeldOrder {
-                order_id: id,
-                lsn: Lsn(lsn),
-                sku,
-                quantity,
-                repeat,
-                hold: Some(Hold {
-                    ends_unix_ms,
-                    extensions: 0,
-                }),
+            let hold = Hold {
+                ends_unix_ms,
+                extensions: 0,
             };
-            put_hold(body, STATUS_WAITING, &held);
+            let order = held(lsn, quantity, repeat, Some(hold));
+            put_hold(body, STATUS_WAITING, &order);
         }
         Verdict::Released {
             lsn,
