@@ -30,10 +30,10 @@ pub(super) struct DeskKept {
     pending: BTreeSet<u32>,
     /// Units that an order wants which found no room in the last turn.
     wants: usize,
-    /// Asks that stay, by order.
-    staying: HashMap<u128, Vec<(u8, Order)>>,
+    /// Asks that stay, by order, and until when.
+    staying: HashMap<u128, Vec<(u64, u8, Order)>>,
     asks: usize,
-    /// When asks have stayed long enough: each stays as long as every other.
+    /// When asks have stayed long enough: each stays as long as every other. Those of asks that have gone are among them.
     until: VecDeque<(u64, u128)>,
 }
 
@@ -89,13 +89,14 @@ impl DeskKept {
     }
 
     /// An ask stays; false: too many do.
-    fn stay(&mut self, now: u64, asked: (u8, Order)) -> bool {
+    fn stay(&mut self, now: u64, (lane, order): (u8, Order)) -> bool {
         if self.until.len() >= STAYING_MAX {
             return false;
         }
-        let id = asked.1.id;
-        self.staying.entry(id).or_default().push(asked);
-        self.until.push_back((now + STAY_MS, id));
+        let until = now + STAY_MS;
+        let asks = self.staying.entry(order.id).or_default();
+        asks.push((until, lane, order));
+        self.until.push_back((until, order.id));
         self.asks += 1;
         self.desk.stay();
         true
@@ -103,11 +104,22 @@ impl DeskKept {
 
     /// The asks about an order stay no longer: they are dealt again, and told what there is to tell.
     fn let_go(&mut self, id: u128, again: &mut Vec<(u8, Order)>) {
-        if let Some(asks) = self.staying.remove(&id) {
-            self.asks -= asks.len();
-            self.desk.go(asks.len() as u64);
-            again.extend(asks);
+        self.let_go_by(u64::MAX, id, again);
+    }
+
+    /// Those of them that were to stay until then.
+    fn let_go_by(&mut self, until: u64, id: u128, again: &mut Vec<(u8, Order)>) {
+        let Some(asks) = self.staying.get_mut(&id) else {
+            return;
+        };
+        // In the order in which they came.
+        let gone = asks.partition_point(|(stays, ..)| *stays <= until);
+        again.extend(asks.drain(..gone).map(|(_, lane, order)| (lane, order)));
+        if asks.is_empty() {
+            self.staying.remove(&id);
         }
+        self.asks -= gone;
+        self.desk.go(gone as u64);
     }
 }
 
@@ -322,9 +334,9 @@ impl Dealer {
         while let Some(id) = desk.desk.next_left() {
             desk.let_go(id, &mut self.deferred);
         }
-        while let Some((_, id)) = desk.until.pop_front_if(|(until, _)| *until <= now) {
+        while let Some((until, id)) = desk.until.pop_front_if(|(until, _)| *until <= now) {
             let begin = self.deferred.len();
-            desk.let_go(id, &mut self.deferred);
+            desk.let_go_by(until, id, &mut self.deferred);
             for (_, order) in &mut self.deferred[begin..] {
                 order.flags &= !croupier_protocol::STEP_FLAG_STAY;
             }

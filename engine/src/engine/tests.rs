@@ -238,10 +238,16 @@ impl<'e> Core<'e> {
 
     /// A turn, and everything that is in the log made durable and answered.
     fn turn(&mut self, now_unix_ms: u64) -> Vec<Outcome> {
+        self.turn_unless(now_unix_ms, None)
+    }
+
+    /// As [`turn`](Self::turn), perhaps while nothing new can be dealt.
+    fn turn_unless(&mut self, now_unix_ms: u64, cannot_record: Option<Refusal>) -> Vec<Outcome> {
         let (log, mut answered) = (&self.engine.log, Vec::new());
-        let due = self.dealer.units_due(now_unix_ms, None);
+        let due = self.dealer.units_due(now_unix_ms, cannot_record);
         if self.turns.pick(&self.queues, log, now_unix_ms, due) == Pick::Batch {
-            self.turns.deal(&mut self.dealer, now_unix_ms, log, None);
+            let dealer = &mut self.dealer;
+            self.turns.deal(dealer, now_unix_ms, log, cannot_record);
             let answer = |outcome: &Outcome| answered.push(*outcome);
             self.turns.sort_out(&self.queues, answer);
         }
@@ -369,4 +375,99 @@ fn stock_that_comes_goes_to_those_who_wait_first_come_first_served_within_a_prio
     assert_eq!(verdicts(core.turn(now)), [(4, "issued")]);
     let row = engine.stock(None).unwrap().remove(0);
     assert_eq!((row.free, row.issued, row.imported), (0, 10, 10));
+}
+
+#[test]
+fn who_stays_is_answered_after_a_while_and_when_nothing_new_can_be_dealt() {
+    let (disk, readable) = new_store();
+    let engine = start(&disk, &readable).unwrap();
+    engine.sku_create("steam-50").unwrap();
+    let mut core = Core::new(&engine);
+    let now = 1_000_000;
+    let stays = |request| Order {
+        flags: croupier_protocol::STEP_FLAG_WAIT | croupier_protocol::STEP_FLAG_STAY,
+        deadline_unix_ms: now + 60_000,
+        ..Order::issue(7, 1, 1, Ticket::single(0, request))
+    };
+    let told = |answered: Vec<Outcome>| -> Vec<(u64, bool)> {
+        let told = answered.iter().map(|outcome| match outcome.verdict {
+            Verdict::Waiting { repeat, .. } => (outcome.ticket.request_id, repeat),
+            _ => panic!("{outcome:?}"),
+        });
+        told.collect()
+    };
+    core.push(stays(1));
+    assert_eq!(told(core.turn(now)), []);
+    core.push(stays(2));
+    assert_eq!(told(core.turn(now + 1)), []);
+    // Let go in one turn, and dealt in the next. Only the first ask has the order wait.
+    for (later, expected) in [
+        (4_999, &[][..]),
+        (5_000, &[]),
+        (5_000, &[(1, false)]),
+        (5_001, &[]),
+        (5_001, &[(2, true)]),
+    ] {
+        assert_eq!(told(core.turn(now + later)), expected, "{later} ms later");
+    }
+    core.push(stays(3));
+    assert_eq!(told(core.turn(now + 6_000)), []);
+    let cannot = Some(Refusal::ShuttingDown);
+    assert_eq!(told(core.turn_unless(now + 6_000, cannot)), []);
+    assert_eq!(told(core.turn_unless(now + 6_000, cannot)), [(3, true)]);
+    assert!(!core.dealer.has_staying());
+}
+
+#[test]
+fn turns_are_short_while_an_order_of_the_highest_lane_comes_now_and_then() {
+    let (disk, readable) = new_store();
+    let engine = start(&disk, &readable).unwrap();
+    engine.sku_create("steam-50").unwrap();
+    import(&engine, 60_000).unwrap();
+    let mut core = Core::new(&engine);
+    let mut ids = 1..;
+    let mut picked = |core: &mut Core<'_>, now: u64, vip: bool| {
+        while core.queues[0].lanes.depth() < 2 * TURN_ORDERS_MAX {
+            let id: u64 = ids.next().unwrap();
+            let order = Order::issue(id.into(), 1, 1, Ticket::single(0, id));
+            let priority = Priority::Bulk;
+            core.push(Order { priority, ..order });
+        }
+        let waited = core.queues[0].lanes.depth() + usize::from(vip);
+        if vip {
+            let id = ids.next().unwrap();
+            let order = Order::issue(id.into(), 1, 1, Ticket::single(0, id));
+            let priority = Priority::Vip;
+            core.push(Order { priority, ..order });
+        }
+        core.turns.pick(&core.queues, &core.engine.log, now, 0);
+        // Others may come again.
+        let picked = waited - core.queues[0].lanes.depth();
+        // Deals what was picked, and makes it durable.
+        core.turns
+            .deal(&mut core.dealer, now, &core.engine.log, None);
+        core.turns.sort_out(&core.queues, |_| {});
+        while core.engine.log.take_block() {
+            core.engine.log.write_block();
+            core.engine.log.make_segment();
+        }
+        picked
+    };
+    // The index is small at first, and many come again while it grows.
+    for _ in 0..40 {
+        picked(&mut core, 900_000, false);
+    }
+    for (now, vip, short) in [
+        (1_000_000, false, false),
+        (1_000_001, true, false),
+        (1_000_002, false, true),
+        (1_000_100, true, true),
+        (1_000_199, false, true),
+        (1_000_200, false, false),
+        // A clock that is set back hurries nobody.
+        (999_000, false, false),
+    ] {
+        let picked = picked(&mut core, now, vip);
+        assert_eq!(picked <= TURN_ORDERS_MAX / 4, short, "{picked} at {now}");
+    }
 }
