@@ -175,14 +175,25 @@ impl Client {
     /// Asks until an order waits no longer. The server ends its wait; so this ends, too.
     async fn stay(&self, step: OrderStep, within: Duration) -> Result<OrderOutcome, Error> {
         let started = Instant::now();
+        // Whether it had been asked for before this call; that the call asks several times is its own affair.
+        let mut asked_before = None;
         loop {
             let left = within.saturating_sub(started.elapsed());
             // Never none: a deadline that is over is one, too.
             let left = left.max(Duration::from_millis(1));
-            match self.take(step.wait(Wait::Stay, left)).await? {
-                OrderOutcome::Waiting(_) => {}
-                outcome => return Ok(outcome),
+            let mut outcome = self.take(step.wait(Wait::Stay, left)).await?;
+            match &mut outcome {
+                OrderOutcome::Waiting(order) => {
+                    asked_before.get_or_insert(order.repeat);
+                    continue;
+                }
+                OrderOutcome::Issued(IssuedOrder { repeat, .. })
+                | OrderOutcome::Held(HeldOrder { repeat, .. }) => {
+                    *repeat = asked_before.unwrap_or(*repeat);
+                }
+                _ => {}
             }
+            return Ok(outcome);
         }
     }
 
