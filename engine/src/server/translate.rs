@@ -35,10 +35,15 @@ fn item_bytes_at_most(state: &State, catalog: &Catalog, outcome: &Outcome) -> us
 }
 
 /// Makes room without leaving a copy of what was there: a secret may be in it.
+#[inline]
 pub fn make_room(out: &mut BytesMut, more: usize) {
-    if out.capacity() - out.len() >= more {
-        return;
+    if out.capacity() - out.len() < more {
+        grow(out, more);
     }
+}
+
+#[cold]
+fn grow(out: &mut BytesMut, more: usize) {
     let mut larger = BytesMut::with_capacity((out.len() + more).next_power_of_two());
     larger.extend_from_slice(out);
     out.as_mut().zeroize();

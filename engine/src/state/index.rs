@@ -562,27 +562,36 @@ fn claim_seen(table: &Table, hashed: Hashed, place: Place) -> bool {
 }
 
 /// Looks an id up in a shard whose newest table is `table`.
+#[inline]
 fn find(rows: &Rows, table: &Table, hashed: Hashed) -> Look {
     // Before the probe: see the module, third interleaving.
-    let older = table.older();
-    let mut place = None;
+    if !table.is_alone() {
+        return find_in_both(rows, table, hashed);
+    }
     match table.probe(rows, hashed) {
-        Probe::Known(settled) => return Look::Known(settled),
-        Probe::InFlight => return Look::InFlight,
-        Probe::Vacant(index) if older.is_none() => {
-            place = Some(Place {
-                shard: hashed.shard as u32,
-                generation: table.generation,
-                index: index as u32,
-            });
+        Probe::Known(settled) => Look::Known(settled),
+        Probe::InFlight => Look::InFlight,
+        Probe::Vacant(index) => Look::Absent(Some(Place {
+            shard: hashed.shard as u32,
+            generation: table.generation,
+            index: index as u32,
+        })),
+        Probe::Frozen => Look::Absent(None),
+    }
+}
+
+/// As [`find`], where an older table may have slots that are not in `table` yet.
+#[cold]
+fn find_in_both(rows: &Rows, table: &Table, hashed: Hashed) -> Look {
+    let older = table.older();
+    for table in [Some(table), older.as_deref()].into_iter().flatten() {
+        match table.probe(rows, hashed) {
+            Probe::Known(settled) => return Look::Known(settled),
+            Probe::InFlight => return Look::InFlight,
+            Probe::Vacant(_) | Probe::Frozen => {}
         }
-        Probe::Vacant(_) | Probe::Frozen => {}
     }
-    match older.map(|older| older.probe(rows, hashed)) {
-        Some(Probe::Known(settled)) => Look::Known(settled),
-        Some(Probe::InFlight) => Look::InFlight,
-        Some(Probe::Vacant(_) | Probe::Frozen) | None => Look::Absent(place),
-    }
+    Look::Absent(None)
 }
 
 #[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]

@@ -24,7 +24,7 @@ pub type BlockHash = [u8; 32];
 
 /// CRC-32C (Castagnoli).
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+    crc_fast::crc32_iscsi(bytes)
 }
 
 /// Bytes that a block with `body_bytes` takes in a segment.

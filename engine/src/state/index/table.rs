@@ -182,6 +182,7 @@ impl Table {
         slot.store(settled(claimed, row), Ordering::Release);
     }
 
+    #[inline]
     pub fn probe(&self, rows: &Rows, hashed: Hashed) -> Probe {
         let mut index = self.start(hashed.tag);
         for _ in 0..self.slots.len() {
