@@ -17,6 +17,22 @@ pub fn use_binary(path: PathBuf) {
     assert_eq!(*chosen, path, "another binary has been run already");
 }
 
+/// Tests the binary that a program was told with `--binary`, if it was told one.
+///
+/// # Errors
+/// If there is no such file: what to tell the user.
+pub fn use_binary_given(path: Option<PathBuf>) -> Result<(), String> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    if !path.is_file() {
+        return Err(format!("--binary: {} is no file", path.display()));
+    }
+    // A server is started from another directory than this one's.
+    use_binary(path.canonicalize().unwrap_or(path));
+    Ok(())
+}
+
 /// The binary under test.
 ///
 /// # Panics

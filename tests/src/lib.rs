@@ -28,7 +28,7 @@ pub mod history;
 pub mod matrix;
 pub mod power_cut;
 
-pub use binary::use_binary;
+pub use binary::{use_binary, use_binary_given};
 pub use cards::{Mint, leaked};
 pub use command::{Done, croupier, croupier_under};
 pub use dice::Dice;

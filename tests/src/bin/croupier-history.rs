@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use croupier_tests::history::{Plan, report, run};
-use croupier_tests::use_binary;
+use croupier_tests::use_binary_given;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Builder;
 
@@ -42,12 +42,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(path) = args.binary {
-        if !path.is_file() {
-            eprintln!("--binary: {} is no file", path.display());
-            return ExitCode::from(2);
-        }
-        use_binary(path.canonicalize().unwrap_or(path));
+    if let Err(told) = use_binary_given(args.binary) {
+        eprintln!("{told}");
+        return ExitCode::from(2);
     }
     let by_clock = || {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);

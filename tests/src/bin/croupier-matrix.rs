@@ -10,7 +10,7 @@ use clap::Parser;
 use croupier_tests::matrix::report::Report;
 use croupier_tests::matrix::run::{Plan, Told, Verdict, run};
 use croupier_tests::matrix::{Fault, Log, Phase};
-use croupier_tests::use_binary;
+use croupier_tests::use_binary_given;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Kill the server in front of every system call of its write path, and fail each with EIO and ENOSPC; after each fault
@@ -51,13 +51,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(path) = args.binary {
-        if !path.is_file() {
-            eprintln!("--binary: {} is no file", path.display());
-            return ExitCode::from(2);
-        }
-        // A server is started from another directory than this one's.
-        use_binary(path.canonicalize().unwrap_or(path));
+    if let Err(told) = use_binary_given(args.binary) {
+        eprintln!("{told}");
+        return ExitCode::from(2);
     }
     let plan = Plan {
         phases: args.phase,
