@@ -585,6 +585,7 @@ impl Dealer {
             });
         }
         self.apply_holds(base + offsets, at, stamp, orders, out);
+        self.state.index.call_keeper_if_short();
         self.words.clear();
         self.runs.clear();
         self.slots.clear();

@@ -100,12 +100,6 @@ impl Lanes {
         self.lanes.iter().all(|lane| lane.queue.is_empty())
     }
 
-    /// True when nothing waits in the highest lane, and something in another.
-    pub fn waits_below_highest(&self) -> bool {
-        let [highest, lower @ ..] = &self.lanes;
-        highest.queue.is_empty() && lower.iter().any(|lane| !lane.queue.is_empty())
-    }
-
     /// Marks how far each lane reaches that has come past its last mark. For the core whose lanes they are, before it picks.
     pub fn mark(&self, now_unix_ms: u64) {
         for lane in &self.lanes {
@@ -277,18 +271,6 @@ mod tests {
                 (1100, [8, 8, 4, 2]),
             ],
         );
-    }
-
-    #[test]
-    fn who_waits_below_the_highest_is_seen() {
-        for (orders, waits) in [
-            ([0, 0, 0, 0], false),
-            ([1, 0, 0, 1], false),
-            ([0, 1, 0, 0], true),
-            ([0, 0, 0, 1], true),
-        ] {
-            assert_eq!(lanes(orders).waits_below_highest(), waits, "{orders:?}");
-        }
     }
 
     #[test]

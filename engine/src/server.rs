@@ -17,6 +17,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 use crate::config::{Config, Cores};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _};
@@ -109,10 +111,15 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
     if engine.config.routes.is_some() {
         engine.reload_routes()?;
     }
+    let aside = Aside::of(&cpus, count);
     let cold = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(16)
         .thread_name("croupier-cold")
+        .on_thread_start({
+            let aside = aside.clone();
+            move || aside.go()
+        })
         .enable_all()
         .build()
         .at("start the cold threads for", &engine.config.data)?;
@@ -135,7 +142,8 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
             .spawn(move || body.run());
         threads.push(thread.at("start a core's thread for", &engine.config.data)?);
     }
-    threads.push(spawn_checkpointer(&engine, &halted)?);
+    threads.push(spawn_checkpointer(&engine, &halted, aside.clone())?);
+    threads.push(spawn_keeper(&engine, &stop, aside)?);
     Ok(Server {
         engine,
         cores,
@@ -151,10 +159,10 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
 
 /// CPUs this process may run on.
 fn allowed_cpus() -> Vec<usize> {
-    let set = rustix::thread::sched_getaffinity(None);
+    let set = sched_getaffinity(None);
     let cpus: Vec<usize> = set
         .map(|set| {
-            (0..rustix::thread::CpuSet::MAX_CPU)
+            (0..CpuSet::MAX_CPU)
                 .filter(|&cpu| set.is_set(cpu))
                 .collect()
         })
@@ -162,18 +170,66 @@ fn allowed_cpus() -> Vec<usize> {
     if cpus.is_empty() { vec![0] } else { cpus }
 }
 
+/// The thread that makes memory for orders to come.
+fn spawn_keeper(
+    engine: &Arc<Engine>,
+    stop: &Arc<AtomicBool>,
+    aside: Aside,
+) -> Result<JoinHandle<()>, EngineError> {
+    let (state, stop) = (engine.state.clone(), stop.clone());
+    std::thread::Builder::new()
+        .name("croupier-room".into())
+        .spawn(move || {
+            aside.go();
+            be_nice(5);
+            state.index.keep_room(|| stop.load(Ordering::Acquire));
+        })
+        .at("start the keeper of room for", &engine.config.data)
+}
+
+/// Where threads run that no order waits for: on CPUs that are no core's, if there are any. A core that waits for the disk
+/// leaves its CPU to others for a moment, and the system lets whoever takes it have it for milliseconds.
+#[derive(Clone)]
+struct Aside(Option<CpuSet>);
+
+impl Aside {
+    /// `cpus`: those of this process, the first of which are the cores'.
+    fn of(cpus: &[usize], cores: u32) -> Aside {
+        let rest = cpus.get(cores as usize..).unwrap_or_default();
+        let mut set = CpuSet::new();
+        rest.iter().for_each(|&cpu| set.set(cpu));
+        Aside((!rest.is_empty()).then_some(set))
+    }
+
+    /// Has the calling thread run there.
+    fn go(&self) {
+        if let Some(set) = &self.0
+            && let Err(error) = sched_setaffinity(None, set)
+        {
+            tracing::debug!(%error, "a thread runs where cores do");
+        }
+    }
+}
+
+/// Lets other threads go before the calling one.
+fn be_nice(nice: i32) {
+    let me = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(me), nice) {
+        tracing::debug!(%error, nice, "a thread keeps its priority");
+    }
+}
+
 fn spawn_checkpointer(
     engine: &Arc<Engine>,
     halted: &Arc<Flag>,
+    aside: Aside,
 ) -> Result<JoinHandle<()>, EngineError> {
     let (engine, halted) = (engine.clone(), halted.clone());
     let dir = engine.config.data.clone();
     let body = move || {
+        aside.go();
         // Orders come first; the fold still gets a third of a core that is wanted by both.
-        let me = rustix::thread::gettid();
-        if let Err(error) = rustix::process::setpriority_process(Some(me), 5) {
-            tracing::debug!(%error, "the checkpointer keeps its priority");
-        }
+        be_nice(5);
         // Segments that were sealed before this start count, too.
         let mut folded_before = engine.first_segment();
         while !halted.wait(CHECKPOINT_EVERY) {
@@ -246,6 +302,7 @@ impl Server {
         }
         self.stop.store(true, Ordering::Release);
         self.halted.raise();
+        self.engine.state.index.call_keeper();
         self.cores.iter().for_each(|core| core.notify.notify_one());
         for thread in self
             .threads

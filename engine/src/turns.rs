@@ -12,13 +12,16 @@ use croupier_protocol::Refusal;
 use croupier_protocol::planted::{self, Bug};
 
 use crate::dealer::{Append, Dealer, TURN_ORDERS_MAX, units_at_most};
-use crate::lanes::{Lanes, Picked};
+use crate::lanes::{LANES, Lanes, Picked};
 use crate::order::{Order, Outcome, Verdict};
 use crate::wal::Log;
 
 /// Most orders of a turn while it matters to orders of the highest lane how long one takes: what comes in the middle of a turn
 /// waits for its end.
-const SHORT_TURN_ORDERS_MAX: usize = 256;
+pub const SHORT_TURN_ORDERS_MAX: usize = 256;
+/// Orders of lower lanes in a *quick* turn, which is made for a few orders of the highest one while turns are short. No two
+/// follow each other, so that the lower lanes pay little for them.
+const QUICK_TURN_ORDERS: usize = 32;
 /// Turns are short for so long after an order that would have wished them so: the next one comes unannounced.
 const SHORT_TURNS_MS: u64 = 100;
 
@@ -72,6 +75,8 @@ pub struct Turns {
     take_above_orders: usize,
     /// When a turn last took the highest lane's only orders, and left others waiting.
     hurried_unix_ms: u64,
+    /// The last turn was a quick one.
+    was_quick: bool,
     orders: Vec<(u8, Order)>,
     outcomes: Vec<Outcome>,
     /// Dealt, and not yet durable: oldest first.
@@ -93,6 +98,7 @@ impl Turns {
             index,
             take_above_orders,
             hurried_unix_ms: 0,
+            was_quick: false,
             orders: Vec::new(),
             outcomes: Vec::new(),
             waiting: VecDeque::new(),
@@ -111,6 +117,13 @@ impl Turns {
     /// Orders that wait for the next turn.
     pub fn has_more(&self) -> bool {
         self.has_deferred() || self.held_back.is_some()
+    }
+
+    /// Whether turns are short just now: orders of the highest lane come, and others wait.
+    pub fn is_hurried(&self, now_unix_ms: u64) -> bool {
+        // A clock that was set back hurries nobody.
+        let since = now_unix_ms.checked_sub(self.hurried_unix_ms);
+        since.is_some_and(|ms| ms < SHORT_TURNS_MS)
     }
 
     /// The LSN that the oldest answer waits for.
@@ -219,9 +232,12 @@ impl Turns {
         if !self.deferred.is_empty() {
             return;
         }
-        // A clock that was set back hurries nobody.
-        let since = now_unix_ms.checked_sub(self.hurried_unix_ms);
-        let turn_orders_max = if since.is_some_and(|ms| ms < SHORT_TURNS_MS) {
+        let hurried = self.is_hurried(now_unix_ms);
+        let urgent = lanes.depths()[0];
+        self.was_quick = hurried && !self.was_quick && (1..QUICK_TURN_ORDERS).contains(&urgent);
+        let turn_orders_max = if self.was_quick {
+            urgent + QUICK_TURN_ORDERS
+        } else if hurried {
             SHORT_TURN_ORDERS_MAX
         } else {
             TURN_ORDERS_MAX
@@ -230,7 +246,7 @@ impl Turns {
             .min(units_max)
             .saturating_sub(self.orders.len());
         let (orders, held_back) = (&mut self.orders, &mut self.held_back);
-        let [highest, ..] = lanes.pick(now_unix_ms, most, |lane, order| {
+        let [highest, lower @ ..] = lanes.pick(now_unix_ms, most, |lane, order| {
             units += units_at_most(&order);
             if units > units_max {
                 *held_back = Some((lane as u8, order));
@@ -240,7 +256,12 @@ impl Turns {
             Picked::More
         });
         // Where the highest lane is full itself, its orders wait for others of their own, and short turns would help nobody.
-        if highest > 0 && lanes.waits_below_highest() {
+        // Short turns find fewer waiting: connections are let in as there is room for what they bring.
+        let lower: u64 = lower.iter().sum();
+        let [highest_left, lower_left @ ..] = lanes.depths();
+        let others =
+            lower_left != [0; LANES - 1] || hurried && lower >= SHORT_TURN_ORDERS_MAX as u64 / 4;
+        if highest > 0 && highest_left == 0 && others {
             self.hurried_unix_ms = now_unix_ms;
         }
     }

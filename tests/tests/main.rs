@@ -12,6 +12,7 @@ mod finds;
 mod history;
 mod manners;
 mod moves;
+mod pressure;
 mod requests;
 mod routes;
 mod secrets;

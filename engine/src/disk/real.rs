@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, OFlags};
@@ -65,6 +65,24 @@ fn is_invalid(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
 }
 
+/// Bytes that are given back at a time.
+const SHRINK_BYTES: u64 = 1 << 20;
+
+/// Gives back the bytes of a file without a name.
+fn shrink(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    // Under another name somebody keeps it.
+    if metadata.nlink() > 0 {
+        return Ok(());
+    }
+    let mut bytes = metadata.len();
+    while bytes > SHRINK_BYTES {
+        bytes -= SHRINK_BYTES;
+        file.set_len(bytes)?;
+    }
+    Ok(())
+}
+
 impl FileSystem for RealFs {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn OpenFile>> {
         let mut options = OpenOptions::new();
@@ -92,8 +110,16 @@ impl FileSystem for RealFs {
         std::fs::rename(from, to)
     }
 
+    /// A large file is given back a piece at a time once its name is gone: given back at once, it would make every other
+    /// write wait, on a file system that tells its device (`discard`) for 14 ms where 64 MiB go.
     fn remove(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        let opened = OpenOptions::new().write(true).open(path);
+        std::fs::remove_file(path)?;
+        // Without it all is as it should be, but at once.
+        if let Ok(file) = opened {
+            let _ = shrink(&file);
+        }
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -112,5 +138,28 @@ impl FileSystem for RealFs {
 
     fn has_threads(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_removed_stays_whole_for_those_who_have_it_under_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, kept] = ["path", "kept"].map(|name| dir.path().join(name));
+        let bytes = vec![7; 3 * SHRINK_BYTES as usize + 1];
+        for keep in [false, true] {
+            std::fs::write(&path, &bytes).unwrap();
+            if keep {
+                std::fs::hard_link(&path, &kept).unwrap();
+            }
+            RealFs.remove(&path).unwrap();
+            assert!(!path.exists());
+        }
+        assert_eq!(std::fs::read(&kept).unwrap(), bytes);
+        let error = RealFs.remove(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -457,17 +457,21 @@ fn turns_are_short_while_an_order_of_the_highest_lane_comes_now_and_then() {
     for _ in 0..40 {
         picked(&mut core, 900_000, false);
     }
-    for (now, vip, short) in [
-        (1_000_000, false, false),
-        (1_000_001, true, false),
-        (1_000_002, false, true),
-        (1_000_100, true, true),
-        (1_000_199, false, true),
-        (1_000_200, false, false),
+    let (long, short, quick) = (257..=1024, 34..=256, 1..=33);
+    for (now, vip, turn) in [
+        (1_000_000, false, &long),
+        (1_000_001, true, &long),
+        (1_000_002, false, &short),
+        (1_000_100, true, &quick),
+        // No two quick ones follow each other.
+        (1_000_100, true, &short),
+        (1_000_101, true, &quick),
+        (1_000_200, false, &short),
+        (1_000_201, false, &long),
         // A clock that is set back hurries nobody.
-        (999_000, false, false),
+        (999_000, false, &long),
     ] {
         let picked = picked(&mut core, now, vip);
-        assert_eq!(picked <= TURN_ORDERS_MAX / 4, short, "{picked} at {now}");
+        assert!(turn.contains(&picked), "{picked} at {now}");
     }
 }

@@ -68,6 +68,8 @@ impl Table {
             partial_since: Cell::new(None),
             stalled_since: Cell::new(None),
             tick: Cell::new(tick),
+            lane: Cell::new(0),
+            is_admitted: Cell::new(false),
         });
         place.1 = Some(connection.clone());
         (connection, read)
@@ -162,6 +164,10 @@ pub struct Connection {
     pub partial_since: Cell<Option<u64>>,
     pub stalled_since: Cell<Option<u64>>,
     tick: Cell<u64>,
+    /// Where its last order went.
+    lane: Cell<usize>,
+    /// It has waited at the core's gate, and may read once.
+    pub is_admitted: Cell<bool>,
 }
 
 /// What parsing came to.
@@ -186,6 +192,16 @@ impl Connection {
         frame.finish();
         drop(out);
         self.flush();
+        self.wake.notify_one();
+    }
+
+    /// Its orders are of the highest lane, or it has had none yet.
+    pub fn is_urgent(&self) -> bool {
+        self.lane.get() == 0
+    }
+
+    /// Has the connection's task look at everything.
+    pub fn look(&self) {
         self.wake.notify_one();
     }
 
@@ -520,6 +536,7 @@ impl Connection {
 
     fn enqueue(&self, core: &Core, order: Order) -> Result<(), Refusal> {
         let lane = core.dealer.borrow_mut().lane_of(&order)?;
+        self.lane.set(lane);
         core.shared
             .queues
             .lanes
@@ -669,8 +686,13 @@ async fn read_some(
     partial: &mut BytesMut,
 ) -> io::Result<bool> {
     std::future::poll_fn(|context| {
+        // Looked at before anything is read: only who has something to read waits at the gate.
+        std::task::ready!(read.as_ref().poll_read_ready(context))?;
+        let Some(bytes_max) = core.admit(connection) else {
+            return std::task::Poll::Pending;
+        };
         let mut scratch = core.scratch.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
+        let mut buffer = ReadBuf::new(&mut scratch[..bytes_max]);
         std::task::ready!(Pin::new(&mut *read).poll_read(context, &mut buffer))?;
         let got = buffer.filled_mut();
         if got.is_empty() {

@@ -5,6 +5,7 @@
 //! are reached from other cores, and all three are lock-free.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -23,7 +24,7 @@ use crate::dealer::{Append, Dealer, OrderLimits};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::order::Outcome;
-use crate::turns::{Pick, Queues, TAKE_ABOVE_ORDERS, Turns};
+use crate::turns::{Pick, Queues, SHORT_TURN_ORDERS_MAX, TAKE_ABOVE_ORDERS, Turns};
 use crate::wal::Log;
 use crate::wal::log::Subscriber;
 use crate::wal::ring::UNIT_WORDS;
@@ -157,7 +158,9 @@ impl Body {
             let core = Rc::new(Core::new(&self));
             tokio::task::spawn_local(accept(core.clone(), self.listener));
             tokio::task::spawn_local(tick(core.clone()));
-            core.deal(&self.stop).await;
+            // A task like those of the connections, which go before it when it yields.
+            let dealing = tokio::task::spawn_local(async move { core.deal(&self.stop).await });
+            dealing.await.expect("a panic ends the thread");
         });
     }
 }
@@ -176,12 +179,20 @@ pub struct Core {
     /// What sockets are read into; shared, because only one reads at a time.
     pub scratch: RefCell<Box<[u8]>>,
     placement: Option<Placement>,
+    /// Turns are short just now, and little is read before each ([`Turns::is_hurried`]).
+    hurried: Cell<bool>,
+    /// Connections that have something to read and must wait, in the order in which they came.
+    gate: RefCell<VecDeque<Rc<Connection>>>,
     /// Seconds since the core began.
     pub ticks: Cell<u64>,
 }
 
 /// Bytes read from a socket at a time.
 const READ_BYTES: usize = 256 << 10;
+/// Orders, of one card and a frame each, read from a socket at a time while turns are short.
+const HURRIED_READ_ORDERS: usize = 128;
+const HURRIED_READ_BYTES: usize = HURRIED_READ_ORDERS
+    * (croupier_protocol::FRAME_HEADER_BYTES + croupier_protocol::StepItem::BYTES);
 
 impl Core {
     fn new(body: &Body) -> Core {
@@ -205,6 +216,8 @@ impl Core {
             dirty: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             placement: Placement::new(body.cpu),
+            hurried: Cell::new(false),
+            gate: RefCell::default(),
             ticks: Cell::new(0),
         }
     }
@@ -256,8 +269,16 @@ impl Core {
             let near = NearLog::new(log);
             let picked = self.turn(&mut turns, &near);
             self.flush();
-            near.commit(!turns.has_more() && self.shared.queues.is_empty());
-            if answered || picked == Pick::Batch || turns.has_deferred() {
+            near.commit(self.hurried.get() || !turns.has_more() && self.shared.queues.is_empty());
+            if self.hurried.get() {
+                // Before more is read: most is durable already.
+                turns.answer_durable(&self.cores, log, |outcome| self.answer(outcome));
+                self.flush();
+            }
+            let goes_on = answered || picked == Pick::Batch || turns.has_deferred();
+            // Who sleeps is woken by those who read.
+            self.open_gate(!goes_on);
+            if goes_on {
                 // Deferred: another core is just dealing the same ids; it needs a moment, not a system call.
                 tokio::task::yield_now().await;
                 continue;
@@ -310,6 +331,43 @@ impl Core {
         }
     }
 
+    /// Bytes that a connection with something to read may read now; `None`: it waits at the gate.
+    ///
+    /// As long as orders of the highest lane come while others wait, no more is read than the next turn takes, but for
+    /// connections that bring orders of the highest: else these would be seen only when everything there is has been read.
+    pub fn admit(&self, connection: &Rc<Connection>) -> Option<usize> {
+        if !self.hurried.get() || connection.is_urgent() {
+            return Some(READ_BYTES);
+        }
+        let mut gate = self.gate.borrow_mut();
+        // In the order in which they came.
+        if connection.is_admitted.replace(false)
+            || gate.is_empty() && self.shared.queues.lanes.depth() < SHORT_TURN_ORDERS_MAX
+        {
+            return Some(HURRIED_READ_BYTES);
+        }
+        gate.push_back(connection.clone());
+        None
+    }
+
+    /// Lets connections in that wait at the gate, as many as bring orders for a turn, or all of them.
+    fn open_gate(&self, all: bool) {
+        let mut gate = self.gate.borrow_mut();
+        let waiting = self.shared.queues.lanes.depth();
+        let many = if self.hurried.get() && !all {
+            SHORT_TURN_ORDERS_MAX
+                .saturating_sub(waiting)
+                .div_ceil(HURRIED_READ_ORDERS)
+        } else {
+            usize::MAX
+        };
+        let many = many.min(gate.len());
+        for connection in gate.drain(..many) {
+            connection.is_admitted.set(true);
+            connection.look();
+        }
+    }
+
     /// Deals one batch, if there is one and the log has room for it.
     fn turn(&self, turns: &mut Turns, near: &NearLog<'_>) -> Pick {
         let log = &self.engine.log;
@@ -317,6 +375,8 @@ impl Core {
         let now = unix_ms();
         let due = dealer.units_due(now, self.engine.cannot_record());
         let picked = turns.pick(&self.cores, log, now, due);
+        self.hurried.set(turns.is_hurried(now));
+        near.hurried.set(self.hurried.get());
         if picked == Pick::Batch {
             let refusal = self.engine.cannot_record();
             if let Some(placement) = &self.placement {
@@ -358,6 +418,8 @@ impl Core {
 struct NearLog<'l> {
     log: &'l Log,
     is_left: Cell<bool>,
+    /// While turns are short, the core commits whatever it appends: a thread that it woke might have to wait for its CPU.
+    hurried: Cell<bool>,
 }
 
 impl<'l> NearLog<'l> {
@@ -365,6 +427,7 @@ impl<'l> NearLog<'l> {
         NearLog {
             log,
             is_left: Cell::new(false),
+            hurried: Cell::new(false),
         }
     }
 
@@ -380,7 +443,7 @@ impl<'l> NearLog<'l> {
 
 impl Append for NearLog<'_> {
     fn append(&self, units: &[u64]) -> Option<u64> {
-        if units.len() > FEW_UNITS * UNIT_WORDS {
+        if units.len() > FEW_UNITS * UNIT_WORDS && !self.hurried.get() {
             return self.log.append(units);
         }
         self.is_left.set(true);

@@ -44,6 +44,7 @@
 
 mod arena;
 mod holds;
+mod room;
 mod table;
 
 use std::sync::Arc;
@@ -55,6 +56,7 @@ use crate::sync::hint;
 use arena::Arena;
 use holds::Holds;
 pub use holds::{Claimed, Hold, Places, ReleasedRow, Waits};
+use room::Room;
 use table::{LOAD_PERCENT, Probe, Rows, Table, tag_of};
 
 /// What has become of an order: docs/orders.md.
@@ -184,6 +186,7 @@ pub struct OrderIndex {
     /// Cards of orders that have several.
     cards: Arena,
     holds: Holds,
+    room: Room,
     keys: (u64, u64),
 }
 
@@ -241,6 +244,7 @@ impl OrderIndex {
             rows: Rows::default(),
             cards: Arena::default(),
             holds: Holds::default(),
+            room: Room::default(),
             keys: (seed[0] | 1, seed[1] | 1),
         }
     }

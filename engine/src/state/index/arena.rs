@@ -5,6 +5,9 @@ use std::sync::OnceLock;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::zeroed_words;
 
+/// Words of a page of memory, or a part of one.
+pub(super) const PAGE_WORDS: usize = 512;
+
 type Chunk = OnceLock<Box<[AtomicU64]>>;
 
 /// Words in append-only chunks that never move. The first are small, so that a small store costs little; the rest are of
@@ -14,6 +17,8 @@ pub(super) struct Arena {
     small: [Chunk; ARENA_SMALL],
     large: Box<[OnceLock<Box<[Chunk]>>]>,
     next: AtomicU64,
+    /// All chunks below this word are there.
+    made: AtomicU64,
 }
 
 #[cfg(not(any(croupier_loom, croupier_shuttle)))]
@@ -36,6 +41,7 @@ impl Default for Arena {
             small: [const { OnceLock::new() }; ARENA_SMALL],
             large: (0..ARENA_LARGE_SPANS).map(|_| OnceLock::new()).collect(),
             next: AtomicU64::new(0),
+            made: AtomicU64::new(0),
         }
     }
 }
@@ -45,6 +51,35 @@ impl Arena {
     pub(super) fn take(&self, count: u64) -> u64 {
         // Relaxed: what is put there is published by whoever names it.
         self.next.fetch_add(count, Ordering::Relaxed)
+    }
+
+    /// Words that are to be there beyond those that are taken: as many as are taken, up to a large chunk.
+    fn ahead(&self) -> u64 {
+        self.words()
+            .clamp(ARENA_SMALLEST_WORDS as u64, ARENA_CHUNK_WORDS as u64)
+    }
+
+    /// Whether what is there ahead is too little.
+    pub(super) fn is_short(&self) -> bool {
+        // Relaxed: a hint.
+        self.made.load(Ordering::Relaxed) < self.words() + self.ahead()
+    }
+
+    /// Makes chunks until there are enough ahead. One thread at a time.
+    pub(super) fn make_ahead(&self) {
+        while self.is_short() {
+            let made = self.made.load(Ordering::Relaxed);
+            let (chunk, words, within) = self.place(made);
+            debug_assert_eq!(within, 0, "chunks are made whole");
+            chunk.get_or_init(|| {
+                let chunk = zeroed_words(words);
+                // Not only asked for, but there.
+                let pages = chunk.iter().step_by(PAGE_WORDS);
+                pages.for_each(|word| word.store(0, Ordering::Relaxed));
+                chunk
+            });
+            self.made.store(made + words as u64, Ordering::Relaxed);
+        }
     }
 
     /// Fills words that were taken.
@@ -117,6 +152,18 @@ impl Arena {
 #[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_made_ahead_is_enough_and_not_far_too_much() {
+        let arena = Arena::default();
+        for _ in 0..3000 {
+            arena.make_ahead();
+            assert!(!arena.is_short());
+            let (made, taken) = (arena.made.load(Ordering::Relaxed), arena.words());
+            assert!(made <= taken + 3 * arena.ahead(), "{made} for {taken}");
+            arena.take(999);
+        }
+    }
 
     #[test]
     fn the_arena_keeps_every_word_over_all_sizes_of_chunks() {

@@ -150,6 +150,10 @@ const PLACES: usize = 64;
 pub struct Places(Vec<u64>);
 
 impl Holds {
+    pub fn arena(&self) -> &Arena {
+        &self.words
+    }
+
     fn at(&self, place: u64) -> Option<&[AtomicU64]> {
         self.words.words_at(place, WORDS as usize)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use croupier_protocol::planted::{self, Bug};
 
-use super::arena::Arena;
+use super::arena::{Arena, PAGE_WORDS};
 use super::{Hashed, OrderState, Settled};
 use crate::state::record::QUANTITY_LIMIT;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -142,6 +142,19 @@ impl Table {
         } else {
             index + 1
         }
+    }
+
+    /// Has the system find the memory of all slots, which it may have only promised.
+    pub fn touch(&self) {
+        for slot in self.slots.iter().step_by(PAGE_WORDS) {
+            // Relaxed: changes nothing, but as a write.
+            slot.fetch_or(EMPTY, Ordering::Relaxed);
+        }
+    }
+
+    /// Slots below the limit.
+    pub fn room(&self) -> usize {
+        self.limit.saturating_sub(self.used())
     }
 
     /// Takes one of the slots below the limit; while an older table is linked, its slots have theirs already.
@@ -330,6 +343,10 @@ fn what_of(settled: Settled) -> u64 {
 }
 
 impl Rows {
+    pub fn arena(&self) -> &Arena {
+        &self.0
+    }
+
     /// Takes `count` rows for orders that will certainly be settled; returns the first.
     pub fn take(&self, count: u64) -> u64 {
         self.0.take(count * ROW_WORDS) / ROW_WORDS
