@@ -111,6 +111,15 @@ impl Client {
         )
     }
 
+    /// As [`Client::reserve`], and holds fewer cards if there are not so many: [`HeldOrder::quantity`] says how many.
+    ///
+    /// # Errors
+    /// As for [`Client::reserve`]; [`Error::Refused`] as `OutOfStock` if there is not one card.
+    pub async fn reserve_part(&self, order: Order, ttl: Duration) -> Result<HeldOrder, Error> {
+        let step = OrderStep::reserve(order, ttl).partial();
+        held(Kind::Reserve, self.take(step).await?)
+    }
+
     /// As [`Client::issue`]; but an order that finds no stock waits for some, for `within` from now, in the line of its
     /// priority. It is [`OrderOutcome::Issued`] or [`OrderOutcome::Waiting`]. Both are durable: the connection may go, and
     /// [`Client::order`], the same ask again or the feed tell what has become of it. [`Client::cancel`] ends the wait.

@@ -108,7 +108,7 @@ pub struct OrderStep {
     pub only_held: bool,
     /// Of an issue and a reserve.
     pub wait: Wait,
-    /// Of an issue: fewer cards will do if there are not so many.
+    /// Of an issue and a reserve: fewer cards will do if there are not so many.
     pub partial: bool,
 }
 
@@ -180,7 +180,7 @@ impl OrderStep {
         }
     }
 
-    /// Has an issue take fewer cards if there are not so many; it is refused as `OutOfStock` only if there is none.
+    /// Has an issue or a reserve take fewer cards if there are not so many; it is refused as `OutOfStock` only if there is none.
     #[must_use]
     pub const fn partial(self) -> Self {
         Self {

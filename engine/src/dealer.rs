@@ -67,14 +67,18 @@ pub fn units_at_most(order: &Order) -> usize {
 }
 
 /// An order of a turn by its group, and within it by when it came; in one word, because turns sort them. A group are issues,
-/// or reserves, of one SKU and priority. Steps of orders that must be there already name no SKU, and come first.
+/// reserves, or reserves of a part, of one SKU and priority. Steps of orders that must be there already name no SKU, and come first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Grouped(u64);
 
 impl Grouped {
     fn of(order: &Order, nth: u16) -> Grouped {
-        let reserves = u64::from(order.step == Step::Reserve);
-        let group = u64::from(order.sku) << 16 | (order.priority as u64) << 1 | reserves;
+        let how = match order.step {
+            Step::Reserve if order.takes_part() => 2,
+            Step::Reserve => 1,
+            Step::Issue | Step::Commit | Step::Cancel | Step::Extend => 0,
+        };
+        let group = u64::from(order.sku) << 16 | (order.priority as u64) << 2 | how;
         Grouped(group << 16 | u64::from(nth))
     }
 
@@ -425,6 +429,8 @@ impl Dealer {
         };
         let mut missing = need;
         let pools_max = match like.step {
+            // The record keeps how many fewer it gets in the place of a pool.
+            Step::Reserve if like.takes_part() => HOLD_POOLS_MAX - 1,
             Step::Reserve => HOLD_POOLS_MAX,
             _ => usize::MAX,
         };

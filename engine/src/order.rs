@@ -208,8 +208,7 @@ fn check_item(step: Step, item: &StepItem) -> Result<Priority, Refusal> {
     }
     let flags = match step {
         Step::Commit => STEP_FLAG_ONLY_HELD,
-        Step::Issue => STEP_FLAG_WAIT | STEP_FLAG_STAY | STEP_FLAG_PARTIAL,
-        Step::Reserve => STEP_FLAG_WAIT | STEP_FLAG_STAY,
+        Step::Issue | Step::Reserve => STEP_FLAG_WAIT | STEP_FLAG_STAY | STEP_FLAG_PARTIAL,
         Step::Cancel | Step::Extend => 0,
     };
     let waits = item.flags & STEP_FLAG_WAIT != 0;

@@ -108,7 +108,7 @@ pub const STEP_FLAG_ONLY_HELD: u8 = 1;
 pub const STEP_FLAG_WAIT: u8 = 2;
 /// `flags` of one that may wait and is answered only when it need not wait any more.
 pub const STEP_FLAG_STAY: u8 = 4;
-/// `flags` of an issue that takes fewer cards if there are not so many, and is refused only if there is none.
+/// `flags` of an issue or a reserve that takes fewer cards if there are not so many, and is refused only if there is none.
 pub const STEP_FLAG_PARTIAL: u8 = 8;
 
 /// One step of one order.

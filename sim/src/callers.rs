@@ -221,6 +221,8 @@ impl Callers {
                     _ => self.dice.u64(1..500),
                 };
                 step = step.wait(wait, std::time::Duration::from_millis(within_ms));
+            } else if self.plan.has(Feature::Quantities) && self.dice.u32(0..3) == 0 {
+                step = step.quantity(self.dice.u16(1..QUANTITY_MAX)).partial();
             }
             if self.reserves.len() == SHARED_MAX {
                 self.reserves.remove(0);

@@ -20,6 +20,8 @@ const FEATURE_MARKS: u64 = 1;
 const FEATURE_HELD: u64 = 2;
 /// Feature bit: some of them hold no cards and wait for stock.
 const FEATURE_WAITING: u64 = 4;
+/// Some of them hold fewer cards than they asked for.
+const FEATURE_PARTS: u64 = 8;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,9 +145,11 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
 fn features_of(snapshot: &Snapshot) -> u64 {
     let bit = |is_there: bool, feature| if is_there { feature } else { 0 };
     let waits = snapshot.held.iter().any(|fact| fact.hold.waits.is_some());
+    let parts = snapshot.held.iter().any(|fact| fact.hold.fewer > 0);
     bit(!snapshot.marks.is_empty(), FEATURE_MARKS)
         | bit(!snapshot.held.is_empty(), FEATURE_HELD)
         | bit(waits, FEATURE_WAITING)
+        | bit(parts, FEATURE_PARTS)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -426,7 +430,7 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
     };
     let (end, orders, digest, body_bytes, features, created_unix_ms, body_crc) =
         parse().map_err(whole)?;
-    if features & !(FEATURE_MARKS | FEATURE_HELD | FEATURE_WAITING) != 0 {
+    if features & !(FEATURE_MARKS | FEATURE_HELD | FEATURE_WAITING | FEATURE_PARTS) != 0 {
         return Err((
             168,
             format!("features {features:#x} that this program does not know; use a newer croupier"),
@@ -556,6 +560,7 @@ mod tests {
             lsn: 12,
             hold: Hold {
                 waits: None,
+                fewer: 0,
                 sku: 1,
                 credits: Credits([(0, 3), (2, 1), (0, 0), (0, 0)]),
                 reserved_lsn: 11,
@@ -578,7 +583,15 @@ mod tests {
             quantity: 4000,
             priority: 3,
         });
-        round_trip(&sample(Vec::new(), waits), FEATURE_HELD | FEATURE_WAITING);
+        round_trip(
+            &sample(Vec::new(), waits.clone()),
+            FEATURE_HELD | FEATURE_WAITING,
+        );
+        waits[0].hold.fewer = 3996;
+        round_trip(
+            &sample(Vec::new(), waits),
+            FEATURE_HELD | FEATURE_WAITING | FEATURE_PARTS,
+        );
     }
 
     fn round_trip(sample: &Checkpoint, features: u64) {

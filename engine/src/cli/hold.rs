@@ -39,6 +39,9 @@ pub(super) struct ReserveArgs {
     /// vip, standard, bulk or background
     #[arg(long, value_name = "P", default_value_t = Priority::Standard)]
     priority: Priority,
+    /// Hold fewer cards if there are not so many; fail only if there is none
+    #[arg(long, conflicts_with = "wait")]
+    partial: bool,
     #[command(flatten)]
     wait: WaitArgs,
     #[command(flatten)]
@@ -111,16 +114,22 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
         let named = |error| {
             CliError::of_step(error, order_id, || {
                 format!(
-                    "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms{}",
+                    "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms{}{}",
                     args.sku,
                     args.quantity,
                     ttl.as_millis(),
+                    if args.partial { " --partial" } else { "" },
                     args.wait.words()
                 )
             })
         };
         let Some(within) = args.wait.wait else {
-            return client.reserve(order, ttl).await.map(Some).map_err(named);
+            let held = if args.partial {
+                client.reserve_part(order, ttl).await
+            } else {
+                client.reserve(order, ttl).await
+            };
+            return held.map(Some).map_err(named);
         };
         let outcome = client.reserve_or_wait(order, ttl, within).await;
         match outcome.map_err(named)? {

@@ -146,9 +146,10 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
                 .with("lane", reserved.lane)
                 .with("ttl_ms", reserved.ttl_ms)
                 .with("credits", credits.collect::<Vec<Value>>());
-            match reserved.filled {
-                true => facts.with("filled", true),
-                false => facts,
+            match (reserved.filled, reserved.fewer) {
+                (true, _) => facts.with("filled", true),
+                (false, 0) => facts,
+                (false, fewer) => facts.with("partial", true).with("fewer", fewer),
             }
         }
         Fact::Backordered(waits) => common

@@ -164,6 +164,7 @@ pub(super) fn filled_hold(change: &Change, credits: Credits) -> Reserved {
         lane: priority,
         ttl_ms: hold.ttl_ms,
         filled: true,
+        fewer: 0,
         credits,
     }
 }

@@ -221,7 +221,7 @@ impl Dealer {
                     return Answer::Later;
                 };
                 let asked = (order.sku, order.quantity, order.ttl_ms);
-                if asked != (hold.sku, settled.quantity, hold.ttl_ms) {
+                if asked != (hold.sku, hold.asked(), hold.ttl_ms) {
                     return decided(Refusal::OrderIdReused, settled);
                 }
                 // As it was told first, whatever extensions have made of it.
@@ -730,11 +730,13 @@ fn slots_of<'s>(bound: &'s [(u32, u32)], range: &Range<u32>) -> &'s [(u32, u32)]
 
 fn reserved(putting: &Putting, orders: &[(u8, Order)]) -> Reserved {
     let (lane, order) = &orders[usize::from(putting.nth)];
+    let quantity = putting.credits.sum() as u16;
     Reserved {
         order_id: order.id,
         sku: order.sku,
         principal: 0,
-        quantity: order.quantity,
+        quantity,
+        fewer: order.quantity - quantity,
         priority: order.priority as u8,
         lane: *lane,
         ttl_ms: order.ttl_ms,

@@ -129,6 +129,13 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
         "About how many orders hold cards.",
         &[(String::new(), engine.state.index.held_hint() as u64)],
     );
+    let catalog = engine.state.catalog.load();
+    let waiting = catalog.skus.iter().map(|sku| sku.line.orders()).sum();
+    gauge(
+        "orders_waiting",
+        "Orders that wait for stock.",
+        &[(String::new(), waiting)],
+    );
     let lanes = ["vip", "standard", "bulk", "background"];
     let depths: Vec<_> = cores
         .iter()

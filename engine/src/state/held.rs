@@ -11,7 +11,9 @@ use super::apply::{Orders, State, TWICE, check_cards, lock, slab_of, take_cards}
 use super::catalog::{Catalog, SkuState};
 use super::digest::state_after;
 use super::index::{Claimed, Hold, IndexView, Look, OrderState, ReleasedRow, Settled};
-use super::record::{Credits, Ended, Extended, Issued, Release, Released, Reserved, Stamp, Way};
+use super::record::{
+    Credits, Ended, Extended, Issued, QUANTITY_LIMIT, Release, Released, Reserved, Stamp, Way,
+};
 use super::replay::Hand;
 use super::waiting::leave_line;
 use crate::slab::claim;
@@ -48,7 +50,7 @@ impl HeldFact {
 
     /// From [`words`](Self::words).
     pub fn from_words(words: [u64; HeldFact::WORDS]) -> HeldFact {
-        let (sku, extensions, waits) = Hold::of_what_word(words[3]);
+        let (sku, extensions, waits, fewer) = Hold::of_what_word(words[3]);
         HeldFact {
             order_id: u128::from(words[0]) << 64 | u128::from(words[1]),
             lsn: words[2],
@@ -56,6 +58,7 @@ impl HeldFact {
                 sku,
                 extensions,
                 waits,
+                fewer,
                 credits: Credits::from_words([words[4], words[5]]),
                 reserved_lsn: words[6],
                 reserved_unix_ms: words[7],
@@ -73,6 +76,7 @@ pub fn hold_of(lsn: u64, stamp: Stamp, reserved: &Reserved) -> Hold {
         sku: reserved.sku,
         credits: reserved.credits,
         waits: None,
+        fewer: reserved.fewer,
         reserved_lsn: lsn,
         reserved_unix_ms: stamp.unix_ms,
         ttl_ms: reserved.ttl_ms,
@@ -214,6 +218,12 @@ impl State {
         if sum == 0 || sum != u64::from(reserved.quantity) {
             let quantity = reserved.quantity;
             return Err(format!("an order of {quantity} cards holds {sum}"));
+        }
+        if sum + u64::from(reserved.fewer) > QUANTITY_LIMIT.into() {
+            return Err(format!(
+                "an order of {sum} cards holds {} fewer than it asked for",
+                reserved.fewer
+            ));
         }
         take_credits(hand.catalog(), reserved.sku, reserved.credits)?;
         if reserved.filled {

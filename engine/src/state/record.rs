@@ -164,6 +164,9 @@ pub struct Reserved {
     pub ttl_ms: u32,
     /// It had waited for stock.
     pub filled: bool,
+    /// How many cards fewer than it asked for.
+    pub fewer: u16,
+    /// From one pool less than others if there are fewer.
     pub credits: Credits,
 }
 
@@ -321,6 +324,8 @@ const KIND_BACKORDERED: u8 = 11;
 
 /// Flag of a Reserved record: the order had waited for stock.
 const FLAG_FILLED: u8 = 1;
+/// Flag of a Reserved record: the order got fewer cards than it asked for.
+const FLAG_PART: u8 = 2;
 /// Flag of a Released record: the order was to be issued.
 const FLAG_WAS_ISSUE: u8 = 1;
 
@@ -407,10 +412,15 @@ pub fn put_reserved(out: &mut Vec<u64>, stamp: Stamp, reserved: &Reserved) -> us
         | u64::from(reserved.priority) << 16
         | u64::from(reserved.lane) << 24
         | u64::from(reserved.ttl_ms) << 32;
-    let [first, second] = reserved.credits.words();
+    let [first, mut second] = reserved.credits.words();
+    let mut flags = if reserved.filled { FLAG_FILLED } else { 0 };
+    if reserved.fewer > 0 {
+        flags |= FLAG_PART;
+        assert_eq!(second >> 32, 0, "that place is for the number");
+        second |= u64::from(reserved.fewer) << 48;
+    }
     let whose = (reserved.sku, reserved.principal);
     let rest = [what, first, second];
-    let flags = if reserved.filled { FLAG_FILLED } else { 0 };
     let kind = (KIND_RESERVED, flags);
     put_about(out, kind, stamp, reserved.order_id, whose, rest)
 }
@@ -594,7 +604,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
     // Those of an Issued record are numbers of their own.
     let flags = match whole[0] {
         KIND_ISSUED => u8::MAX,
-        KIND_RESERVED => FLAG_FILLED,
+        KIND_RESERVED => FLAG_FILLED | FLAG_PART,
         KIND_RELEASED => FLAG_WAS_ISSUE,
         _ => 0,
     };
@@ -731,17 +741,30 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
                 runs: Runs::Read(bytes),
             })
         }
-        KIND_RESERVED => Fact::Reserved(Reserved {
-            order_id: id_of(whole),
-            sku: u32_at(whole, 32),
-            principal: u32_at(whole, 36),
-            quantity: u16_at(whole, 40),
-            priority: whole[42],
-            lane: whole[43],
-            ttl_ms: u32_at(whole, 44),
-            filled: whole[1] == FLAG_FILLED,
-            credits: Credits::from_words([u64_at(whole, 48), u64_at(whole, 56)]),
-        }),
+        KIND_RESERVED => {
+            let flags = whole[1];
+            let (first, mut second) = (u64_at(whole, 48), u64_at(whole, 56));
+            let mut fewer = 0;
+            if flags & FLAG_PART != 0 {
+                fewer = (second >> 48) as u16;
+                if fewer == 0 || second >> 32 & 0xffff != 0 || flags & FLAG_FILLED != 0 {
+                    return Err("a Reserved record of a part is no such record".into());
+                }
+                second &= u64::from(u32::MAX);
+            }
+            Fact::Reserved(Reserved {
+                order_id: id_of(whole),
+                sku: u32_at(whole, 32),
+                principal: u32_at(whole, 36),
+                quantity: u16_at(whole, 40),
+                priority: whole[42],
+                lane: whole[43],
+                ttl_ms: u32_at(whole, 44),
+                filled: flags & FLAG_FILLED != 0,
+                fewer,
+                credits: Credits::from_words([first, second]),
+            })
+        }
         KIND_EXTENDED => Fact::Extended(Extended {
             order_id: id_of(whole),
             sku: u32_at(whole, 32),

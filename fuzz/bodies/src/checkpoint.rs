@@ -69,6 +69,7 @@ fn sample() -> Checkpoint {
         sku: 1,
         credits: Credits([(0, 3), (1, 1), (0, 0), (0, 0)]),
         waits: None,
+        fewer: 0,
         reserved_lsn: 11,
         reserved_unix_ms: 5,
         ttl_ms: 6,

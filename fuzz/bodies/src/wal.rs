@@ -124,6 +124,7 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             lane: 1,
             ttl_ms: 900_000,
             filled: true,
+            fewer: 0,
             credits: Credits([(0, 4), (2, 3), (0, 0), (0, 0)]),
         }),
         Fact::Extended(Extended {

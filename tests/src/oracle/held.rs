@@ -65,7 +65,12 @@ pub(super) struct HeldBook {
     /// Somebody has asked for it with leave to wait.
     pub(super) may_wait: bool,
     pub(super) sku: SkuId,
+    /// For how many cards it asks.
     pub(super) quantity: u16,
+    /// An ask of it holds fewer cards if there are not so many.
+    pub(super) may_be_part: bool,
+    /// How many it holds, or has held, once that was told.
+    granted: Option<u16>,
     pub(super) ttl_ms: u32,
     /// When it was booked, by a clock that can be relied on.
     begun_ms: u64,
@@ -105,6 +110,8 @@ impl HeldBook {
             may_wait: false,
             sku: step.order.sku,
             quantity: step.order.quantity,
+            may_be_part: false,
+            granted: None,
             ttl_ms: step.item(Duration::ZERO).ttl_ms,
             begun_ms: now_ms.unwrap_or(0),
             waited: None,
@@ -191,6 +198,7 @@ impl HeldBook {
     /// Books that a step of its own leaves.
     pub(super) fn leaves(&mut self, step: &OrderStep) {
         self.may_wait |= step.wait != Wait::No;
+        self.may_be_part |= step.partial;
         self.asks(step).under_way += 1;
     }
 
@@ -229,16 +237,31 @@ impl HeldBook {
             Wish::Commit {
                 quantity,
                 only_held,
-            } => usize::from(self.asked(*quantity)) == cards && !(late && *only_held),
+            } => self.commits(*quantity, cards) && !(late && *only_held),
             _ => false,
         })
     }
 
-    /// How many cards a commit of so many is for.
-    pub(super) fn asked(&self, quantity: u16) -> u16 {
+    /// Whether a commit of `quantity`, 0 for all, may be for so many cards.
+    pub(super) fn commits(&self, quantity: u16, cards: usize) -> bool {
         match quantity {
-            0 => self.quantity,
-            some => some,
+            0 => self.may_hold_so_many(cards),
+            some => usize::from(some) == cards,
+        }
+    }
+
+    /// Whether it may hold, or have held, so many cards.
+    fn may_hold_so_many(&self, cards: usize) -> bool {
+        let (least, most) = self.holds_between();
+        (least.into()..=most.into()).contains(&cards)
+    }
+
+    /// How many cards it holds if it holds any: at least and at most.
+    pub(super) fn holds_between(&self) -> (u16, u16) {
+        match self.granted {
+            Some(granted) => (granted, granted),
+            None if self.may_be_part => (1, self.quantity),
+            None => (self.quantity, self.quantity),
         }
     }
 
@@ -314,7 +337,9 @@ impl HeldBook {
                 let was_there = self.stood || self.may_have_begun();
                 was_there
                     && match standing {
-                        Standing::Held(quantity) => !self.is_issue && *quantity == self.quantity,
+                        Standing::Held(quantity) => {
+                            !self.is_issue && self.may_hold_so_many((*quantity).into())
+                        }
                         Standing::Waiting(quantity) => {
                             self.may_wait && !self.has_held && *quantity == self.quantity
                         }
@@ -355,6 +380,9 @@ impl HeldBook {
         assert!(!self.is_issue, "{id} is to be issued, and holds cards");
         let waited = self.waited.is_some_and(|(lsn, _)| held.lsn <= lsn);
         assert!(!waited, "{id} holds cards by {}: {self:?}", held.lsn);
+        let fits = self.may_hold_so_many(held.quantity.into());
+        assert!(fits, "{id} holds {} cards: {self:?}", held.quantity);
+        self.granted = Some(held.quantity);
         self.stands(held);
         self.has_held = true;
     }
@@ -363,6 +391,7 @@ impl HeldBook {
     pub(super) fn waits(&mut self, held: &HeldOrder) {
         let id = held.order_id;
         assert!(self.may_wait, "{id} waits, and nobody has asked for that");
+        assert_eq!(held.quantity, self.quantity, "{id} waits for others");
         self.stands(held);
         let told = (held.lsn, held.hold.map_or(0, |hold| hold.ends_unix_ms));
         let first = *self.waited.get_or_insert(told);
@@ -374,8 +403,7 @@ impl HeldBook {
     fn stands(&mut self, held: &HeldOrder) {
         let id = held.order_id;
         let hold = held.hold.expect("it has its end");
-        let told = (held.sku, held.quantity);
-        assert_eq!(told, (self.sku, self.quantity), "{id}: another hold");
+        assert_eq!(held.sku, self.sku, "{id}: another hold");
         self.stood = true;
         if held.lsn > self.ends.0 {
             self.ends = (held.lsn, hold.ends_unix_ms);
@@ -408,8 +436,11 @@ impl HeldBook {
                 if let (Step::Commit, Some(Told::Cards(answer)), false) =
                     (ask.step.step, &self.told, self.is_issue)
                 {
-                    let asked = usize::from(self.asked(ask.step.order.quantity));
-                    assert_ne!(asked, answer.cards.len(), "{id}: it asks for what it got");
+                    // For how many a commit of all was, is known only of whoever was told what is held.
+                    let all = ask.step.order.quantity == 0 && self.granted.is_none();
+                    let same = self.commits(ask.step.order.quantity, answer.cards.len());
+                    let fits = all && self.may_be_part || !same;
+                    assert!(fits, "{id}: it asks for what it got");
                 }
             }
             Refusal::StillWaiting => self.stood = true,

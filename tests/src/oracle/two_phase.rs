@@ -43,11 +43,12 @@ impl Books {
         );
         match outcome {
             OrderOutcome::Issued(issued) => {
-                let asked = match book.is_issue {
-                    true => book.quantity,
-                    false => book.asked(step.order.quantity),
+                let cards = issued.cards.len();
+                let fits = match book.is_issue {
+                    true => cards == usize::from(book.quantity),
+                    false => book.commits(step.order.quantity, cards),
                 };
-                assert_eq!(issued.cards.len(), usize::from(asked), "{id}: {step:?}");
+                assert!(fits, "{id}: {step:?} gets {cards} cards: {book:?}");
                 if !issued.repeat {
                     book.first(id, step);
                 }
@@ -181,14 +182,15 @@ impl Books {
         let now_ms = self.now_ms();
         self.held.iter().map(move |(&id, book)| {
             let quantity = u64::from(book.quantity);
-            let if_so = |so| if so { quantity } else { 0 };
+            let (least, most) = book.holds_between();
+            let if_so = |so, cards: u16| if so { u64::from(cards) } else { 0 };
             InTwoPhases {
                 id,
                 sku: book.sku,
                 quantity,
-                held_least: if_so(book.surely_holds(now_ms)),
-                held_most: if_so(book.may_hold()),
-                wants: if_so(book.known() == Known::Waiting),
+                held_least: if_so(book.surely_holds(now_ms), least),
+                held_most: if_so(book.may_hold(), most),
+                wants: if_so(book.known() == Known::Waiting, book.quantity),
                 is_issue: book.is_issue,
                 dealt: match &book.told {
                     Some(Told::Cards(answer)) => answer.cards.len() as u64,

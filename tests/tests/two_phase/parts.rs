@@ -180,3 +180,87 @@ async fn a_partial_issue_takes_what_there_is_once() {
     shop.server.kill();
     assert_eq!(counts_of(&verified(&shop.store)), stood);
 }
+
+#[tokio::test]
+async fn a_partial_hold_takes_what_there_is_once() {
+    let mut shop = Shop::open(Store::new(), 48, 7).await;
+    shop.restock("vip", 2).await;
+    let id = OrderId::new_v7();
+    let part = |quantity| shop.reserve_of(id, quantity, LONG).partial();
+    let steps = [
+        part(12),
+        part(11),
+        shop.reserve_of(id, 12, LONG),
+        shop.reserve_of(id, 9, LONG),
+    ];
+    let first = shop.ask(steps[0]).await;
+    let OrderOutcome::Held(held) = &first else {
+        panic!("{first:?}");
+    };
+    assert_eq!(held.quantity, 9, "nine of twelve");
+    assert_eq!(shop.counts().await, [0, 9, 0, 0]);
+    let none = shop.reserve_of(OrderId::new_v7(), 2, LONG).partial();
+    let none = shop.ask(none).await;
+    assert_eq!(refusal_of(&none), Some(Refusal::OutOfStock));
+    for end in [None, Some(End::Kill), Some(End::Stop), Some(End::Kill)] {
+        if let Some(end) = end {
+            shop = shop.reopened(end).await;
+        }
+        for step in [steps[0], steps[2]] {
+            assert_eq!(shop.ask(step).await, repeated(&first), "{end:?}");
+        }
+        for step in [steps[1], steps[3]] {
+            let refusal = refusal_of(&shop.ask(step).await);
+            assert_eq!(refusal, Some(Refusal::OrderIdReused), "{end:?}");
+        }
+        let more = shop.ask(OrderStep::commit(id).quantity(10)).await;
+        assert_eq!(refusal_of(&more), Some(Refusal::NotSoManyHeld), "{end:?}");
+        assert_eq!(shop.counts().await, [0, 9, 0, 0]);
+    }
+    // An extension changes nothing about that.
+    shop.client.extend(id, 1, LONG * 2).await.expect("once");
+    assert_eq!(shop.ask(steps[0]).await, repeated(&first));
+    let all = shop.client.commit(id).await.expect("all that it holds");
+    assert_eq!(all.cards.len(), 9);
+    assert_eq!(shop.counts().await, [0, 0, 9, 0]);
+
+    shop.restock("main", 3).await;
+    // With stock there is nothing partial about it; what is given back is there for the next.
+    for (asks, holds) in [(3, 3), (4, 3)] {
+        let id = OrderId::new_v7();
+        let answer = shop.ask(shop.reserve_of(id, asks, LONG).partial()).await;
+        let OrderOutcome::Held(held) = &answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(held.quantity, holds);
+        shop.client.cancel(id).await.expect("it is held");
+        assert_eq!(shop.counts().await, [3, 0, 9, 0]);
+    }
+    let short = OrderId::new_v7();
+    shop.ask(shop.reserve_of(short, 5, SHORT).partial()).await;
+    shop.expire(short).await;
+    let late = shop.client.commit(short).await.expect("others are free");
+    assert_eq!(late.cards.len(), 3, "as many as it held");
+    assert_eq!(shop.counts().await, [0, 0, 12, 0]);
+    shop.server.kill();
+    assert_eq!(counts_of(&verified(&shop.store)), [0, 0, 12, 0]);
+}
+
+#[tokio::test]
+async fn a_partial_hold_takes_from_three_pools_at_most() {
+    let mut shop = Shop::open(Store::new(), 49, 1).await;
+    for pool in ["b", "c", "d"] {
+        shop.restock(pool, 1).await;
+    }
+    let routes = "[[rule]]\npools = [\"main\", \"b\", \"c\", \"d\"]\n";
+    shop.client.routes_load(routes).await.expect("a table");
+    let id = OrderId::new_v7();
+    let answer = shop.ask(shop.reserve_of(id, 4, LONG).partial()).await;
+    assert!(matches!(&answer, OrderOutcome::Held(held) if held.quantity == 3));
+    assert_eq!(shop.counts().await, [1, 3, 0, 0]);
+    shop = shop.reopened(End::Kill).await;
+    let answer = shop.ask(OrderStep::commit(id)).await;
+    assert_eq!(cards_by_slab(&answer).len(), 3);
+    shop.issue(1).await;
+    assert_eq!(shop.counts().await, [0, 0, 4, 0]);
+}

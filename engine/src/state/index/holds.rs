@@ -29,6 +29,9 @@ impl Waits {
     }
 }
 
+/// In the place of what an order waits for: how many cards fewer it holds than it asked for.
+const IS_PART: u64 = 1 << 15;
+
 /// Cards put by for an order, or an order that waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
@@ -37,6 +40,8 @@ pub struct Hold {
     pub credits: Credits,
     /// While the order waits.
     pub waits: Option<Waits>,
+    /// How many cards fewer than the reserve asked for; none of one that waits or has waited.
+    pub fewer: u16,
     /// The record that made it.
     pub reserved_lsn: u64,
     pub reserved_unix_ms: u64,
@@ -63,6 +68,11 @@ impl Hold {
         self.ttl_ms == 0
     }
 
+    /// For how many cards it asked.
+    pub fn asked(&self) -> u16 {
+        self.quantity() + self.fewer
+    }
+
     fn state(&self) -> OrderState {
         match self.waits {
             Some(_) => OrderState::Waiting,
@@ -72,13 +82,23 @@ impl Hold {
 
     /// SKU, extensions and what it waits for, as a checkpoint keeps them, too.
     pub(in crate::state) fn what_word(&self) -> u64 {
-        let waits = self.waits.map_or(0, Waits::bits);
-        u64::from(self.sku) | u64::from(self.extensions) << 32 | waits << 48
+        let bits = match (self.waits, self.fewer) {
+            (Some(waits), _) => waits.bits(),
+            (None, 0) => 0,
+            (None, fewer) => IS_PART | u64::from(fewer),
+        };
+        u64::from(self.sku) | u64::from(self.extensions) << 32 | bits << 48
     }
 
-    /// SKU, extensions and what it waits for, from [`what_word`](Self::what_word).
-    pub(in crate::state) fn of_what_word(word: u64) -> (u32, u16, Option<Waits>) {
-        (word as u32, (word >> 32) as u16, Waits::of_bits(word >> 48))
+    /// SKU, extensions, what it waits for and how many fewer it holds, from [`what_word`](Self::what_word).
+    pub(in crate::state) fn of_what_word(word: u64) -> (u32, u16, Option<Waits>, u16) {
+        let bits = word >> 48;
+        let (waits, fewer) = if bits & IS_PART == 0 {
+            (Waits::of_bits(bits), 0)
+        } else {
+            (None, (bits & !IS_PART) as u16)
+        };
+        (word as u32, (word >> 32) as u16, waits, fewer)
     }
 
     /// When it was to end before any extension.
@@ -114,11 +134,12 @@ impl Hold {
     fn from_words(words: &[AtomicU64]) -> Hold {
         // Acquire: see `Rows::claim`.
         let word = |at: usize| words[at].load(Ordering::Acquire);
-        let (sku, extensions, waits) = Hold::of_what_word(word(0));
+        let (sku, extensions, waits, fewer) = Hold::of_what_word(word(0));
         Hold {
             sku,
             extensions,
             waits,
+            fewer,
             credits: Credits::from_words([word(1), word(2)]),
             reserved_lsn: word(3),
             reserved_unix_ms: word(4),

@@ -145,6 +145,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         lane: 1,
         ttl_ms,
         filled: false,
+        fewer: 0,
         credits: Credits([(0, 4), (2, 3), (0, 0), (0, 0)]),
     };
     let extended = Extended {
@@ -183,7 +184,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         why: Release::Expired,
         was_issue: true,
     });
-    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 11] = [
+    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 12] = [
         (issued(Way::Commit), [5, 1], [2, 0, 1, 0, 2, 1, 1, 0]),
         (issued(Way::LateCommit), [5, 2], [2, 0, 1, 0, 2, 1, 1, 0]),
         (issued(Way::Filled), [5, 3], [2, 0, 1, 0, 2, 1, 1, 0]),
@@ -191,6 +192,14 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         (
             Fact::Reserved(reserved),
             [8, 0],
+            [7, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
+        ),
+        (
+            Fact::Reserved(Reserved {
+                fewer: 3,
+                ..reserved
+            }),
+            [8, 2],
             [7, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
         ),
         (
