@@ -46,6 +46,8 @@ impl TryFrom<u8> for CardStatus {
 pub enum Cause {
     /// An operator said so.
     Operator = 1,
+    /// They were about to expire.
+    Expired = 2,
 }
 
 impl Cause {
@@ -53,6 +55,7 @@ impl Cause {
     pub const fn name(self) -> &'static str {
         match self {
             Cause::Operator => "operator",
+            Cause::Expired => "expired",
         }
     }
 }
@@ -63,6 +66,7 @@ impl TryFrom<u8> for Cause {
     fn try_from(number: u8) -> Result<Cause, String> {
         match number {
             1 => Ok(Cause::Operator),
+            2 => Ok(Cause::Expired),
             _ => Err(format!(
                 "cause {number} of a move, which this version does not know: use a newer croupier"
             )),

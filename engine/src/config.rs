@@ -63,6 +63,8 @@ pub struct Config {
     pub hold_extensions_max: u32,
     /// How long an order may wait for stock, in milliseconds.
     pub wait_max_ms: u32,
+    /// How long before it expires a card leaves stock, in milliseconds.
+    pub expiry_lead_ms: u32,
     /// Sealed segments after which they are folded into a checkpoint.
     pub checkpoint_segments: u32,
     /// How blocks of the log are made durable.
@@ -104,6 +106,7 @@ impl Config {
             hold_ttl_max_ms: 24 * 60 * 60 * 1000,
             hold_extensions_max: 1,
             wait_max_ms: 7 * 24 * 60 * 60 * 1000,
+            expiry_lead_ms: 1000,
             checkpoint_segments: 4,
             sync: Sync::Auto,
             unsafe_no_sync: false,
@@ -166,6 +169,10 @@ impl Config {
                 .wait_max_ms
                 .or(lower.wait_max_ms)
                 .unwrap_or(default.wait_max_ms),
+            expiry_lead_ms: upper
+                .expiry_lead_ms
+                .or(lower.expiry_lead_ms)
+                .unwrap_or(default.expiry_lead_ms),
             checkpoint_segments: upper
                 .checkpoint_segments
                 .or(lower.checkpoint_segments)
@@ -234,6 +241,12 @@ impl Config {
             1 << 15,
         )?;
         within("wait_max_ms", self.wait_max_ms.into(), 1, u32::MAX.into())?;
+        within(
+            "expiry_lead_ms",
+            self.expiry_lead_ms.into(),
+            0,
+            u32::MAX.into(),
+        )?;
         within(
             "checkpoint_segments",
             self.checkpoint_segments.into(),
@@ -442,6 +455,14 @@ pub struct Layer {
     )]
     #[arg(help_heading = "Limits")]
     pub wait_max_ms: Option<u32>,
+    /// How long before it expires a card leaves stock, in milliseconds [default: 1000]
+    #[arg(
+        long,
+        env = "CROUPIER_EXPIRY_LEAD_MS",
+        value_name = "MS",
+        hide_env_values = true
+    )]
+    pub expiry_lead_ms: Option<u32>,
     /// Sealed segments after which they are folded into a checkpoint [default: 4]
     #[arg(
         long,

@@ -371,7 +371,7 @@ impl Dealer {
         if self.fresh.is_empty() {
             return;
         }
-        match self.take_credits_in_line(like, need) {
+        match self.take_credits_in_line(now, like, need) {
             Ok(true) => {}
             Ok(false) => {
                 let fresh = self.fresh.drain(..);
@@ -388,8 +388,10 @@ impl Dealer {
                 return;
             }
             Err(refusal) => {
+                let wait_ms = retry_after(refusal);
                 let fresh = self.fresh.drain(..);
-                out.extend(fresh.map(|(nth, _)| refused(&orders[usize::from(nth)].1, refusal, 0)));
+                let no = |(nth, _)| refused(&orders[usize::from(nth)].1, refusal, wait_ms);
+                out.extend(fresh.map(no));
                 return;
             }
         }
@@ -403,12 +405,12 @@ impl Dealer {
     }
 
     /// As [`take_credits`](Self::take_credits); false: orders that wait come first, and have not been served yet.
-    fn take_credits_in_line(&mut self, like: &Order, need: u64) -> Result<bool, Refusal> {
+    fn take_credits_in_line(&mut self, now: u64, like: &Order, need: u64) -> Result<bool, Refusal> {
         let sku = self.resolver.catalog().sku(like.sku);
         if sku.is_some_and(|sku| sku.line.is_first()) {
             return Ok(false);
         }
-        self.take_credits(like, need)?;
+        self.take_credits(now, like, need)?;
         // Again, behind the credits: those that came for the line since the first look have told it so before.
         let pool = self.credits.first().map(|(pool, ..)| pool);
         if pool.is_some_and(|pool| pool.line.is_first()) {
@@ -420,14 +422,16 @@ impl Dealer {
         Ok(true)
     }
 
-    /// Takes up to `need` credits from the pools that the route names, in their order.
-    fn take_credits(&mut self, like: &Order, need: u64) -> Result<(), Refusal> {
+    /// Takes up to `need` credits from the pools that the route names, in their order. `Busy`: they would do, but in one of
+    /// them cards have expired, and are just being taken out.
+    fn take_credits(&mut self, now: u64, like: &Order, need: u64) -> Result<(), Refusal> {
         let target = match self.resolver.resolve(like.sku, like.priority) {
             Ok(target) => target,
             Err(NoTarget::UnknownSku) => return Err(Refusal::UnknownSku),
             Err(NoTarget::NoRoute) => return Err(Refusal::NoRoute),
         };
         let mut missing = need;
+        let mut swept = true;
         let pools_max = match like.step {
             // The record keeps how many fewer it gets in the place of a pool.
             Step::Reserve if like.takes_part() => HOLD_POOLS_MAX - 1,
@@ -436,7 +440,11 @@ impl Dealer {
         };
         for pool in target.pools.iter().take(pools_max) {
             let got = pool.take_credits(missing);
-            if got > 0 {
+            if !pool.is_good(now) {
+                // Whoever sweeps it calls the desk.
+                pool.return_credits(got);
+                swept = false;
+            } else if got > 0 {
                 self.credits.push((pool.clone(), got, 0));
                 missing -= got;
             }
@@ -444,7 +452,12 @@ impl Dealer {
                 break;
             }
         }
-        if self.credits.is_empty() {
+        if missing > 0 && !swept {
+            for (pool, got, _) in self.credits.drain(..) {
+                pool.add_credits(got);
+            }
+            Err(Refusal::Busy)
+        } else if self.credits.is_empty() {
             Err(Refusal::OutOfStock)
         } else {
             Ok(())

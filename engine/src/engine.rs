@@ -14,6 +14,7 @@ use crate::checkpoint;
 use crate::config::{Config, Sync};
 use crate::disk::SyncMethod;
 use crate::error::EngineError;
+use crate::expiry::Sweeper;
 use crate::finds::Owners;
 use crate::recovery::{self, Report};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
@@ -79,6 +80,8 @@ pub struct Engine {
     pub(crate) moving: Mutex<()>,
     /// Which order has which card, gathered when somebody asks.
     pub(crate) owners: Mutex<Owners>,
+    /// Takes out the cards that expire.
+    pub(crate) sweeper: Mutex<Sweeper>,
 }
 
 /// What an engine stands on, besides its store.
@@ -193,6 +196,7 @@ impl Engine {
             folding: Mutex::default(),
             moving: Mutex::default(),
             owners: Mutex::default(),
+            sweeper: Mutex::default(),
             routes: RouteCell::new(table),
             config,
             store,
@@ -219,13 +223,26 @@ impl Engine {
         self.finish(begun)
     }
 
+    /// Appends a record of an order that a cold deed has claimed, to be applied right away, as dealers do. Returns its LSN.
+    pub(crate) fn append_for_order(&self, fact: Fact<'_>) -> Result<u64, Refused> {
+        let _turn = self.lock(&self.cold);
+        let stamp = self.stamp();
+        let mut words = Vec::new();
+        Record { stamp, fact }.put(&mut words);
+        self.append(&words)
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            unix_ms: self.store.disk.unix_ms(),
+            route_table: self.routes.load().version(),
+        }
+    }
+
     /// Appends facts, as one batch if they fit one. Other cold deeds wait until these are finished.
     pub fn begin<'f>(&self, facts: &'f [Fact<'f>]) -> Result<Begun<'_, 'f>, Refused> {
         let turn = self.lock(&self.cold);
-        let stamp = Stamp {
-            unix_ms: self.store.disk.unix_ms(),
-            route_table: self.routes.load().version(),
-        };
+        let stamp = self.stamp();
         let mut words = Vec::new();
         // Where in its batch the last record begins, in units.
         let mut in_batch = 0;
@@ -277,6 +294,7 @@ impl Engine {
         Ok(begun.last)
     }
 
+    /// Appends records of a cold deed, one append; waits for room. The caller has the turn of cold deeds.
     fn append(&self, words: &[u64]) -> Result<u64, Refused> {
         let begun = Instant::now();
         loop {

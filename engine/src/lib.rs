@@ -35,6 +35,7 @@ pub mod config;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod expiry;
 pub mod feed;
 pub mod finds;
 pub mod intake;

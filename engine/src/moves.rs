@@ -49,11 +49,12 @@ const HOLD_LOOKS: u32 = 3;
 /// The same for orders that are just getting their cards, when each look reads the whole index.
 const ISSUED_LOOKS_MAX: u32 = 20;
 
-/// Where a move leads, and from where cards may come.
+/// Where a move leads, from where cards may come, and why.
 #[derive(Clone, Copy)]
-struct Way {
-    to: CardStatus,
-    from: &'static [CardStatus],
+pub(crate) struct Way {
+    pub(crate) to: CardStatus,
+    pub(crate) from: &'static [CardStatus],
+    pub(crate) cause: Cause,
 }
 
 impl Way {
@@ -65,15 +66,16 @@ impl Way {
             (CardMove::Void, false) => (&[Free, Suspended], Void),
             (CardMove::Void, true) => (&[Free, Suspended, Issued], Void),
         };
-        Way { to, from }
+        let cause = Cause::Operator;
+        Way { to, from, cause }
     }
 }
 
 /// Slots of one slab that are of one status and may go; free ones have been taken.
-struct Ready<'s> {
-    slab: &'s SlabState,
-    from: CardStatus,
-    slots: Vec<u32>,
+pub(crate) struct Ready<'s> {
+    pub(crate) slab: &'s SlabState,
+    pub(crate) from: CardStatus,
+    pub(crate) slots: Vec<u32>,
 }
 
 impl Ready<'_> {
@@ -81,7 +83,7 @@ impl Ready<'_> {
     fn undo(&self) {
         if self.from == CardStatus::Free {
             for &slot in &self.slots {
-                claim::give_back(self.slab.words(), slot);
+                self.slab.give_back(slot);
             }
             self.slab.pool.reopened(self.slab.facts.slab);
             self.slab.pool.add_credits(self.slots.len() as u64);
@@ -191,14 +193,14 @@ impl Engine {
                     CardStatus::Suspended => claim::slots_in(slab.slots_that_are(from)).collect(),
                     CardStatus::Issued | CardStatus::Void => continue,
                 };
-                self.write(Ready { slab, from, slots }, way.to, &mut done)?;
+                self.write(Ready { slab, from, slots }, way, &mut done)?;
             }
         }
         // Last: what was free is gone, so nothing is sold any more while these are looked for.
         if way.from.contains(&CardStatus::Issued) {
             for (slab, slots) in self.issued_of(&slabs) {
                 let from = CardStatus::Issued;
-                self.write(Ready { slab, from, slots }, way.to, &mut done)?;
+                self.write(Ready { slab, from, slots }, way, &mut done)?;
             }
         }
         Ok(done)
@@ -301,14 +303,14 @@ impl Engine {
                 (ready, runs)
             })
             .collect();
-        self.write_all(&facts, way.to)
+        self.write_all(&facts, way)
     }
 
     /// Writes named cards: as one append.
-    fn write_all(&self, ready: &[(Ready<'_>, Vec<Run>)], to: CardStatus) -> Result<Done, Refused> {
+    fn write_all(&self, ready: &[(Ready<'_>, Vec<Run>)], way: Way) -> Result<Done, Refused> {
         let facts: Vec<Fact<'_>> = ready
             .iter()
-            .map(|(ready, runs)| fact(ready, to, runs))
+            .map(|(ready, runs)| fact(ready, way, runs))
             .collect();
         let units: usize = ready.iter().map(|(_, runs)| moved_units(runs.len())).sum();
         self.log.tend();
@@ -334,11 +336,11 @@ impl Engine {
     }
 
     /// Writes cards of one slab and status, as many records as it takes.
-    fn write(&self, ready: Ready<'_>, to: CardStatus, done: &mut Done) -> Result<(), Refused> {
+    pub(crate) fn write(&self, ready: Ready<'_>, way: Way, done: &mut Done) -> Result<(), Refused> {
         let runs = runs_of(ready.slab, &ready.slots);
         let mut written = 0;
         for chunk in runs.chunks(moved_runs_max(self.log.append_units_max())) {
-            let facts = [fact(&ready, to, chunk)];
+            let facts = [fact(&ready, way, chunk)];
             let cards: usize = chunk.iter().map(|run| run.count as usize).sum();
             // A server that is about to stop does not wait for all of them.
             self.log.tend();
@@ -369,12 +371,12 @@ impl Engine {
     }
 }
 
-fn fact<'r>(ready: &Ready<'_>, to: CardStatus, runs: &'r [Run]) -> Fact<'r> {
+fn fact<'r>(ready: &Ready<'_>, way: Way, runs: &'r [Run]) -> Fact<'r> {
     Fact::CardsMoved(Moved {
         sku: ready.slab.facts.sku,
         from: ready.from,
-        to,
-        cause: Cause::Operator,
+        to: way.to,
+        cause: way.cause,
         runs: Runs::Given(runs),
     })
 }

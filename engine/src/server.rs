@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::clock::{self, Clocks};
 use crate::config::{Config, Cores};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _};
+use crate::expiry::Swept;
 use crate::recovery::Report;
 use crate::route::RouteTable;
 use crate::state::Digest;
@@ -33,6 +35,10 @@ use core::CoreShared;
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 /// How often the checkpointer looks for sealed segments.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked whether cards expire.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// How often it is said again that they cannot be taken out.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a clean stop did.
 #[derive(Debug)]
@@ -143,6 +149,7 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
         threads.push(thread.at("start a core's thread for", &engine.config.data)?);
     }
     threads.push(spawn_checkpointer(&engine, &halted, aside.clone())?);
+    threads.push(spawn_sweeper(&engine, &halted, aside.clone())?);
     threads.push(spawn_keeper(&engine, &stop, aside)?);
     Ok(Server {
         engine,
@@ -252,6 +259,57 @@ fn spawn_checkpointer(
         .name("croupier-fold".into())
         .spawn(body)
         .at("start the checkpointer for", &dir)
+}
+
+/// The thread that takes cards out of stock before they expire.
+fn spawn_sweeper(
+    engine: &Arc<Engine>,
+    halted: &Arc<Flag>,
+    aside: Aside,
+) -> Result<JoinHandle<()>, EngineError> {
+    let (engine, halted) = (engine.clone(), halted.clone());
+    let dir = engine.config.data.clone();
+    let body = move || {
+        aside.go();
+        let mut clocks = Clocks::now();
+        // What was said last, and when: a disk that stays full is no news.
+        let mut said: Option<(String, Instant)> = None;
+        while !halted.wait(SWEEP_EVERY) {
+            let jumped_ms = clocks.jumped_ms();
+            let now = clock::unix_ms();
+            if !engine.is_sweep_due(now) || engine.cannot_record().is_some() {
+                continue;
+            }
+            let what = match jumped_ms {
+                Some(ahead_ms) => format!(
+                    "the clock has gone ahead by {} s since this server began: cards that have expired by it are not dealt, and \
+                     not taken out of stock, which would be for good; set the clock right, or restart the server if it is right",
+                    ahead_ms / 1000
+                ),
+                None => match engine.sweep_expired(now) {
+                    Ok(swept) if swept == Swept::default() => continue,
+                    Ok(Swept { cards, holds }) => {
+                        tracing::info!(cards, holds, "cards that expire have left stock");
+                        continue;
+                    }
+                    Err(refused) => {
+                        format!("cards that expire are still in stock: {}", refused.text)
+                    }
+                },
+            };
+            let is_news = said.as_ref().is_none_or(|(before, since)| {
+                *before != what && since.elapsed() > SAY_AGAIN / 10 || since.elapsed() > SAY_AGAIN
+            });
+            if is_news {
+                tracing::error!("{what}");
+                said = Some((what, Instant::now()));
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("croupier-expiry".into())
+        .spawn(body)
+        .at("start the sweep of expired cards for", &dir)
 }
 
 impl Server {

@@ -179,8 +179,7 @@ pub struct BitsOnly;
 
 impl SlabSource for BitsOnly {
     fn body(&self, facts: &SlabFacts) -> Result<SlabBody, EngineError> {
-        let words = crate::slab::claim::words_for(facts.cards);
-        Ok(SlabBody::Bits((0..words).map(|_| 0.into()).collect()))
+        Ok(SlabBody::bits(facts.cards))
     }
 }
 

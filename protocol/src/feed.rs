@@ -41,5 +41,6 @@ numbered! {
     /// Why cards have moved.
     MoveCause: u16, "cause of a move" {
         Operator = 1, "operator", "an operator said so";
+        Expired = 2, "expired", "they were about to expire";
     }
 }

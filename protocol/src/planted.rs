@@ -77,6 +77,8 @@ bugs! {
     RemoveJoinedEarly = "remove-joined-early", Sim;
     /// A card that is made void goes back to where dealers find it.
     SellVoid = "sell-void", Sim;
+    /// Dealers do not look whether cards have expired that are still in stock.
+    DealExpired = "deal-expired", Sim;
     /// A checkpoint does not hold which cards are out of sale.
     ForgetMarks = "forget-marks", Sim;
     /// A checkpoint does not hold which orders hold cards.

@@ -11,9 +11,25 @@ use croupier_engine::slab::{claim, slab_file_name};
 use croupier_engine::state::record::Fact;
 use croupier_engine::state::{SlabBody, SlabFacts, SlabSource};
 
+use crate::world::EPOCH_MS;
+
 /// The secret of a card, as the oracle expects it.
 pub fn secret_of(slab: u32, slot: u32) -> Vec<u8> {
     format!("secret {slab}:{slot}").into_bytes()
+}
+
+/// When a card expires, in Unix seconds; 0 = never. In one slab of six cards do, within a minute, or days, for clocks that jump.
+fn expires_at_s(slab: u32, slot: u32) -> u64 {
+    let mut dice = fastrand::Rng::with_seed(u64::from(slab) << 32 | u64::from(slot / 3));
+    let most_s = match slab % 12 {
+        1 => 2 * 24 * 3600,
+        7 => 60,
+        _ => return 0,
+    };
+    match dice.u32(0..3) {
+        0 => 0,
+        _ => EPOCH_MS / 1000 + dice.u64(1..most_s),
+    }
 }
 
 fn contents(slab: u32, sku: u32, cards: u32) -> Vec<u8> {
@@ -44,9 +60,11 @@ impl SlabSource for StandIns {
         if found[..got] != contents(facts.slab, facts.sku, facts.cards) {
             return Err(EngineError::damage(&path, 0, "not what was written"));
         }
-        let words = claim::words_for(facts.cards);
+        let words = 0..claim::words_for(facts.cards);
+        let expiries = (0..facts.cards).map(|slot| expires_at_s(facts.slab, slot));
         Ok(SlabBody::Bits(
-            (0..words).map(|_| AtomicU64::new(0)).collect(),
+            words.map(|_| AtomicU64::new(0)).collect(),
+            expiries.collect(),
         ))
     }
 }

@@ -93,6 +93,8 @@ struct Sum {
     checkpoints: u64,
     imports: u64,
     moves: u64,
+    expired_cards: u64,
+    expired_holds: u64,
     issued: u64,
     repeats: u64,
     refused: u64,
@@ -124,6 +126,8 @@ impl Sum {
         self.checkpoints += tally.folds;
         self.imports += tally.imports;
         self.moves += tally.moves;
+        self.expired_cards += tally.expired[0];
+        self.expired_holds += tally.expired[1];
         self.issued += issued;
         self.repeats += repeats;
         self.refused += refused;
@@ -163,8 +167,8 @@ impl Sum {
             self.starts, self.power_cuts, self.kills, self.log_failures, self.stops
         );
         println!(
-            "checkpoints          {:>12}   {} imports, {} moves of cards",
-            self.checkpoints, self.imports, self.moves
+            "checkpoints          {:>12}   {} imports, {} moves of cards; {} cards expired in stock, and {} holds for want of them",
+            self.checkpoints, self.imports, self.moves, self.expired_cards, self.expired_holds
         );
         println!(
             "orders issued        {:>12}   {} repeats, {} refused, {} never known; {} answers about holds, {} about waits",

@@ -87,6 +87,8 @@ pub struct Node {
     pub engine: Arc<Engine>,
     queues: Vec<Arc<Queues>>,
     cores: Vec<Core>,
+    /// From which LSN on, and when, each turn's records are: turns do not overlap here.
+    dealt: BTreeMap<u64, u64>,
 }
 
 impl Node {
@@ -125,6 +127,7 @@ impl Node {
                 .map(|_| Arc::new(Queues::new(plan.lane_orders_max)))
                 .collect(),
             cores: (0..plan.cores).map(core).collect(),
+            dealt: BTreeMap::new(),
             engine: Arc::new(engine),
         })
     }
@@ -179,6 +182,7 @@ impl Node {
             Phase::Picked => {
                 // Room was seen when the batch was picked, and must still be there, whatever the others did since.
                 let refusal = self.engine.cannot_record();
+                self.dealt.insert(log.end(), now_ms);
                 core.turns.deal(&mut core.dealer, now_ms, log, refusal);
                 core.phase = Phase::Dealt;
                 true
@@ -217,11 +221,56 @@ impl Node {
         look_up(&self.engine.state, id)
     }
 
+    /// No card is dealt that has expired.
+    ///
+    /// # Panics
+    /// If one is.
+    pub fn check_expiry(&self, outcome: &Outcome) {
+        let Verdict::Issued {
+            settled,
+            repeat: false,
+        } = outcome.verdict
+        else {
+            return;
+        };
+        // One that waited was dealt by another turn than its answer's.
+        let Some((_, dealt_ms)) = self.dealt.range(..=settled.lsn).next_back() else {
+            return;
+        };
+        let state = &self.engine.state;
+        let catalog = state.catalog.load();
+        for (slab, slot) in state.index.cards(settled) {
+            let expires_s = catalog.slab(slab).map_or(0, |slab| slab.expires_at_s(slot));
+            assert!(
+                expires_s == 0 || *dealt_ms < expires_s * 1000,
+                "card {slab}:{slot} was dealt at {dealt_ms} ms and had expired at {expires_s} s"
+            );
+        }
+    }
+
+    /// After a sweep no card is free that has expired.
+    ///
+    /// # Panics
+    /// If one is.
+    pub fn check_stock(&self, now_ms: u64) {
+        for slab in self.engine.state.catalog.load().slabs.iter().flatten() {
+            for slot in 0..slab.facts.cards {
+                let expires_s = slab.expires_at_s(slot);
+                let is_good = expires_s == 0 || now_ms < expires_s * 1000;
+                assert!(
+                    is_good || slab.status(slot) != CardStatus::Free,
+                    "card {}:{slot} is free and has expired",
+                    slab.facts.slab
+                );
+            }
+        }
+    }
+
     /// Nobody waits for stock that is there.
     ///
     /// # Panics
     /// If somebody does.
-    pub fn check_lines(&self) {
+    pub fn check_lines(&self, now_ms: u64) {
         let state = &self.engine.state;
         let mut resolver = Resolver::new(&self.engine.routes, &state.catalog);
         resolver.refresh();
@@ -237,7 +286,8 @@ impl Node {
                 HOLD_POOLS_MAX
             };
             let pools = target.pools.iter().take(pools_max);
-            let free: u64 = pools.map(|pool| pool.available()).sum();
+            let good = pools.filter(|pool| pool.is_good(now_ms));
+            let free: u64 = good.map(|pool| pool.available()).sum();
             assert!(
                 free < waits.quantity.into(),
                 "{id:x} ({settled:?}) waits for {} cards, and {free} are free",

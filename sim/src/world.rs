@@ -17,7 +17,7 @@ use crate::node::{self, Node, View};
 use crate::plan::{Feature, Plan};
 
 /// Where a simulation's clock begins: 2026-01-01.
-const EPOCH_MS: u64 = 1_767_225_600_000;
+pub const EPOCH_MS: u64 = 1_767_225_600_000;
 /// Steps that a server whose log has failed still gets before its process ends.
 const FAREWELL_STEPS: u32 = 40;
 /// SKUs of a simulated shop.
@@ -37,6 +37,8 @@ pub struct Tally {
     pub folds: u64,
     pub imports: u64,
     pub moves: u64,
+    /// Cards that expired in stock, and holds that ended because of it.
+    pub expired: [u64; 2],
 }
 
 /// Everything there is.
@@ -154,6 +156,7 @@ impl World {
             5 => self.load_routes(),
             6 => self.make_sku(),
             399 => self.move_cards(),
+            390..399 => self.sweep(),
             7..40 if self.node.is_none() => self.restart(),
             // Whoever is chosen may have nothing to do.
             _ => (0..6).any(|_| self.small_step(true)),
@@ -238,6 +241,9 @@ impl World {
             return false;
         };
         let did = node.step_core(index, now_ms, &mut answered);
+        answered
+            .iter()
+            .for_each(|outcome| node.check_expiry(outcome));
         let told: Vec<_> = answered
             .iter()
             .map(|outcome| (*outcome, node.translate(outcome)))
@@ -518,6 +524,8 @@ impl World {
             self.disk.set_unix_ms(self.now_ms());
             let did = if self.node.is_none() {
                 self.restart()
+            } else if patience % 64 == 0 && self.sweep() {
+                true
             } else {
                 self.small_step(false)
             };
@@ -544,7 +552,21 @@ impl World {
             }
         }
         if node.engine.cannot_record().is_none() {
-            node.check_lines();
+            node.check_lines(now_ms);
+            self.oracle.move_under_way();
+            node.engine.sweep_expired(now_ms).expect("the log takes it");
+            node.check_stock(now_ms);
+            while !node.is_idle() || node.engine.log.durable() < node.engine.log.end() {
+                for index in 0..usize::from(self.plan.cores) {
+                    node.step_core(index, now_ms, &mut answered);
+                }
+                node.engine.log.make_segment();
+                if node.engine.log.take_block() {
+                    node.engine.log.write_block();
+                }
+            }
+            self.crash_copies();
+            self.oracle.move_over(&View(&node.engine.state), None);
         }
         self.crash_copies();
         self.oracle.settle_orders(|id| node.look_up(id));

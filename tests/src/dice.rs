@@ -63,7 +63,7 @@ fn unix_time() -> Duration {
 }
 
 /// The server's time, if it runs on the same machine.
-pub(crate) fn unix_ms() -> u64 {
+pub fn unix_ms() -> u64 {
     unix_time().as_millis() as u64
 }
 

@@ -31,8 +31,8 @@ pub mod power_cut;
 pub use binary::{use_binary, use_binary_given};
 pub use cards::{Mint, leaked};
 pub use command::{Done, croupier, croupier_under};
-pub use dice::Dice;
-pub(crate) use dice::unix_ms;
+pub use dice::{Dice, unix_ms};
+
 pub use oracle::{Ask, DiskReport, Glance, Oracle, OutOfSale, Standing, StateView};
 pub use scale::scaled;
 pub use server::{Server, eventually};

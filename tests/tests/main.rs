@@ -5,6 +5,7 @@ mod stock;
 mod crashes;
 mod damage;
 mod disk_full;
+mod expiry;
 mod failing_disk;
 mod feed;
 mod files;

@@ -462,7 +462,7 @@ impl Dealer {
             },
             ..Order::issue(id, sku, quantity, Ticket::single(0, 0))
         };
-        let taken = self.take_credits(&like, quantity.into());
+        let taken = self.take_credits(now, &like, quantity.into());
         let got: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
         if taken.is_err() || got < quantity.into() {
             for (pool, got, _) in self.credits.drain(..) {

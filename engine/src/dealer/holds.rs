@@ -322,7 +322,7 @@ impl Dealer {
                     out.push(refused(order, refusal, retry_after(refusal)));
                     continue;
                 }
-                answer = self.change((nth, *lane), order, settled, hold, spare);
+                answer = self.change(now, (nth, *lane), order, settled, hold, spare);
             }
             match answer {
                 Answer::Told(verdict) => {
@@ -417,6 +417,7 @@ impl Dealer {
     /// Promises a change: claims the order and, for a commit, its cards.
     fn change(
         &mut self,
+        now: u64,
         (nth, lane): (u16, u8),
         order: &Order,
         settled: Settled,
@@ -453,7 +454,12 @@ impl Dealer {
                 return Answer::Change;
             }
         }
-        let Some(claimed) = index.claim_order(settled) else {
+        if let (Step::Commit, Some(hold)) = (order.step, &hold)
+            && !self.is_good(now, hold)
+        {
+            return Answer::Told(Verdict::refused(Refusal::Busy, RETRY_AFTER_MS));
+        }
+        let Some(claimed) = self.state.index.claim_order(settled) else {
             return Answer::Later;
         };
         let to = match order.step {
@@ -462,12 +468,15 @@ impl Dealer {
                 match &hold {
                     Some(hold) => self.bind(hold, cards),
                     None => {
-                        let bound = self.bind_late(sku, order, cards);
+                        let bound = self.bind_late(now, sku, order, cards);
                         if bound != Ok(true) {
                             self.state.index.let_go(claimed);
                             return match bound {
                                 Ok(_) => Answer::Later,
-                                Err(()) => decided(Refusal::Expired, settled),
+                                Err(Refusal::Busy) => {
+                                    Answer::Told(Verdict::refused(Refusal::Busy, RETRY_AFTER_MS))
+                                }
+                                Err(_) => decided(Refusal::Expired, settled),
                             };
                         }
                     }
@@ -491,6 +500,16 @@ impl Dealer {
         Answer::Change
     }
 
+    /// Whether no card has expired in the pools that a hold has credits of. Else they are just being taken out.
+    fn is_good(&mut self, now: u64, hold: &Hold) -> bool {
+        let sku = self.resolver.catalog().sku(hold.sku);
+        sku.is_none_or(|sku| {
+            let pools = sku.pools.load();
+            let mut held = hold.credits.iter();
+            held.all(|(pool, _)| pools[usize::from(pool)].is_good(now))
+        })
+    }
+
     /// Claims cards for credits of a hold.
     fn bind(&mut self, hold: &Hold, cards: u16) {
         let sku = self.resolver.catalog().sku(hold.sku);
@@ -508,17 +527,20 @@ impl Dealer {
     }
 
     /// Claims cards for an order whose hold has expired, as for an issue; false: orders that wait come first. The error:
-    /// there are not so many.
-    fn bind_late(&mut self, sku: u32, order: &Order, cards: u16) -> Result<bool, ()> {
+    /// there are not so many, or not just now.
+    fn bind_late(
+        &mut self,
+        now: u64,
+        sku: u32,
+        order: &Order,
+        cards: u16,
+    ) -> Result<bool, Refusal> {
         let like = Order {
             sku,
             step: Step::Issue,
             ..*order
         };
-        if !self
-            .take_credits_in_line(&like, cards.into())
-            .map_err(|_| ())?
-        {
+        if !self.take_credits_in_line(now, &like, cards.into())? {
             return Ok(false);
         }
         let got: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
@@ -531,7 +553,11 @@ impl Dealer {
                 pool.add_credits(got);
             }
         }
-        if enough { Ok(true) } else { Err(()) }
+        if enough {
+            Ok(true)
+        } else {
+            Err(Refusal::OutOfStock)
+        }
     }
 
     /// Ends holds and waits whose time is up, as far as there is room for their records.

@@ -223,6 +223,20 @@ impl Slab {
         self.slots()[slot as usize].expires_at_s.get()
     }
 
+    /// When the first of its cards expires, in Unix seconds; 0 = none does. Of a slab whose header does not say so its slot
+    /// table is read.
+    pub fn expires_from_s(&self) -> u64 {
+        match self.header.expires_from_s {
+            Some(expires_from_s) => expires_from_s,
+            None => self.first_expiry_s(),
+        }
+    }
+
+    fn first_expiry_s(&self) -> u64 {
+        let expiries = self.slots().iter().map(|slot| slot.expires_at_s.get());
+        expiries.filter(|&expires| expires != 0).min().unwrap_or(0)
+    }
+
     /// The slot table's entry. An error tells a damaged table, or a slot the slab does not have.
     pub fn entry(&self, slot: u32) -> Result<SlotEntry<'_>, SlabError> {
         let damaged = || SlabError::EntryDamaged {
@@ -275,7 +289,10 @@ impl Slab {
             gap_begin = range.end;
             match section {
                 Section::Claims => self.verify_zero("file's", section, range)?,
-                Section::Slots => self.verify_crc(section, crcs.slots)?,
+                Section::Slots => {
+                    self.verify_crc(section, crcs.slots)?;
+                    self.verify_expiry()?;
+                }
                 Section::Sealed => self.verify_crc(section, crcs.sealed)?,
                 Section::Prints => self.verify_crc(section, crcs.prints)?,
                 Section::Labels => self.verify_crc(section, crcs.labels)?,
@@ -286,6 +303,16 @@ impl Slab {
             Section::Labels,
             gap_begin..self.header.layout.file_bytes,
         )
+    }
+
+    /// A header that told too late a time would let expired cards be dealt.
+    fn verify_expiry(&self) -> Result<(), SlabError> {
+        let (told, found) = (self.expires_from_s(), self.first_expiry_s());
+        if told == found {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(SlabError::ExpiryDiffers { path, told, found })
     }
 
     /// Compares the fingerprints with their checksum: before an import relies on them to find duplicates.
@@ -419,6 +446,15 @@ pub enum SlabError {
         place: &'static str,
         section: &'static str,
         offset: u64,
+    },
+    #[error(
+        "slab {}: offset 212: the first card expires at {told} by the header and at {found} by the slot table; restore it from a copy",
+        path.display()
+    )]
+    ExpiryDiffers {
+        path: PathBuf,
+        told: u64,
+        found: u64,
     },
     #[error("slab {}: slot {slot}: no such entry, or a damaged one; run `croupier wal verify`", path.display())]
     EntryDamaged { path: PathBuf, slot: u32 },

@@ -52,7 +52,8 @@ struct RawHeader {
     prints_crc: U32,
     labels_crc: U32,
     wrapped_key: WrappedKey,
-    zero: [u8; 3880],
+    expires_from_s: U64,
+    zero: [u8; 3872],
     header_crc: U32,
 }
 
@@ -73,9 +74,13 @@ const _: () = {
     assert!(offset_of!(RawHeader, file_bytes) == 128);
     assert!(offset_of!(RawHeader, slots_crc) == 136);
     assert!(offset_of!(RawHeader, wrapped_key) == 152);
-    assert!(offset_of!(RawHeader, zero) == 212);
+    assert!(offset_of!(RawHeader, expires_from_s) == 212);
+    assert!(offset_of!(RawHeader, zero) == 220);
     assert!(offset_of!(RawHeader, header_crc) == 4092);
 };
+
+/// Feature bit: `expires_from_s` says when the first card expires.
+const FEATURE_EXPIRES_FROM: u64 = 1;
 
 /// CRC-32C of each section that has one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -107,6 +112,9 @@ pub struct SlabHeader {
     pub layout: SlabLayout,
     pub crcs: SectionCrcs,
     pub wrapped_key: WrappedKey,
+    /// When the first of its cards expires, in Unix seconds; 0 = none ever does. `None`: it does not say so, as it was
+    /// made by an earlier build.
+    pub expires_from_s: Option<u64>,
 }
 
 impl SlabHeader {
@@ -132,6 +140,10 @@ impl SlabHeader {
         raw.prints_crc = self.crcs.prints.into();
         raw.labels_crc = self.crcs.labels.into();
         raw.wrapped_key = self.wrapped_key;
+        if let Some(expires_from_s) = self.expires_from_s {
+            raw.features = FEATURE_EXPIRES_FROM.into();
+            raw.expires_from_s = expires_from_s.into();
+        }
         raw.header_crc = crc32c(&raw.as_bytes()[..offset_of!(RawHeader, header_crc)]).into();
         Box::new(zerocopy::transmute!(raw))
     }
@@ -161,6 +173,8 @@ impl SlabHeader {
                 labels: raw.labels_crc.get(),
             },
             wrapped_key: raw.wrapped_key,
+            expires_from_s: (raw.features.get() & FEATURE_EXPIRES_FROM != 0)
+                .then(|| raw.expires_from_s.get()),
         })
     }
 
@@ -228,7 +242,12 @@ fn check_fields(raw: &RawHeader) -> Result<(), HeaderFault> {
     )?;
     field(46, "reserved", raw.reserved_46.get().into(), 0)?;
     field(60, "reserved", raw.reserved_60.get().into(), 0)?;
-    field(72, "features", raw.features.get(), 0)?;
+    let features = raw.features.get();
+    field(72, "features", features, features & FEATURE_EXPIRES_FROM)?;
+    if features == 0 {
+        let (at, found) = (offset_of!(RawHeader, expires_from_s), raw.expires_from_s);
+        field(at, "expires_from_s", found.get(), 0)?;
+    }
     match raw.zero.iter().position(|&byte| byte != 0) {
         Some(at) => field(
             offset_of!(RawHeader, zero) + at,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use croupier_protocol::planted::{self, Bug};
 
-use super::catalog::{Batch, Catalog, Pool, SkuState, SlabFacts, SlabSource, SlabState};
+use super::catalog::{Batch, Catalog, NEVER, Pool, SkuState, SlabFacts, SlabSource, SlabState};
 use super::held::HeldFact;
 use super::index::{IndexView, OrderIndex, OrderState, Place, Settled, Spread};
 use super::line::{Desk, Line};
@@ -434,6 +434,7 @@ impl State {
         let pool = self.pool(ledger, &sku, batch.pool, pool_name)?;
         let mut list = Vec::clone(&pool.slabs.load());
         let (mut cards, mut free) = (0, 0);
+        let mut expires_from = NEVER;
         for facts in slabs {
             if facts.sku != batch.sku || facts.pool != batch.pool {
                 return Err(format!(
@@ -459,12 +460,18 @@ impl State {
             sku.class_bytes_max
                 .fetch_max(facts.class_bytes, Ordering::Relaxed);
             cards += u64::from(facts.cards);
-            free += u64::from(facts.cards) - claim::count_set(slab.words());
+            let taken = claim::count_set(slab.words());
+            free += u64::from(facts.cards) - taken;
+            if taken < facts.cards.into() && slab.expires() {
+                expires_from = expires_from.min(slab.good_until_s());
+            }
             list.push(slab);
         }
         catalog.version += 1;
         sku.imported.fetch_add(cards, Ordering::Relaxed);
         pool.slabs.store(Arc::new(list));
+        // Behind the list, which a sweep goes through, and before the credits.
+        pool.expires_from(expires_from);
         pool.grown();
         self.catalog.store(Arc::new(catalog));
         // Last: whoever gets a credit finds the slab.

@@ -4,12 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use croupier_protocol::StockRow;
+use croupier_protocol::planted::{self, Bug};
 
 use super::line::Line;
 use super::record::Credits;
 use crate::card::CardStatus;
 use crate::slab::{Slab, claim};
-use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What a `SlabAdded` record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +28,16 @@ pub struct SlabFacts {
 pub enum SlabBody {
     /// A mapped slab file.
     Mapped(Arc<Slab>),
-    /// Bits only: for checkpoints and verification, which need no card.
-    Bits(Box<[AtomicU64]>),
+    /// Bits only: for checkpoints and verification, which need no card; and, where slabs are simulated, when each card expires.
+    Bits(Box<[AtomicU64]>, Box<[u64]>),
+}
+
+impl SlabBody {
+    /// Bits for so many cards.
+    pub fn bits(cards: u32) -> SlabBody {
+        let words = 0..claim::words_for(cards);
+        SlabBody::Bits(words.map(|_| AtomicU64::new(0)).collect(), Box::default())
+    }
 }
 
 /// Gives the body for a slab that a record names.
@@ -81,11 +90,30 @@ pub struct SlabState {
     pub void: Marks,
     /// The next region to lease to a core.
     next_region: AtomicUsize,
+    /// Some of its cards expire.
+    expires: bool,
+    /// Some have come back since the sweep looked.
+    returned: AtomicBool,
+    /// No card that may still be dealt expires before, in Unix seconds; [`NEVER`] if none ever does.
+    good_until_s: AtomicU64,
 }
+
+/// A time that never comes.
+pub const NEVER: u64 = u64::MAX;
 
 impl SlabState {
     pub(super) fn new(facts: SlabFacts, body: SlabBody, pool: Arc<Pool>) -> SlabState {
+        let first = match &body {
+            SlabBody::Mapped(slab) => slab.expires_from_s(),
+            SlabBody::Bits(_, expiries) => {
+                let all = expiries.iter().copied().filter(|&expires| expires != 0);
+                all.min().unwrap_or(0)
+            }
+        };
         let state = SlabState {
+            expires: first != 0,
+            returned: AtomicBool::new(false),
+            good_until_s: if first == 0 { NEVER } else { first }.into(),
             facts,
             body,
             pool,
@@ -105,7 +133,7 @@ impl SlabState {
     pub fn words(&self) -> &[AtomicU64] {
         match &self.body {
             SlabBody::Mapped(slab) => slab.claim_words(),
-            SlabBody::Bits(words) => words,
+            SlabBody::Bits(words, _) => words,
         }
     }
 
@@ -113,8 +141,55 @@ impl SlabState {
     pub fn mapped(&self) -> Option<&Arc<Slab>> {
         match &self.body {
             SlabBody::Mapped(slab) => Some(slab),
-            SlabBody::Bits(_) => None,
+            SlabBody::Bits(..) => None,
         }
+    }
+
+    /// When the card of `slot` expires, in Unix seconds; 0 = never.
+    pub fn expires_at_s(&self, slot: u32) -> u64 {
+        match &self.body {
+            SlabBody::Mapped(slab) => slab.expires_at_s(slot),
+            SlabBody::Bits(_, expiries) => expiries.get(slot as usize).copied().unwrap_or(0),
+        }
+    }
+
+    /// No card that may still be dealt expires before, in Unix seconds; [`NEVER`] if none ever does.
+    pub fn good_until_s(&self) -> u64 {
+        self.good_until_s.load(Ordering::SeqCst)
+    }
+
+    /// For the sweep: it looks at the cards now, and says afterwards which expires next. Until when they were good.
+    pub(crate) fn look_for_expired(&self) -> u64 {
+        self.good_until_s.swap(NEVER, Ordering::SeqCst)
+    }
+
+    /// A card that may still be dealt expires then.
+    pub(crate) fn expires_again(&self, unix_s: u64) {
+        self.good_until_s.fetch_min(unix_s, Ordering::SeqCst);
+    }
+
+    /// Whether cards have come back since that was asked last.
+    pub(crate) fn take_returned(&self) -> bool {
+        self.returned.swap(false, Ordering::SeqCst)
+    }
+
+    /// Clears the bit of a card: behind the record that gives it back, if one took it, and before its credit.
+    pub(crate) fn give_back(&self, slot: u32) {
+        if self.expires {
+            let expires_s = self.expires_at_s(slot);
+            if expires_s != 0 {
+                // The sweep may have passed by it. SeqCst: the slab before the pool, see `Pool::swept`.
+                self.returned.store(true, Ordering::SeqCst);
+                self.expires_again(expires_s);
+                self.pool.expires_from(expires_s);
+            }
+        }
+        claim::give_back(self.words(), slot);
+    }
+
+    /// Whether any of its cards ever expires.
+    pub fn expires(&self) -> bool {
+        self.expires
     }
 
     /// What the card of `slot` is. One that a dealer has just claimed counts as issued.
@@ -196,6 +271,8 @@ pub struct Pool {
     first: AtomicUsize,
     /// How often cards have become free behind dealers that look for them.
     reopenings: AtomicU64,
+    /// From then on, in Unix milliseconds, nothing is dealt from here until what has expired is gone.
+    good_until_ms: AtomicU64,
 }
 
 impl Pool {
@@ -216,7 +293,43 @@ impl Pool {
             slabs: ArcSwap::default(),
             first: AtomicUsize::new(0),
             reopenings: AtomicU64::new(0),
+            good_until_ms: AtomicU64::new(NEVER),
         })
+    }
+
+    /// Whether no card of the pool has expired. Looked at behind the credits: those of cards that come later than the look
+    /// are not among them.
+    pub fn is_good(&self, now_unix_ms: u64) -> bool {
+        // Relaxed: the Acquire of `take_credits` has it see what was said before the credits came.
+        now_unix_ms < self.good_until_ms.load(Ordering::Relaxed) || planted::is(Bug::DealExpired)
+    }
+
+    /// There will be a card that expires then. Before its credit.
+    pub(super) fn expires_from(&self, unix_s: u64) {
+        let unix_ms = unix_s.saturating_mul(1000);
+        self.good_until_ms.fetch_min(unix_ms, Ordering::SeqCst);
+    }
+
+    /// A sweep has taken out what expires soon, and has told each slab.
+    pub(crate) fn swept(&self) {
+        let next = || {
+            let slabs = self.slabs.load();
+            let until_s = slabs.iter().map(|slab| slab.good_until_s()).min();
+            until_s.unwrap_or(NEVER).saturating_mul(1000)
+        };
+        // Orders that wait have found it shut, and come first.
+        let told = self.line.stock_comes();
+        let mut until_ms = next();
+        loop {
+            self.good_until_ms.store(until_ms, Ordering::SeqCst);
+            // A card that came meanwhile has told its slab before the pool: its word to the pool may just have been lost.
+            let again_ms = next();
+            if again_ms >= until_ms {
+                break;
+            }
+            until_ms = again_ms;
+        }
+        self.line.stock_came(told);
     }
 
     /// Free cards.

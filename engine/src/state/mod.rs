@@ -17,7 +17,7 @@ pub mod waiting;
 
 pub use apply::{Promise, State, StateSeed};
 pub use catalog::{
-    Batch, Catalog, Pool, SkuState, SlabBody, SlabFacts, SlabSource, SlabState, StockCounts,
+    Batch, Catalog, NEVER, Pool, SkuState, SlabBody, SlabFacts, SlabSource, SlabState, StockCounts,
 };
 pub use digest::Digest;
 pub use replay::{Hand, Replay};

@@ -34,9 +34,7 @@ impl State {
                 }
                 match slab.marks(moved.to) {
                     Some(marks) => slab.mark(marks, slot),
-                    None => {
-                        claim::give_back(slab.words(), slot);
-                    }
+                    None => slab.give_back(slot),
                 }
             }
             if planted::is(Bug::SellVoid) && moved.to == CardStatus::Void {

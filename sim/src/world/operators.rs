@@ -128,6 +128,32 @@ impl World {
         true
     }
 
+    /// Cards that expire leave stock.
+    pub(super) fn sweep(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        let now_ms = self.now_ms();
+        if !engine.is_sweep_due(now_ms) || engine.cannot_record().is_some() {
+            return false;
+        }
+        self.oracle.move_under_way();
+        let swept = engine.sweep_expired(now_ms);
+        self.note(|| format!("a sweep: {swept:?}"));
+        // These images are older than what the oracle is about to hear.
+        self.crash_copies();
+        match swept {
+            Err(refused) if refused.refusal == Refusal::StoreFailed => return true,
+            Ok(swept) => {
+                self.tally.expired[0] += swept.cards;
+                self.tally.expired[1] += swept.holds;
+            }
+            Err(_) => {}
+        }
+        self.oracle.move_over(&View(&engine.state), None);
+        true
+    }
+
     fn selection(&mut self, engine: &Engine) -> Option<Selection> {
         let &(sku, name) = self.dice.choice(&self.skus)?;
         let catalog = engine.state.catalog.load();

@@ -221,7 +221,7 @@ impl<'s> Judge<'s> {
                 }
             }
         }
-        if let Ok(SlabBody::Bits(_)) = at_start {
+        if let Ok(SlabBody::Bits(..)) = at_start {
             silent = Some("a start without cards".into());
         }
         self.on_files = Some(store);

@@ -120,6 +120,51 @@ fn a_golden_slab_of_version_1_opens() {
     );
 }
 
+/// Slot 1 of both golden slabs expires; only the second's header says so, and it may not say anything else.
+#[test]
+fn a_slab_knows_when_its_first_card_expires() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut key_file = Vec::from(*b"CRPRKEY1");
+    key_file.extend((0x10..0x20).chain(0x40..0x60).chain([0; 4]));
+    key_file.extend(crc32c(&key_file).to_le_bytes());
+    let key_path = dir.path().join("store.key");
+    crate::slab::durable::write_new(&key_path, &key_file, 0o600).unwrap();
+    let vault = Vault::new(&KeyFile::load(&key_path).unwrap());
+    let golden: [(&str, &[u8]); 2] = [
+        (
+            "slab-0000002a.slab",
+            include_bytes!("../golden/slab-0000002a.slab"),
+        ),
+        (
+            "slab-0000002b.slab",
+            include_bytes!("../golden/slab-0000002b.slab"),
+        ),
+    ];
+    for (name, bytes) in golden {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let slab = Slab::open(&path, &vault, None).unwrap();
+        assert_eq!(slab.expires_from_s(), 1_900_000_000, "{name}");
+        slab.verify_sections().unwrap();
+    }
+
+    let mut bytes = golden[1].1.to_vec();
+    bytes[212..220].copy_from_slice(&2_000_000_000u64.to_le_bytes());
+    let crc = crc32c(&bytes[..4092]);
+    bytes[4092..4096].copy_from_slice(&crc.to_le_bytes());
+    let path = dir.path().join(golden[1].0);
+    fs::write(&path, bytes).unwrap();
+    let error = Slab::open(&path, &vault, None).unwrap().verify_sections();
+    assert!(matches!(
+        error,
+        Err(SlabError::ExpiryDiffers {
+            told: 2_000_000_000,
+            found: 1_900_000_000,
+            ..
+        })
+    ));
+}
+
 #[test]
 fn an_undamaged_slab_is_in_order() {
     let victim = Victim::new();

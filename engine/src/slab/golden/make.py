@@ -1,4 +1,5 @@
-"""Writes slab-0000002a.slab from docs/slab-format.md alone, with nothing of Croupier's code.
+"""Writes slab-0000002a.slab, and 2b, which says when its first card expires, from docs/slab-format.md alone, with nothing of
+Croupier's code.
 
 The tests open its output: version 1 has to stay readable, also when the reader changes.
 Needs the package `cryptography`. Run it in this directory.
@@ -45,42 +46,49 @@ def aligned(offset):
     return (offset + 4095) // 4096 * 4096
 
 
-labels, slots, sealed, prints = b"", b"", b"", []
-for slot, (secret, expires, premium, cost, label) in enumerate(CARDS):
-    label = label.encode()
-    slots += struct.pack("<QqqIHH", expires, premium, cost, len(labels), len(label), 0)
-    labels += label
-    plaintext = (struct.pack("<H", len(secret)) + secret).ljust(CLASS_BYTES, b"\0")
-    bound = STORE_ID + struct.pack("<II", SLAB, slot)
-    sealed += AESGCM(SLAB_KEY).encrypt(bytes(8) + struct.pack("<I", slot), plaintext, bound)
-    text = struct.pack("<I", SKU) + secret
-    fingerprint = hmac.new(derived(b"croupier fingerprint v1"), text, hashlib.sha256).digest()[:16]
-    prints.append((fingerprint, slot))
-prints = b"".join(print_ + struct.pack("<II", slot, 0) for print_, slot in sorted(prints))
+def write(slab, features):
+    labels, slots, sealed, prints = b"", b"", b"", []
+    for slot, (secret, expires, premium, cost, label) in enumerate(CARDS):
+        label = label.encode()
+        slots += struct.pack("<QqqIHH", expires, premium, cost, len(labels), len(label), 0)
+        labels += label
+        plaintext = (struct.pack("<H", len(secret)) + secret).ljust(CLASS_BYTES, b"\0")
+        bound = STORE_ID + struct.pack("<II", slab, slot)
+        sealed += AESGCM(SLAB_KEY).encrypt(bytes(8) + struct.pack("<I", slot), plaintext, bound)
+        text = struct.pack("<I", SKU) + secret
+        fingerprint = hmac.new(derived(b"croupier fingerprint v1"), text, hashlib.sha256).digest()[:16]
+        prints.append((fingerprint, slot))
+    prints = b"".join(print_ + struct.pack("<II", slot, 0) for print_, slot in sorted(prints))
 
-claims = bytes(8 * ((len(CARDS) + 63) // 64))
-sections, offsets, end = [claims, slots, sealed, prints, labels], [], 4096
-for section in sections:
-    offsets.append(end)
-    end = aligned(end + len(section))
+    claims = bytes(8 * ((len(CARDS) + 63) // 64))
+    sections, offsets, end = [claims, slots, sealed, prints, labels], [], 4096
+    for section in sections:
+        offsets.append(end)
+        end = aligned(end + len(section))
 
-header = b"CRPRSLAB" + struct.pack("<HHI", 1, 0, 4096) + STORE_ID
-header += struct.pack("<IIIHHIIII", SLAB, SKU, BATCH, POOL, 0, len(CARDS), CLASS_BYTES, CLASS_BYTES + 16, 0)
-assert len(header) == 64
-wrapped = AESGCM(derived(b"croupier wrap v1")).encrypt(WRAP_NONCE, SLAB_KEY, header)
-header += struct.pack("<QQ", CREATED_UNIX_MS, 0)
-header += struct.pack("<QQQQQQQ", *offsets, len(labels), end)
-header += struct.pack("<IIII", *(crc32c(section) for section in sections[1:]))
-header += WRAP_NONCE + wrapped
-header = header.ljust(4092, b"\0")
-header += struct.pack("<I", crc32c(header))
+    header = b"CRPRSLAB" + struct.pack("<HHI", 1, 0, 4096) + STORE_ID
+    header += struct.pack("<IIIHHIIII", slab, SKU, BATCH, POOL, 0, len(CARDS), CLASS_BYTES, CLASS_BYTES + 16, 0)
+    assert len(header) == 64
+    wrapped = AESGCM(derived(b"croupier wrap v1")).encrypt(WRAP_NONCE, SLAB_KEY, header)
+    header += struct.pack("<QQ", CREATED_UNIX_MS, features)
+    header += struct.pack("<QQQQQQQ", *offsets, len(labels), end)
+    header += struct.pack("<IIII", *(crc32c(section) for section in sections[1:]))
+    header += WRAP_NONCE + wrapped
+    if features & 1:
+        header += struct.pack("<Q", min(expires for _, expires, *_ in CARDS if expires))
+    header = header.ljust(4092, b"\0")
+    header += struct.pack("<I", crc32c(header))
 
-with open(f"slab-{SLAB:08x}.slab", "wb") as file:
-    for offset, section in zip([0] + offsets, [header] + sections):
-        file.write(bytes(offset - file.tell()) + section)
-    file.write(bytes(end - file.tell()))
+    with open(f"slab-{slab:08x}.slab", "wb") as file:
+        for offset, section in zip([0] + offsets, [header] + sections):
+            file.write(bytes(offset - file.tell()) + section)
+        file.write(bytes(end - file.tell()))
 
-print("header sha256", hashlib.sha256(header).hexdigest())
+    print("header sha256", hashlib.sha256(header).hexdigest())
+
+
+write(SLAB, 0)
+write(SLAB + 1, 1)
 print("key check", derived(b"croupier check v1")[:16].hex())
 key_file = b"CRPRKEY1" + STORE_ID + ROOT_KEY + bytes(4)
 print("store.key", (key_file + struct.pack("<I", crc32c(key_file))).hex())

@@ -3,6 +3,9 @@ use super::*;
 /// Written by `golden/make.py` from the format page alone.
 const GOLDEN: &[u8] = include_bytes!("../golden/slab-0000002a.slab");
 
+/// The same that says when its first card expires.
+const GOLDEN_EXPIRES: &[u8] = include_bytes!("../golden/slab-0000002b.slab");
+
 fn golden() -> SlabHeader {
     SlabHeader::parse(GOLDEN).unwrap()
 }
@@ -25,6 +28,14 @@ fn the_golden_header_reads_and_writes_the_same() {
         SlabHeader::bound_bytes(&identity, &header.layout),
         GOLDEN[..BOUND_BYTES]
     );
+}
+
+#[test]
+fn a_header_that_says_when_its_first_card_expires_reads_and_writes_the_same() {
+    let header = SlabHeader::parse(GOLDEN_EXPIRES).unwrap();
+    assert_eq!(header.expires_from_s, Some(1_900_000_000));
+    assert_eq!(&header.to_bytes()[..], &GOLDEN_EXPIRES[..HEADER_BYTES]);
+    assert_eq!(golden().expires_from_s, None);
 }
 
 #[test]
@@ -102,6 +113,8 @@ fn a_header_that_was_written_wrong_is_refused_by_field() {
             HeaderFault::LabelsTooLong { found: u64::MAX },
         ),
         (128, &[1], field(128, "file_bytes", 0x6001, 0x6000)),
+        (72, &[5], field(72, "features", 5, 1)),
+        (212, &[1], field(212, "expires_from_s", 1, 0)),
         (4091, &[7], field(4091, "zero", 7, 0)),
     ];
     for (offset, bytes, expect) in cases {

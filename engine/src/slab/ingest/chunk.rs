@@ -72,6 +72,12 @@ impl Chunk {
         self.rows.len() as u32
     }
 
+    /// When the first row expires, in Unix seconds; 0 = none does.
+    pub(super) fn expires_from_s(&self) -> u64 {
+        let expiries = self.rows.iter().map(|row| row.expires_at_s);
+        expiries.filter(|&expires| expires != 0).min().unwrap_or(0)
+    }
+
     /// The labels section of the slab.
     pub(super) fn labels(&self) -> &[u8] {
         &self.labels

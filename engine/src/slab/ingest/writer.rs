@@ -69,6 +69,7 @@ pub(super) fn write_slab(
                 layout,
                 crcs,
                 wrapped_key,
+                expires_from_s: Some(chunk.expires_from_s()),
             };
             workfile.file.write_all_at(&header.to_bytes()[..], 0)
         })
