@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use croupier_protocol::{
     BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, ControlBody,
-    FeedReply, FindSecret, HeldOrder, IssuedOrder, Kind, ListBatches, ListCards, MoveCards,
-    MoveCardsReply, OrderId, OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply,
-    ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow, Stock, StockReply,
-    StockRow, decode_control, encode_control,
+    DealOrder, FeedReply, FindSecret, HeldOrder, IssuedOrder, Kind, ListBatches, ListCards,
+    MoveCards, MoveCardsReply, OrderId, OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply,
+    RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow,
+    SkuSet, SkuSetReply, Stock, StockReply, StockRow, decode_control, encode_control,
 };
 use tokio::time::Instant;
 
@@ -385,6 +385,37 @@ impl Client {
         };
         let reply: SkuCreateReply = self.control(Kind::SkuCreate, &body, Resend::Never).await?;
         Ok(SkuId(reply.sku))
+    }
+
+    /// How a SKU is sold.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku`.
+    pub async fn sku_settings(&self, name: &str) -> Result<SkuSetReply, Error> {
+        let body = SkuSet {
+            name: name.to_owned(),
+            ..SkuSet::default()
+        };
+        self.control(Kind::SkuSet, &body, Resend::Safe).await
+    }
+
+    /// Says how a SKU is sold from now on: in which order its cards are dealt, and how much of what is free and held may be
+    /// held at once, in per cent. What is `None` stays as it is. It may be sent again: the same twice is as once.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku` or `SettingInvalid`.
+    pub async fn sku_set(
+        &self,
+        name: &str,
+        deal_order: Option<DealOrder>,
+        hold_share_max_percent: Option<u16>,
+    ) -> Result<SkuSetReply, Error> {
+        let body = SkuSet {
+            name: name.to_owned(),
+            deal_order: deal_order.map(DealOrder::as_u16),
+            hold_share_max_percent,
+        };
+        self.control(Kind::SkuSet, &body, Resend::Safe).await
     }
 
     /// All SKUs.

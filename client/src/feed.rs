@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use croupier_protocol::{
-    CardRun, CardStatus, FEED_WAIT_MS_MAX, Feed as FeedBody, FeedKind, FeedReply, FeedRow, HoldEnd,
-    IssueWay, Lsn, MoveCause, OrderId, SkuId, UnknownNumber,
+    CardRun, CardStatus, DealOrder, FEED_WAIT_MS_MAX, Feed as FeedBody, FeedKind, FeedReply,
+    FeedRow, HoldEnd, IssueWay, Lsn, MoveCause, OrderId, SkuId, UnknownNumber,
 };
 
 use crate::client::Client;
@@ -103,6 +103,15 @@ pub enum FeedEvent {
         sku: SkuId,
         /// Its name.
         name: String,
+    },
+    /// A SKU is sold in another way.
+    SkuSet {
+        /// Its numeric id.
+        sku: SkuId,
+        /// In which order its cards are dealt.
+        deal_order: DealOrder,
+        /// How much of what is free and held may be held at once, in per cent.
+        hold_share_max_percent: u64,
     },
     /// A batch is for sale.
     BatchSealed {
@@ -204,6 +213,7 @@ impl FeedEvent {
         match self {
             Self::Started { .. } => FeedKind::Started,
             Self::SkuCreated { .. } => FeedKind::SkuCreated,
+            Self::SkuSet { .. } => FeedKind::SkuSet,
             Self::BatchSealed { .. } => FeedKind::BatchSealed,
             Self::Issued { .. } => FeedKind::Issued,
             Self::RoutesLoaded { .. } => FeedKind::RoutesLoaded,
@@ -220,6 +230,7 @@ impl FeedEvent {
         match self {
             Self::Started { .. } | Self::RoutesLoaded { .. } => None,
             Self::SkuCreated { sku, .. }
+            | Self::SkuSet { sku, .. }
             | Self::BatchSealed { sku, .. }
             | Self::Issued { sku, .. }
             | Self::CardsMoved { sku, .. }
@@ -245,6 +256,11 @@ impl FeedFact {
             FeedKind::SkuCreated => FeedEvent::SkuCreated {
                 sku,
                 name: row.text,
+            },
+            FeedKind::SkuSet => FeedEvent::SkuSet {
+                sku,
+                deal_order: row.how.try_into()?,
+                hold_share_max_percent: row.number,
             },
             FeedKind::BatchSealed => FeedEvent::BatchSealed {
                 sku,

@@ -128,9 +128,9 @@ pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount}
 pub use order::{CardSelection, DEFAULT_TTL, Order, OrderStep, Wait};
 
 pub use croupier_protocol::{
-    BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus,
+    BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus, DealOrder,
     FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder, Hold, HoldEnd, ImportRow, IssueWay,
     IssuedOrder, Lsn, MoveCardsReply, MoveCause, OrderId, OrderOutcome, Priority, Refusal,
-    RejectReason, RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow, Step,
-    StepItem, StockRow,
+    RejectReason, RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow,
+    SkuSetReply, Step, StepItem, StockRow,
 };

@@ -371,6 +371,31 @@ impl Dealer {
         if self.fresh.is_empty() {
             return;
         }
+        if like.step == Step::Reserve {
+            let granted = self.promise_share(like.sku, &mut need, orders, out);
+            self.deal_fresh(now, cannot_record, orders, like, need, out);
+            if let (Some(granted), Some(sku)) = (granted, self.resolver.catalog().sku(like.sku)) {
+                // What was promised of it is counted by now.
+                sku.unpromise(granted);
+            }
+        } else {
+            self.deal_fresh(now, cannot_record, orders, like, need, out);
+        }
+    }
+
+    /// Deals those orders of a group that are new. `need`: their cards.
+    fn deal_fresh(
+        &mut self,
+        now: u64,
+        cannot_record: Option<Refusal>,
+        orders: &[(u8, Order)],
+        like: &Order,
+        need: u64,
+        out: &mut Vec<Outcome>,
+    ) {
+        if self.fresh.is_empty() {
+            return;
+        }
         match self.take_credits_in_line(now, like, need) {
             Ok(true) => {}
             Ok(false) => {
@@ -724,7 +749,7 @@ fn runs_of(slots: &[(u32, u32)], runs: &[Run]) -> usize {
 
 /// Claims `want` slots of a pool for credits that the caller holds; a free bit exists for each of them.
 fn take_slots(pool: &Pool, cursor: &mut Cursor, want: u32, slots: &mut Vec<(u32, u32)>) {
-    let mut missing = want;
+    let mut missing = want - pool.take_arranged(want, slots);
     let mut passes = 0;
     let mut reopenings = pool.reopenings();
     let mut list = pool.slabs.load();

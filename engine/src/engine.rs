@@ -19,7 +19,7 @@ use crate::finds::Owners;
 use crate::recovery::{self, Report};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use crate::state::index::Spread;
-use crate::state::record::{Fact, Record, Stamp};
+use crate::state::record::{Fact, Record, SkuSet, Stamp};
 use crate::state::{Digest, Hand, SlabSource, State};
 use crate::store::Store;
 use crate::wal::log::{APPEND_UNITS_MAX, Drive, Subscriber};
@@ -184,6 +184,7 @@ impl Engine {
                 format!("the recorded route table: {error}"),
             )
         })?;
+        state.begin_arranging();
         let engine = Engine {
             cores,
             started: Instant::now(),
@@ -336,6 +337,38 @@ impl Engine {
             name: name.as_str(),
         }])?;
         Ok((sku, lsn))
+    }
+
+    /// How a SKU is sold.
+    pub fn sku_settings(&self, name: &str) -> Result<SkuSet, Refused> {
+        let sku = self.state.sku_by_name(name);
+        let sku = sku.ok_or_else(|| unknown_sku(name))?;
+        let catalog = self.state.catalog.load();
+        let settings = catalog.sku(sku).map(|sku| sku.settings());
+        settings.ok_or_else(|| unknown_sku(name))
+    }
+
+    /// Says how a SKU is sold from now on: the number of a deal order, and a share in per cent. What is `None` stays. Tells the
+    /// record's LSN.
+    pub fn sku_set(
+        &self,
+        name: &str,
+        deal_order: Option<u16>,
+        hold_share_max_percent: Option<u16>,
+    ) -> Result<(SkuSet, u64), Refused> {
+        let _one_at_a_time = self.lock(&self.importing);
+        let was = self.sku_settings(name)?;
+        let set = SkuSet::of_numbers(
+            was.sku,
+            deal_order.unwrap_or(was.deal_order.as_u16()),
+            hold_share_max_percent.unwrap_or(was.hold_share_max_percent.into()),
+        );
+        let set = set.map_err(|_| Refused::plain(Refusal::SettingInvalid))?;
+        self.log.tend();
+        let lsn = self.record(&[Fact::SkuSet(set)])?;
+        // Orders that wait may hold more now.
+        self.state.call_desk();
+        Ok((set, lsn))
     }
 
     /// Numbers and names of all SKUs.

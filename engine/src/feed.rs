@@ -445,6 +445,12 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
             number: moved.cause as u64,
             ..of_kind(FeedKind::CardsMoved)
         },
+        Fact::SkuSet(set) => FeedRow {
+            sku: set.sku,
+            how: set.deal_order.as_u16(),
+            number: set.hold_share_max_percent.into(),
+            ..of_kind(FeedKind::SkuSet)
+        },
         Fact::RoutesLoaded { version, .. } => FeedRow {
             number: version.into(),
             ..of_kind(FeedKind::RoutesLoaded)

@@ -60,6 +60,28 @@ control_bodies! {
         name: String,
     }
 
+    /// Says how a SKU is sold. What is `None` stays as it is; if all is, it only asks.
+    SkuSet {
+        /// Its name.
+        name: String,
+        /// Number of a [`crate::DealOrder`].
+        deal_order: Option<u16>,
+        /// How much of what is free and held may be held at once, in per cent; 100 = all of it.
+        hold_share_max_percent: Option<u16>,
+    }
+
+    /// How a SKU is sold.
+    SkuSetReply {
+        /// Its numeric id.
+        sku: u32,
+        /// The place of the record in the log; 0 if nothing was said.
+        lsn: u64,
+        /// Number of a [`crate::DealOrder`].
+        deal_order: u16,
+        /// How much of what is free and held may be held at once, in per cent.
+        hold_share_max_percent: u16,
+    }
+
     /// Asks for counts of cards.
     Stock {
         /// Of which SKU; `None` = of every one.

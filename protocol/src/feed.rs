@@ -15,6 +15,7 @@ numbered! {
         Extended = 9, "extended", "a hold has got more time";
         Released = 10, "released", "a hold has ended without cards, or an order has waited in vain";
         Backordered = 11, "backordered", "an order waits for stock";
+        SkuSet = 12, "sku-set", "a SKU is sold in another way";
     }
 }
 

@@ -118,6 +118,8 @@ kinds! {
     ListCards = 37,
     /// Asks for the batches: bincode.
     ListBatches = 38,
+    /// Says how a SKU is sold, or asks for it: bincode.
+    SkuSet = 39,
     /// Opens an import on this connection: bincode.
     ImportBegin = 48,
     /// Cards of the open import: import id, `count` × row.
@@ -163,6 +165,8 @@ kinds! {
     /// Bincode, in pages.
     ListBatchesReply = 166,
     /// Bincode.
+    SkuSetReply = 167,
+    /// Bincode.
     ImportBeginReply = 176,
     /// Fixed.
     ImportRowsReply = 177,
@@ -202,6 +206,7 @@ impl Kind {
             Self::FindSecret => Self::FindSecretReply,
             Self::ListCards => Self::ListCardsReply,
             Self::ListBatches => Self::ListBatchesReply,
+            Self::SkuSet => Self::SkuSetReply,
             Self::ImportBegin => Self::ImportBeginReply,
             Self::ImportRows => Self::ImportRowsReply,
             Self::ImportEnd => Self::ImportEndReply,

@@ -62,6 +62,7 @@ mod import;
 mod moves;
 mod order;
 mod refused;
+mod sku;
 
 pub use answer::{
     Card, Cards, HeldOrder, Hold, IssuedOrder, IssuedWriter, ORDER_FLAG_REPEAT, OrderItemHead,
@@ -74,8 +75,8 @@ pub use control::{
     BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, Feed, FeedReply,
     FeedRow, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches, ListCards, MoveCards,
     MoveCardsReply, ReasonCount, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
-    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply, StockRow,
-    decode_control, encode_control,
+    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
+    StockReply, StockRow, decode_control, encode_control,
 };
 pub use feed::{FeedKind, HoldEnd, IssueWay, MoveCause};
 pub use find::FindSecret;
@@ -92,6 +93,7 @@ pub use order::{
 };
 pub use refusal::{FaultCode, Refusal, RejectReason};
 pub use refused::{FaultBody, RefusedBody};
+pub use sku::DealOrder;
 pub use words::{
     CardRef, CardRefError, Lsn, Name, NameError, OrderId, OrderIdParseError, Priority,
     PriorityParseError, Secret, SkuId,

@@ -419,6 +419,19 @@ fn skus_and_stock() {
     let name = || "gift-50".to_owned();
     check_control(Kind::SkuCreate, 0, SkuCreate { name: name() });
     check_control(Kind::SkuCreateReply, 0, SkuCreateReply { sku: 7, lsn: 42 });
+    let set = SkuSet {
+        name: name(),
+        deal_order: Some(DealOrder::ExpiryFirst.as_u16()),
+        hold_share_max_percent: None,
+    };
+    check_control(Kind::SkuSet, 0, set);
+    let reply = SkuSetReply {
+        sku: 7,
+        lsn: 42,
+        deal_order: 4,
+        hold_share_max_percent: 100,
+    };
+    check_control(Kind::SkuSetReply, 0, reply);
     check_bytes(Kind::SkuList, b"");
     let skus = vec![
         SkuRow {

@@ -274,6 +274,17 @@ proptest! {
     fn control_of_skus(name in text(), sku: u32, lsn: u64, counts: [u64; 5], rows in 0..5_usize) {
         check_control(SkuCreate { name: name.clone() })?;
         check_control(SkuCreateReply { sku, lsn })?;
+        check_control(SkuSet {
+            name: name.clone(),
+            deal_order: (sku & 1 == 0).then_some(sku as u16),
+            hold_share_max_percent: (lsn & 1 == 0).then_some(lsn as u16),
+        })?;
+        check_control(SkuSetReply {
+            sku,
+            lsn,
+            deal_order: sku as u16,
+            hold_share_max_percent: lsn as u16,
+        })?;
         check_control(SkuListReply { skus: vec![SkuRow { sku, name: name.clone() }; rows] })?;
         check_control(Stock { name: (rows > 2).then(|| name.clone()) })?;
         let [free, held, issued, void, imported] = counts;

@@ -286,6 +286,11 @@ impl Node {
                 HOLD_POOLS_MAX
             };
             let pools = target.pools.iter().take(pools_max);
+            // Not all may be held.
+            let share = state.catalog.load().sku(hold.sku).map(|sku| sku.settings());
+            if !hold.is_issue() && share.is_some_and(|set| set.hold_share_max_percent < 100) {
+                continue;
+            }
             let good = pools.filter(|pool| pool.is_good(now_ms));
             let free: u64 = good.map(|pool| pool.available()).sum();
             assert!(

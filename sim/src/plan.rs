@@ -43,10 +43,13 @@ pub enum Feature {
     Holds,
     /// Orders that wait for stock.
     Waits,
+    /// SKUs that are sold in other ways.
+    Settings,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 19] = [
+pub const FEATURES: [Feature; 20] = [
+    Feature::Settings,
     Feature::Flips,
     Feature::ClockJumps,
     Feature::Routes,
@@ -103,7 +106,8 @@ impl Plan {
             features = dice.u32(..) | dice.u32(..);
         }
         // The ring is a quarter of a segment and must take an append of every core and of the cold path.
-        let append_units_max = *dice.choice([4, 8, 16].as_slice()).expect("some");
+        // At least one order of as many cards as any may have, all of them apart.
+        let append_units_max = *dice.choice([11, 16, 24].as_slice()).expect("some");
         let quarter = ((u64::from(cores) + 1) * append_units_max * 64).next_power_of_two();
         let segment_bytes = (quarter * 4).max(16 << 10) << dice.u32(0..2);
         Plan {

@@ -153,6 +153,7 @@ impl World {
         let did = match self.dice.u32(0..400) {
             0 => self.fold(),
             1..5 => self.import(),
+            5 if self.dice.bool() => self.set_sku(),
             5 => self.load_routes(),
             6 => self.make_sku(),
             399 => self.move_cards(),

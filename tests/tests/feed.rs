@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use croupier_client::{
-    CardMove, CardRun, CardSelection, Client, Error, FeedEvent, FeedFact, FeedKind, FeedOptions,
-    Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId,
+    CardMove, CardRun, CardSelection, Client, DealOrder, Error, FeedEvent, FeedFact, FeedKind,
+    FeedOptions, Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId,
 };
 use croupier_protocol::{Feed, FeedReply, Kind, RefusedBody, encode_control};
 use croupier_tests::{Dice, Mint, PATIENCE, Server, Store, Wire, croupier, frame, leaked, scaled};
@@ -77,6 +77,10 @@ fn of_record(record: &Value) -> Option<Value> {
     match record["kind"].as_str().expect("a kind") {
         "Started" => put("started", &same(&["epoch", "version"])),
         "SkuCreated" => put("sku-created", &same(&["sku_id"])),
+        "SkuSet" => put(
+            "sku-set",
+            &same(&["sku_id", "selection", "hold_share_max_percent"]),
+        ),
         "SlabAdded" => return None,
         "BatchSealed" => {
             let mut fields = same(&["sku_id", "batch", "batch_id", "pool"]);
@@ -145,6 +149,14 @@ fn of_fact(fact: &FeedFact) -> Value {
             put("version", json!(version));
         }
         FeedEvent::SkuCreated { .. } => {}
+        FeedEvent::SkuSet {
+            deal_order,
+            hold_share_max_percent,
+            ..
+        } => {
+            put("selection", json!(deal_order.name()));
+            put("hold_share_max_percent", json!(hold_share_max_percent));
+        }
         FeedEvent::BatchSealed {
             batch,
             label,
@@ -280,6 +292,8 @@ async fn live(client: &Client, dice: &mut Dice, mint: &mut Mint, round: usize) {
     }
     let extra = format!("extra-{round}");
     let empty = client.sku_create(&extra).await.expect("a SKU is made");
+    let set = client.sku_set(&extra, Some(DealOrder::Lifo), Some(50));
+    set.await.expect("it is set");
     client.routes_load("[[rule]]\n").await.expect("a table");
     for nth in 0..scaled(120, 1_000) {
         let sku = skus[dice.within(0..3) as usize];

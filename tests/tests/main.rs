@@ -17,6 +17,7 @@ mod pressure;
 mod requests;
 mod routes;
 mod secrets;
+mod selection;
 mod sellout;
 mod starts;
 mod stops;

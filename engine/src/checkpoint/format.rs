@@ -7,6 +7,7 @@ use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
 use crate::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
 use crate::state::held::HeldFact;
+use crate::state::record::SkuSet;
 use crate::state::{Batch, Digest, SlabFacts, StateSeed};
 use crate::wal::Position;
 use crate::wal::format::{StoreId, crc32c};
@@ -22,6 +23,11 @@ const FEATURE_HELD: u64 = 2;
 const FEATURE_WAITING: u64 = 4;
 /// Some of them hold fewer cards than they asked for.
 const FEATURE_PARTS: u64 = 8;
+/// Feature bit: at the end of the body are the settings of SKUs.
+const FEATURE_SETTINGS: u64 = 16;
+/// All that this version knows.
+const FEATURES: u64 =
+    FEATURE_MARKS | FEATURE_HELD | FEATURE_WAITING | FEATURE_PARTS | FEATURE_SETTINGS;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +145,13 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
             fact.words().iter().for_each(|word| out.u64(*word));
         });
     }
+    if !snapshot.settings.is_empty() {
+        out.list(&snapshot.settings, |out, set| {
+            out.u32(set.sku);
+            out.u16(set.deal_order.as_u16());
+            out.u16(set.hold_share_max_percent.into());
+        });
+    }
     out.0
 }
 
@@ -150,6 +163,7 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(!snapshot.held.is_empty(), FEATURE_HELD)
         | bit(waits, FEATURE_WAITING)
         | bit(parts, FEATURE_PARTS)
+        | bit(!snapshot.settings.is_empty(), FEATURE_SETTINGS)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -344,6 +358,11 @@ fn decode_body(
             Ok(HeldFact::from_words(words))
         })?
     };
+    let settings = if features & FEATURE_SETTINGS == 0 {
+        Vec::new()
+    } else {
+        body.list(|body| SkuSet::of_numbers(body.u32()?, body.u16()?, body.u16()?))?
+    };
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
@@ -353,6 +372,7 @@ fn decode_body(
             batches,
             slabs,
             marks,
+            settings,
             held,
             unsealed,
             routes,
@@ -430,7 +450,7 @@ pub fn decode(bytes: &[u8], store_id: StoreId) -> Result<Checkpoint, (u64, Strin
     };
     let (end, orders, digest, body_bytes, features, created_unix_ms, body_crc) =
         parse().map_err(whole)?;
-    if features & !(FEATURE_MARKS | FEATURE_HELD | FEATURE_WAITING | FEATURE_PARTS) != 0 {
+    if features & !FEATURES != 0 {
         return Err((
             168,
             format!("features {features:#x} that this program does not know; use a newer croupier"),
@@ -482,6 +502,8 @@ pub fn read(disk: &Disk, path: &Path, store_id: StoreId) -> Result<Checkpoint, E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use croupier_protocol::DealOrder;
+
     use crate::card::CardStatus;
     use crate::state::index::{Hold, Waits};
     use crate::state::moved::SlabMarks;
@@ -513,6 +535,7 @@ mod tests {
             }],
             slabs: vec![(facts, vec![5, 1])],
             marks,
+            settings: Vec::new(),
             held,
             unsealed: vec![SlabFacts { slab: 4, ..facts }],
             routes: RoutesFact {
@@ -592,6 +615,13 @@ mod tests {
             &sample(Vec::new(), waits),
             FEATURE_HELD | FEATURE_WAITING | FEATURE_PARTS,
         );
+        let mut set = sample(Vec::new(), Vec::new());
+        set.snapshot.settings = vec![SkuSet {
+            sku: 1,
+            deal_order: DealOrder::Lifo,
+            hold_share_max_percent: 30,
+        }];
+        round_trip(&set, FEATURE_SETTINGS);
     }
 
     fn round_trip(sample: &Checkpoint, features: u64) {

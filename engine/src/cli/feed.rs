@@ -159,6 +159,13 @@ fn facts(fact: &FeedFact, sku: Option<(SkuId, String)>, as_json: bool) -> Facts 
             .with("version", version.as_str()),
         // Its name is told above.
         FeedEvent::SkuCreated { .. } => common,
+        FeedEvent::SkuSet {
+            deal_order,
+            hold_share_max_percent,
+            ..
+        } => common
+            .with("selection", deal_order.name())
+            .with("hold_share_max_percent", *hold_share_max_percent),
         FeedEvent::BatchSealed {
             batch,
             label,

@@ -99,6 +99,11 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("kind", "SkuCreated")
             .with("sku_id", sku)
             .with("sku", name),
+        Fact::SkuSet(set) => common
+            .with("kind", "SkuSet")
+            .with("sku_id", set.sku)
+            .with("selection", set.deal_order.name())
+            .with("hold_share_max_percent", set.hold_share_max_percent),
         Fact::SlabAdded {
             slab,
             sku,

@@ -450,7 +450,23 @@ impl Dealer {
         if units > spare.units && !spare.is_whole {
             return Served::NoRoom(units);
         }
+        // Counted twice until it is promised below, so that nobody gets more meanwhile.
+        let state = self.resolver.catalog().sku(sku).cloned();
+        let granted = match &state {
+            Some(state) if !hold.is_issue() => state.promise_share(quantity.into()),
+            _ => None,
+        };
+        let unpromise = || {
+            if let (Some(state), Some(granted)) = (&state, granted) {
+                state.unpromise(granted);
+            }
+        };
+        if granted.is_some_and(|granted| granted < quantity.into()) {
+            unpromise();
+            return Served::Stays;
+        }
         let Some(claimed) = self.state.index.claim_order(settled) else {
+            unpromise();
             return Served::Stays;
         };
         let priority = Priority::try_from(waiter.priority).expect("as it came");
@@ -469,6 +485,7 @@ impl Dealer {
                 pool.return_credits(got);
             }
             self.state.index.let_go(claimed);
+            unpromise();
             return Served::Stays;
         }
         spare.take_all(units);
@@ -488,9 +505,10 @@ impl Dealer {
             for ((pool, got, _), part) in self.credits.drain(..).zip(&mut credits.0) {
                 *part = (pool.index, got as u16);
             }
-            if let Some(sku) = self.resolver.catalog().sku(sku) {
-                sku.promise(quantity.into());
+            if let Some(state) = &state {
+                state.promise(quantity.into());
             }
+            unpromise();
             To::Hold(credits)
         };
         self.changes.push(Change {

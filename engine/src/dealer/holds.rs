@@ -238,6 +238,30 @@ impl Dealer {
         }
     }
 
+    /// Of a SKU of which not all may be held: promises what new reserves may hold, and refuses those for which that is too
+    /// little. Returns how many cards are promised so, for as long as it takes to deal them.
+    pub(super) fn promise_share(
+        &mut self,
+        sku: u32,
+        need: &mut u64,
+        orders: &[(u8, Order)],
+        out: &mut Vec<Outcome>,
+    ) -> Option<u64> {
+        let granted = self.resolver.catalog().sku(sku)?.promise_share(*need)?;
+        let mut left = granted;
+        self.fresh.retain(|(nth, _)| {
+            let (_, order) = &orders[usize::from(*nth)];
+            let fits = u64::from(order.quantity) <= left;
+            match fits {
+                true => left -= u64::from(order.quantity),
+                false => out.push(refused(order, Refusal::HoldShareReached, 0)),
+            }
+            fits
+        });
+        *need = granted - left;
+        Some(granted)
+    }
+
     /// Gives the credits of a group to its orders, whose ids are claimed; what is left goes back.
     pub(super) fn put_by(&mut self, sku: u32) {
         let mut cards = 0;

@@ -405,6 +405,7 @@ impl Connection {
             Kind::ServerInfo
             | Kind::SkuCreate
             | Kind::SkuList
+            | Kind::SkuSet
             | Kind::Stock
             | Kind::MoveCards
             | Kind::FindSecret

@@ -8,8 +8,8 @@ use croupier_protocol::{
     BatchList, CardMove, CardRef, ControlBody, FLAG_MORE, FaultCode, FindSecret, ImportBegin,
     ImportBeginReply, ImportEnd, ImportEndReply, ImportRowsReply, Kind, ListBatches, ListCards,
     MoveCards, MoveCardsReply, OrderId, Refusal, RejectedLine, RoutesLoad, RoutesLoadReply,
-    RoutesShowReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, Stock, StockReply,
-    decode_control, encode_control, import_rows,
+    RoutesShowReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
+    StockReply, decode_control, encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
@@ -105,6 +105,21 @@ fn decode<T: ControlBody>(job: &Job) -> Result<T, Refused> {
     decode_control(&job.body).map_err(|error| Refused::because(Refusal::Malformed, error))
 }
 
+fn sku_set(engine: &Engine, asked: &SkuSet) -> Result<SkuSetReply, Refused> {
+    let (set, lsn) = if asked.deal_order.is_none() && asked.hold_share_max_percent.is_none() {
+        (engine.sku_settings(&asked.name)?, 0)
+    } else {
+        refuse_when_draining(engine)?;
+        engine.sku_set(&asked.name, asked.deal_order, asked.hold_share_max_percent)?
+    };
+    Ok(SkuSetReply {
+        sku: set.sku,
+        lsn,
+        deal_order: set.deal_order.as_u16(),
+        hold_share_max_percent: set.hold_share_max_percent.into(),
+    })
+}
+
 fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
     Ok(match job.kind {
         Kind::ServerInfo => (Kind::ServerInfoReply, vec![page(&engine.info())]),
@@ -127,6 +142,10 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
                 Kind::SkuListReply,
                 pages(rows, LISTED_PER_FRAME, |skus| SkuListReply { skus }),
             )
+        }
+        Kind::SkuSet => {
+            let asked: SkuSet = decode(job)?;
+            (Kind::SkuSetReply, vec![page(&sku_set(engine, &asked)?)])
         }
         Kind::Stock => {
             let asked: Stock = decode(job)?;

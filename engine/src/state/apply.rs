@@ -12,11 +12,12 @@ use super::held::HeldFact;
 use super::index::{IndexView, OrderIndex, OrderState, Place, Settled, Spread};
 use super::line::{Desk, Line};
 use super::moved::{SlabMarks, marks_of, restore_marks, take_moved};
-use super::record::{Ended, Fact, Issued, Record, Run, Way};
+use super::record::{Ended, Fact, Issued, Record, Run, SkuSet, Way};
 use super::replay::Hand;
+use super::selection::settings_of;
 use crate::error::EngineError;
 use crate::slab::claim;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
 /// What a dealer has taken in memory before the record was written (DESIGN, rule 2): the order's place in the index, and
@@ -78,6 +79,8 @@ pub struct State {
     /// Where orders that wait for stock are filled.
     pub desk: Arc<Desk>,
     pub(super) orders: Orders,
+    /// Cards are dealt from here: in the order that is set for each SKU.
+    pub(super) arranges: AtomicBool,
     ledger: Mutex<Ledger>,
     source: Box<dyn SlabSource>,
 }
@@ -146,6 +149,7 @@ impl State {
             desk: Arc::default(),
             index: Arc::new(index),
             orders,
+            arranges: AtomicBool::new(false),
             ledger: Mutex::default(),
             source,
         }
@@ -201,6 +205,7 @@ impl State {
                 Ok(())
             }
             Fact::SkuCreated { sku, name } => Ok(self.apply_sku(*sku, name)?),
+            Fact::SkuSet(set) => Ok(self.apply_settings(set)?),
             Fact::SlabAdded {
                 slab,
                 sku,
@@ -474,6 +479,7 @@ impl State {
         pool.expires_from(expires_from);
         pool.grown();
         self.catalog.store(Arc::new(catalog));
+        self.arrange(&sku, &pool);
         // Last: whoever gets a credit finds the slab.
         pool.add_credits(free);
         Ok(())
@@ -540,6 +546,9 @@ impl State {
             .iter()
             .map(|facts| facts.batch)
             .fold(ledger.batch_max, u32::max);
+        for set in &snapshot.settings {
+            self.apply_settings(set)?;
+        }
         ledger.routes = snapshot.routes;
         ledger.epoch = snapshot.epoch;
         drop(ledger);
@@ -584,6 +593,7 @@ impl State {
                 })
                 .collect(),
             marks: marks_of(&catalog),
+            settings: settings_of(&catalog),
             held: self.held(),
             unsealed: ledger.unsealed.clone(),
             routes: ledger.routes.clone(),
@@ -694,6 +704,8 @@ pub struct Snapshot {
     pub slabs: Vec<(SlabFacts, Vec<u64>)>,
     /// By slab and status.
     pub marks: Vec<SlabMarks>,
+    /// Of SKUs that are not sold as SKUs are of which nothing was said.
+    pub settings: Vec<SkuSet>,
     /// Orders that hold cards, by id.
     pub held: Vec<HeldFact>,
     /// Slabs whose batch was not sealed yet.

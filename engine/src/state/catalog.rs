@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
-use croupier_protocol::StockRow;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use croupier_protocol::planted::{self, Bug};
+use croupier_protocol::{DealOrder, StockRow};
 
 use super::line::Line;
-use super::record::Credits;
+use super::record::{Credits, SkuSet};
+use super::selection::Arranged;
 use crate::card::CardStatus;
 use crate::slab::{Slab, claim};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -273,6 +274,10 @@ pub struct Pool {
     reopenings: AtomicU64,
     /// From then on, in Unix milliseconds, nothing is dealt from here until what has expired is gone.
     good_until_ms: AtomicU64,
+    /// The cards in the order in which they are dealt, if one is set.
+    arranged: ArcSwapOption<Arranged>,
+    /// There is a list.
+    is_arranged: AtomicBool,
 }
 
 impl Pool {
@@ -294,7 +299,29 @@ impl Pool {
             first: AtomicUsize::new(0),
             reopenings: AtomicU64::new(0),
             good_until_ms: AtomicU64::new(NEVER),
+            arranged: ArcSwapOption::default(),
+            is_arranged: AtomicBool::new(false),
         })
+    }
+
+    /// Sets the list of cards in the order in which they are dealt, or that there is none.
+    pub(super) fn arrange(&self, arranged: Option<Arranged>) {
+        let is_arranged = arranged.is_some();
+        self.arranged.store(arranged.map(Arc::new));
+        self.is_arranged.store(is_arranged, Ordering::Relaxed);
+    }
+
+    /// Claims cards in the order that is set, as far as there is one; returns how many.
+    #[inline]
+    pub fn take_arranged(&self, want: u32, taken: &mut Vec<(u32, u32)>) -> u32 {
+        // Relaxed: a hint.
+        if !self.is_arranged.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let arranged = self.arranged.load();
+        arranged
+            .as_ref()
+            .map_or(0, |arranged| arranged.take(want, taken))
     }
 
     /// Whether no card of the pool has expired. Looked at behind the credits: those of cards that come later than the look
@@ -378,6 +405,9 @@ impl Pool {
     /// Says that a slab has free cards again. Behind the bits, before the credits.
     pub(crate) fn reopened(&self, slab: u32) {
         self.grown();
+        if let Some(arranged) = &*self.arranged.load() {
+            arranged.again();
+        }
         let slabs = self.slabs.load();
         if let Some(index) = slabs.iter().position(|other| other.facts.slab == slab) {
             // Relaxed: a hint; a dealer that misses it finds the cards when it has been round.
@@ -417,6 +447,10 @@ pub struct SkuState {
     pub(super) void: AtomicU64,
     /// Cards that open holds have been promised.
     promised: AtomicU64,
+    /// The number of the order in which cards are dealt.
+    deal_order: AtomicU32,
+    /// How much of what is free and promised may be promised, in per cent.
+    hold_share_max_percent: AtomicU32,
 }
 
 /// A row of the stock report: the first four add up to the last.
@@ -441,7 +475,58 @@ impl SkuState {
             suspended: 0.into(),
             void: 0.into(),
             promised: 0.into(),
+            deal_order: u32::from(DealOrder::Fifo.as_u16()).into(),
+            hold_share_max_percent: 100.into(),
         }
+    }
+
+    /// How it is sold.
+    pub fn settings(&self) -> SkuSet {
+        // Relaxed: each is set by itself, and by cold deeds.
+        let order = self.deal_order.load(Ordering::Relaxed) as u16;
+        SkuSet {
+            sku: self.sku,
+            deal_order: order.try_into().unwrap_or(DealOrder::Fifo),
+            hold_share_max_percent: self.hold_share_max_percent.load(Ordering::Relaxed) as u8,
+        }
+    }
+
+    pub(super) fn set(&self, set: &SkuSet) {
+        let order = set.deal_order.as_u16().into();
+        self.deal_order.store(order, Ordering::Relaxed);
+        let percent = set.hold_share_max_percent.into();
+        self.hold_share_max_percent
+            .store(percent, Ordering::Relaxed);
+    }
+
+    /// Promises up to `want` cards before their credits are taken, as many as may be held; `None` if all may be: then there is
+    /// nothing to be taken back.
+    pub(crate) fn promise_share(&self, want: u64) -> Option<u64> {
+        let percent = u64::from(self.hold_share_max_percent.load(Ordering::Relaxed));
+        if percent >= 100 {
+            return None;
+        }
+        let mut promised = self.promised();
+        loop {
+            let free: u64 = self.pools.load().iter().map(|pool| pool.available()).sum();
+            let most = (free + promised) * percent / 100;
+            let grant = want.min(most.saturating_sub(promised));
+            // Relaxed: the count alone is what cores agree on.
+            match self.promised.compare_exchange_weak(
+                promised,
+                promised + grant,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(grant),
+                Err(seen) => promised = seen,
+            }
+        }
+    }
+
+    /// Takes back what was promised before the credits were.
+    pub(crate) fn unpromise(&self, cards: u64) {
+        self.promised.fetch_sub(cards, Ordering::Relaxed);
     }
 
     /// How many cards are of a status, if that is one of the marked.
@@ -468,7 +553,13 @@ impl SkuState {
     /// rule 3).
     pub(super) fn keep_promise(&self, credits: Credits, back: Credits) {
         // Relaxed: a report; before the credits, so that no card is counted as free and held.
+        let is_capped = self.hold_share_max_percent.load(Ordering::Relaxed) < 100;
+        let told = is_capped && self.line.stock_comes();
         self.promised.fetch_sub(credits.sum(), Ordering::Relaxed);
+        if is_capped {
+            // Orders that wait to hold cards may do so now.
+            self.line.stock_came(told);
+        }
         if back.sum() == 0 {
             return;
         }

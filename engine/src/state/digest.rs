@@ -206,6 +206,15 @@ pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
             context.update(&word.to_le_bytes());
         }
     }
+    for set in &snapshot.settings {
+        for word in [
+            set.sku,
+            set.deal_order.as_u16().into(),
+            set.hold_share_max_percent.into(),
+        ] {
+            context.update(&word.to_le_bytes());
+        }
+    }
     for held in &snapshot.held {
         held.words().iter().for_each(|word| {
             context.update(&word.to_le_bytes());

@@ -249,6 +249,11 @@ impl OrderIndex {
         }
     }
 
+    /// Another number for every number, in no order that a caller could know.
+    pub fn mixed(&self, number: u64) -> u64 {
+        fold(number ^ self.keys.0, self.keys.1 ^ 0x9e37_79b9_7f4a_7c15)
+    }
+
     /// Hashes an id once; all else takes the result.
     pub fn hash(&self, id: u128) -> Hashed {
         let (low, high) = (id as u64, (id >> 64) as u64);

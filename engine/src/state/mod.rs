@@ -13,6 +13,7 @@ pub mod line;
 pub mod moved;
 pub mod record;
 pub mod replay;
+pub mod selection;
 pub mod waiting;
 
 pub use apply::{Promise, State, StateSeed};

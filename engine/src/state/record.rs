@@ -2,6 +2,8 @@
 //!
 //! Records are built as `u64` words because that is what the ring moves; on disk they are little-endian bytes.
 
+use croupier_protocol::DealOrder;
+
 use crate::card::{CardStatus, Cause, is_move};
 
 /// Bytes of a unit, the grain of LSNs.
@@ -254,6 +256,43 @@ pub struct Moved<'a> {
     pub runs: Runs<'a>,
 }
 
+/// How a SKU is sold from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SkuSet {
+    pub sku: u32,
+    pub deal_order: DealOrder,
+    /// How much of what is free and held may be held at once, in per cent; 100: all of it.
+    pub hold_share_max_percent: u8,
+}
+
+impl SkuSet {
+    /// How a SKU is sold of which nothing else was said.
+    pub fn default_of(sku: u32) -> SkuSet {
+        SkuSet {
+            sku,
+            deal_order: DealOrder::Fifo,
+            hold_share_max_percent: 100,
+        }
+    }
+
+    /// From the numbers of a record or a checkpoint.
+    pub fn of_numbers(sku: u32, deal_order: u16, percent: u16) -> Result<SkuSet, String> {
+        let deal_order = DealOrder::try_from(deal_order).map_err(|_| {
+            format!(
+                "deal order {deal_order}, which this version does not know: use a newer croupier"
+            )
+        })?;
+        if percent > 100 {
+            return Err(format!("{percent} per cent of a SKU's cards"));
+        }
+        Ok(SkuSet {
+            sku,
+            deal_order,
+            hold_share_max_percent: percent as u8,
+        })
+    }
+}
+
 /// What is common to all records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -273,6 +312,7 @@ pub enum Fact<'a> {
         sku: u32,
         name: &'a str,
     },
+    SkuSet(SkuSet),
     SlabAdded {
         slab: u32,
         sku: u32,
@@ -321,6 +361,7 @@ const KIND_RESERVED: u8 = 8;
 const KIND_EXTENDED: u8 = 9;
 const KIND_RELEASED: u8 = 10;
 const KIND_BACKORDERED: u8 = 11;
+const KIND_SKU_SET: u8 = 12;
 
 /// Flag of a Reserved record: the order had waited for stock.
 const FLAG_FILLED: u8 = 1;
@@ -503,6 +544,12 @@ impl Record<'_> {
                 body.extend_from_slice(&[0; 2]);
                 body.extend_from_slice(name.as_bytes());
                 KIND_SKU_CREATED
+            }
+            Fact::SkuSet(set) => {
+                body.extend_from_slice(&set.sku.to_le_bytes());
+                body.extend_from_slice(&set.deal_order.as_u16().to_le_bytes());
+                body.extend_from_slice(&u16::from(set.hold_share_max_percent).to_le_bytes());
+                KIND_SKU_SET
             }
             Fact::SlabAdded {
                 slab,
@@ -700,6 +747,11 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
             sku: u32_at(whole, 16),
             name: text(whole, 24, u16_at(whole, 20).into())?,
         },
+        KIND_SKU_SET => Fact::SkuSet(SkuSet::of_numbers(
+            u32_at(whole, 16),
+            u16_at(whole, 20),
+            u16_at(whole, 22),
+        )?),
         KIND_SLAB_ADDED => {
             at_least_two_units()?;
             Fact::SlabAdded {

@@ -8,10 +8,11 @@ use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
 use croupier_engine::state::held::HeldFact;
 use croupier_engine::state::index::{Hold, Waits};
-use croupier_engine::state::record::Credits;
+use croupier_engine::state::record::{Credits, SkuSet};
 use croupier_engine::state::{Batch, Digest, SlabFacts, StateSeed};
 use croupier_engine::wal::Position;
 use croupier_engine::wal::format::{StoreId, crc32c};
+use croupier_protocol::DealOrder;
 
 pub(crate) const STORE: StoreId = *b"store of a fuzz!";
 const HEADER_BYTES: usize = 192;
@@ -103,6 +104,11 @@ fn sample() -> Checkpoint {
             (3, CardStatus::Suspended, vec![4, 0]),
             (3, CardStatus::Void, vec![0, 1]),
         ],
+        settings: vec![SkuSet {
+            sku: 1,
+            deal_order: DealOrder::Lifo,
+            hold_share_max_percent: 30,
+        }],
         held: vec![
             HeldFact {
                 order_id: 9 << 64 | 7,

@@ -98,6 +98,8 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::ImportRows => rows(body, count),
         Kind::SkuCreate => control::<SkuCreate>(body),
         Kind::SkuCreateReply => control::<SkuCreateReply>(body),
+        Kind::SkuSet => control::<SkuSet>(body),
+        Kind::SkuSetReply => control::<SkuSetReply>(body),
         Kind::SkuListReply => control::<SkuListReply>(body),
         Kind::Stock => control::<Stock>(body),
         Kind::StockReply => control::<StockReply>(body),

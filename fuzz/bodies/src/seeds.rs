@@ -273,6 +273,15 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
     match kind {
         Kind::SkuCreate => encode_control(&SkuCreate { name: name() }, out),
         Kind::SkuCreateReply => encode_control(&SkuCreateReply { sku: 1, lsn: 2 }, out),
+        Kind::SkuSet => {
+            let set = SkuSet {
+                name: name(),
+                deal_order: Some(4),
+                hold_share_max_percent: Some(50),
+            };
+            encode_control(&set, out)
+        }
+        Kind::SkuSetReply => encode_control(&SkuSetReply::default(), out),
         Kind::SkuListReply => encode_control(
             &SkuListReply {
                 skus: vec![

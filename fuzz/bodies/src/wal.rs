@@ -6,7 +6,7 @@ use croupier_engine::card::{CardStatus, Cause};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::record::{
     Backordered, Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved, Run,
-    Runs, Stamp, decode,
+    Runs, SkuSet, Stamp, decode,
 };
 use croupier_engine::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, block_bytes, block_hash,
@@ -14,6 +14,7 @@ use croupier_engine::wal::format::{
 };
 use croupier_engine::wal::segments::segment_path;
 use croupier_engine::wal::{BlockReader, Position};
+use croupier_protocol::DealOrder;
 
 use crate::checkpoint::STORE;
 use crate::edits;
@@ -85,6 +86,11 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             sku: 1,
             name: "卡密",
         },
+        Fact::SkuSet(SkuSet {
+            sku: 1,
+            deal_order: DealOrder::ExpiryFirst,
+            hold_share_max_percent: 50,
+        }),
         Fact::SlabAdded {
             slab: 1,
             sku: 1,

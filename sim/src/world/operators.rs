@@ -74,6 +74,24 @@ impl World {
         true
     }
 
+    /// Another deal order, or another share that may be held.
+    pub(super) fn set_sku(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        if !self.plan.has(Feature::Settings) {
+            return false;
+        }
+        let Some(&(_, name)) = self.dice.choice(&self.skus) else {
+            return false;
+        };
+        let order = self.dice.bool().then(|| self.dice.u16(1..=4));
+        let share = self.dice.choice([30, 60, 100].as_slice()).copied();
+        let set = engine.sku_set(name, order, share);
+        self.note(|| format!("{name} is sold otherwise: {set:?}"));
+        true
+    }
+
     pub(super) fn load_routes(&mut self) -> bool {
         let Some(engine) = self.engine() else {
             return false;

@@ -20,6 +20,11 @@ fn every_kind_round_trips() {
             epoch: 3,
             version: "0.1.0",
         },
+        Fact::SkuSet(SkuSet {
+            sku: 3,
+            deal_order: DealOrder::Random,
+            hold_share_max_percent: 40,
+        }),
         Fact::SkuCreated { sku: 1, name: "x" },
         Fact::SkuCreated {
             sku: 2,
