@@ -43,6 +43,11 @@ pub(crate) trait Item: Copy + Sync {
     /// How many cards the answer may hold, as far as the item says.
     fn cards(&self) -> usize;
 
+    /// Whether the next item must go in the same frame.
+    fn is_linked(&self) -> bool {
+        false
+    }
+
     /// Whether the answer may be kept back while the order waits.
     fn stays(&self) -> bool {
         false
@@ -93,6 +98,10 @@ impl Item for OrderStep {
             (Step::Commit, 0) => CARDS_OF_COMMIT_ALL,
             (Step::Issue | Step::Commit, quantity) => usize::from(quantity),
         }
+    }
+
+    fn is_linked(&self) -> bool {
+        self.linked
     }
 
     fn stays(&self) -> bool {
@@ -382,21 +391,32 @@ fn retry_after_ms(outcome: &OrderOutcome) -> Option<u32> {
 }
 
 /// As few pieces as hold items of one kind, at most `count_max` of them and `CARDS_PER_FRAME_MAX` cards each (a single
-/// item may ask for more cards: the server judges that).
+/// item, and those that are linked, may be more: the server judges that).
 fn cut<T: Item>(items: &[T], count_max: usize) -> Vec<&[T]> {
     let mut chunks = Vec::with_capacity(items.len() / count_max + 1);
-    let (mut start, mut cards) = (0, 0);
-    for (index, item) in items.iter().enumerate() {
-        let full = index - start == count_max
-            || (index > start && cards + item.cards() > CARDS_PER_FRAME_MAX);
-        if full || item.kind() != items[start].kind() {
+    let (mut start, mut cards, mut index) = (0, 0, 0);
+    while index < items.len() {
+        let linked = &items[index..index + linked(&items[index..])];
+        let more: usize = linked.iter().map(T::cards).sum();
+        let end = index + linked.len();
+        let full = end - start > count_max || cards + more > CARDS_PER_FRAME_MAX;
+        if index > start && (full || linked[0].kind() != items[start].kind()) {
             chunks.push(&items[start..index]);
             (start, cards) = (index, 0);
         }
-        cards += item.cards();
+        cards += more;
+        index = end;
     }
     chunks.push(&items[start..]);
     chunks
+}
+
+/// How many of the first items must go in one frame: those that are linked, and the one behind; else one. A link to an item of
+/// another kind is none: the server says so.
+fn linked<T: Item>(items: &[T]) -> usize {
+    let is_linked = |pair: &[T]| pair[0].is_linked() && pair[0].kind() == pair[1].kind();
+    let links = items.windows(2).take_while(|pair| is_linked(pair));
+    links.count() + 1
 }
 
 /// The answers in all frames of a reply, each to the order in its place.
@@ -488,6 +508,23 @@ mod tests {
         // A commit that does not say how many cards it is for counts for many.
         assert_eq!(sizes(&[commit; 65]), [64, 1]);
         assert_eq!(sizes(&[commit.quantity(1); 65]), [65]);
+    }
+
+    #[test]
+    fn what_is_linked_is_never_cut() {
+        let order = Order::new(OrderId::from_u128(1), SkuId(1));
+        let (lone, link) = (OrderStep::issue(order), OrderStep::issue(order).linked());
+        let hold = OrderStep::reserve(order, std::time::Duration::from_secs(1));
+        let sizes = |steps: &[OrderStep]| -> Vec<usize> {
+            cut(steps, 3).into_iter().map(<[_]>::len).collect()
+        };
+        assert_eq!(sizes(&[lone, lone, link, lone]), [2, 2]);
+        assert_eq!(sizes(&[lone, link, lone, lone]), [3, 1]);
+        assert_eq!(sizes(&[lone, link, link, link, lone, lone]), [1, 4, 1]);
+        assert_eq!(sizes(&[link, lone, link, lone, link]), [2, 3]);
+        assert_eq!(sizes(&[link, hold]), [1, 1]);
+        let many = |step: OrderStep| step.quantity(10_000);
+        assert_eq!(sizes(&[lone, many(link), many(lone), lone]), [1, 2, 1]);
     }
 
     #[test]

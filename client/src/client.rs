@@ -120,6 +120,68 @@ impl Client {
         held(Kind::Reserve, self.take(step).await?)
     }
 
+    /// Asks for the cards of several orders, of any SKUs, *all or none*: if one of them cannot be had, none is dealt and nothing is
+    /// taken. Up to [`LINKED_ORDERS_MAX`](crate::LINKED_ORDERS_MAX) orders, each under an id of its own and in the reply in its place.
+    /// The same orders, asked for again, get the same cards, with `repeat` set.
+    ///
+    /// # Errors
+    /// As for [`Client::issue`]; [`Error::Refused`] names the order that could not be had, and why. As `LinkedRefused` it names one
+    /// that is new while others of them stand already: that is another request than the one by which those were dealt.
+    pub async fn issue_linked(&self, orders: &[Order]) -> Result<Vec<IssuedOrder>, Error> {
+        let steps = orders.iter().map(|&order| OrderStep::issue(order));
+        let outcomes = self.take_linked(steps.collect()).await?;
+        let all = outcomes.into_iter();
+        all.map(|outcome| issued(Kind::Issue, outcome)).collect()
+    }
+
+    /// Puts the cards of several orders by for `ttl` from now, *all or none*: as [`Client::issue_linked`], in two phases. From then
+    /// on each is an order of its own, and committed, cancelled or extended alone.
+    ///
+    /// # Errors
+    /// As for [`Client::reserve`] and [`Client::issue_linked`].
+    pub async fn reserve_linked(
+        &self,
+        orders: &[Order],
+        ttl: Duration,
+    ) -> Result<Vec<HeldOrder>, Error> {
+        let steps = orders.iter().map(|&order| OrderStep::reserve(order, ttl));
+        let outcomes = self.take_linked(steps.collect()).await?;
+        let all = outcomes.into_iter();
+        all.map(|outcome| held(Kind::Reserve, outcome)).collect()
+    }
+
+    /// What became of steps that are to be linked; if any was refused, that is an error: of those, the one that says why.
+    async fn take_linked(&self, mut steps: Vec<OrderStep>) -> Result<Vec<OrderOutcome>, Error> {
+        if let [linked @ .., _] = &mut steps[..] {
+            linked.iter_mut().for_each(|step| step.linked = true);
+        }
+        let outcomes = self.caller().ask(&steps).await?;
+        let refusals = || {
+            outcomes.iter().filter_map(|outcome| match outcome {
+                OrderOutcome::Refused {
+                    order_id,
+                    refusal,
+                    retry_after_ms,
+                } => Some((*order_id, *refusal, *retry_after_ms)),
+                _ => None,
+            })
+        };
+        let why = refusals().find(|(_, refusal, _)| *refusal != Refusal::LinkedRefused);
+        match why.or(refusals().next()) {
+            None => Ok(outcomes),
+            Some((first, refusal @ Refusal::StoreFailed, retry_after_ms)) => {
+                Err(Error::OutcomeUnknown {
+                    count: steps.len(),
+                    first,
+                    cause: Box::new(refused(first, refusal, retry_after_ms)),
+                })
+            }
+            Some((order_id, refusal, retry_after_ms)) => {
+                Err(refused(order_id, refusal, retry_after_ms))
+            }
+        }
+    }
+
     /// As [`Client::issue`]; but an order that finds no stock waits for some, for `within` from now, in the line of its
     /// priority. It is [`OrderOutcome::Issued`] or [`OrderOutcome::Waiting`]. Both are durable: the connection may go, and
     /// [`Client::order`], the same ask again or the feed tell what has become of it. [`Client::cancel`] ends the wait.

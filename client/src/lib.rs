@@ -130,7 +130,7 @@ pub use order::{CardSelection, DEFAULT_TTL, Order, OrderStep, Wait};
 pub use croupier_protocol::{
     BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus, DealOrder,
     FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder, Hold, HoldEnd, ImportRow, IssueWay,
-    IssuedOrder, Lsn, MoveCardsReply, MoveCause, OrderId, OrderOutcome, Priority, Refusal,
-    RejectReason, RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply, SkuId, SkuRow,
-    SkuSetReply, Step, StepItem, StockRow,
+    IssuedOrder, LINKED_ORDERS_MAX, Lsn, MoveCardsReply, MoveCause, OrderId, OrderOutcome,
+    Priority, Refusal, RejectReason, RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply,
+    SkuId, SkuRow, SkuSetReply, Step, StepItem, StockRow,
 };

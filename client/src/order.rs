@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use croupier_protocol::{
-    CardRef, OrderId, Priority, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY,
-    STEP_FLAG_WAIT, SkuId, Step, StepItem,
+    CardRef, OrderId, Priority, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL,
+    STEP_FLAG_STAY, STEP_FLAG_WAIT, SkuId, Step, StepItem,
 };
 
 /// How long a hold lasts where nobody says otherwise: time to pay.
@@ -110,6 +110,8 @@ pub struct OrderStep {
     pub wait: Wait,
     /// Of an issue and a reserve: fewer cards will do if there are not so many.
     pub partial: bool,
+    /// Of an issue and a reserve: it is linked with the next step, and all that are linked get their cards, or none does.
+    pub linked: bool,
 }
 
 impl OrderStep {
@@ -122,6 +124,7 @@ impl OrderStep {
             only_held: false,
             wait: Wait::No,
             partial: false,
+            linked: false,
         }
     }
 
@@ -189,6 +192,16 @@ impl OrderStep {
         }
     }
 
+    /// Links an issue or a reserve with the next step of the same call: up to [`LINKED_ORDERS_MAX`](crate::LINKED_ORDERS_MAX) of
+    /// them get their cards, or none does. The last one is not linked.
+    #[must_use]
+    pub const fn linked(self) -> Self {
+        Self {
+            linked: true,
+            ..self
+        }
+    }
+
     /// Has an issue or a reserve that finds no stock wait for some, for so long.
     #[must_use]
     pub const fn wait(self, wait: Wait, within: Duration) -> Self {
@@ -211,7 +224,8 @@ impl OrderStep {
             0
         };
         let partial = if self.partial { STEP_FLAG_PARTIAL } else { 0 };
-        wait | only_held | partial
+        let linked = if self.linked { STEP_FLAG_LINKED } else { 0 };
+        wait | only_held | partial | linked
     }
 
     /// The step as it is sent. `waited` is the time that earlier tries of the same call took.

@@ -14,6 +14,7 @@
 
 mod desk;
 pub mod holds;
+mod linked;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use desk::DeskKept;
 use holds::{Change, Putting};
 
 use crate::config::{Config, DATA_DEFAULT};
+use crate::linked::Chain;
 use crate::order::{Order, Outcome, Verdict};
 use crate::route::{NoTarget, Resolver, RouteCell};
 use crate::slab::claim;
@@ -151,6 +153,22 @@ impl OrderLimits {
         }
     }
 
+    /// Why a new order may not be dealt, whatever stock there is. `class_bytes`: of its cards, at most.
+    #[inline]
+    fn refuse(&self, order: &Order, now: u64, class_bytes: u32) -> Option<Refusal> {
+        if order.deadline_unix_ms < now {
+            Some(Refusal::DeadlineExceeded)
+        } else if !self.allow(order.quantity, class_bytes) {
+            Some(Refusal::QuantityTooLarge)
+        } else if order.ttl_ms > self.hold_ttl_max_ms && order.step == Step::Reserve {
+            Some(Refusal::TtlInvalid)
+        } else if order.may_wait() && order.waits_longer(now, self.wait_max_ms) {
+            Some(Refusal::WaitInvalid)
+        } else {
+            None
+        }
+    }
+
     /// Whether an order of `quantity` cards of at most `class_bytes` each may be dealt.
     fn allow(&self, quantity: u16, class_bytes: u32) -> bool {
         quantity <= self.quantity_max && self.fits(quantity, class_bytes)
@@ -204,6 +222,8 @@ pub struct Dealer {
     staying: Vec<(u8, Order)>,
     /// Orders to be dealt again next turn: somebody else is just dealing the same id.
     deferred: Vec<(u8, Order)>,
+    /// Chains, for the same reason.
+    deferred_chains: Vec<Chain>,
 }
 
 impl Dealer {
@@ -231,6 +251,7 @@ impl Dealer {
             desk: None,
             staying: Vec::new(),
             deferred: Vec::new(),
+            deferred_chains: Vec::new(),
         }
     }
 
@@ -265,8 +286,8 @@ impl Dealer {
         into.append(&mut self.staying);
     }
 
-    /// Deals a batch, ends the holds whose time is up, and fills orders that wait. `orders` needs no more than `log` takes at
-    /// once, and `log` has room for that. `cannot_record`: why nothing new can be dealt just now; repeats are answered all the same.
+    /// Deals a batch, ends the holds whose time is up, and fills orders that wait. Chains come before all other orders, each
+    /// in one piece. `orders` needs no more than `log` takes at once, but for one chain that is alone and will be refused, and `log` has room for that. `cannot_record`: why nothing new can be dealt just now; repeats are answered all the same.
     pub fn turn(
         &mut self,
         now_unix_ms: u64,
@@ -282,8 +303,14 @@ impl Dealer {
         self.hashes.extend(hashes);
         // All first lines are asked for before any is needed.
         self.index.touch(&self.hashes);
+        let chained = match orders.first() {
+            Some((_, first)) if first.is_linked() => {
+                self.deal_chains(now_unix_ms, log.units_max(), cannot_record, orders, out)
+            }
+            _ => 0,
+        };
         let mut groups = std::mem::take(&mut self.groups);
-        let numbered = orders.iter().zip(0..);
+        let numbered = orders[chained..].iter().zip(chained as u16..);
         groups.extend(numbered.map(|((_, order), nth)| Grouped::of(order, nth)));
         // Most turns have one group and are sorted already.
         groups.sort_unstable();
@@ -349,17 +376,8 @@ impl Dealer {
                 }
                 Look::Absent(seen) => seen,
             };
-            let refusal = if order.deadline_unix_ms < now {
-                Some(Refusal::DeadlineExceeded)
-            } else if !self.limits.allow(order.quantity, class_bytes) {
-                Some(Refusal::QuantityTooLarge)
-            } else if order.ttl_ms > self.limits.hold_ttl_max_ms && order.step == Step::Reserve {
-                Some(Refusal::TtlInvalid)
-            } else if order.may_wait() && self.waits_too_long(order, now) {
-                Some(Refusal::WaitInvalid)
-            } else {
-                cannot_record
-            };
+            let refusal = self.limits.refuse(order, now, class_bytes);
+            let refusal = refusal.or(cannot_record);
             match refusal {
                 Some(refusal) => out.push(refused(order, refusal, retry_after(refusal))),
                 None => {

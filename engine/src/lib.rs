@@ -19,6 +19,7 @@ pub mod limits;
 
 pub mod dealer;
 pub mod lanes;
+pub mod linked;
 pub mod order;
 pub mod route;
 pub mod server;

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use croupier_protocol::{Refusal, STEP_FLAG_WAIT};
+use croupier_protocol::{Refusal, STEP_FLAG_LINKED, STEP_FLAG_WAIT};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::sync::Mutex;
 use shuttle::thread::Thread;
@@ -26,6 +26,7 @@ use crate::checkpoint::apply_block;
 use crate::dealer::{Dealer, OrderLimits};
 use crate::disk::SyncMethod;
 use crate::disk::memory::MemoryDisk;
+use crate::linked::Chain;
 use crate::order::{Order, Outcome, Ticket, Verdict};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use crate::state::index::{OrderState, Spread};
@@ -75,6 +76,23 @@ const ASKED: [&[(u128, u32, u16)]; 2] = [
         (22, 2, 1),
     ],
 ];
+/// What a dealer is asked turn by turn, where several orders of a turn are linked. Of SKU 2 there is not enough for all.
+const LINKED: [&[&[(u128, u32, u16)]]; 2] = [
+    &[
+        &[(30, 1, 1), (31, 2, 1)],
+        &[(32, 1, 1)],
+        &[(33, 2, 1), (34, 1, 1)],
+        &[(35, 1, 1), (36, 2, 1)],
+    ],
+    &[
+        &[(31, 2, 1), (30, 1, 1)],
+        &[(34, 1, 1), (32, 1, 1)],
+        &[(33, 2, 1)],
+        &[(37, 2, 1), (38, 1, 1)],
+    ],
+];
+/// Of these all stand, or none: nobody asks for one of them alone.
+const WHOLE: [[u128; 2]; 3] = [[30, 31], [35, 36], [37, 38]];
 /// Orders of a turn.
 const TURN: usize = 2;
 
@@ -201,6 +219,36 @@ impl Shop {
         outcomes
     }
 
+    /// As [`deal`](Self::deal), and orders of a turn are linked.
+    fn deal_linked(&self, turns: &[&[(u128, u32, u16)]]) -> Vec<Outcome> {
+        let mut dealer = Dealer::new(self.state.clone(), &self.routes, OrderLimits::default());
+        let mut outcomes = Vec::new();
+        for _ in 0..2 {
+            for turn in turns {
+                let mut orders: Vec<_> = turn.iter().map(|asked| order(asked, false)).collect();
+                let linked = orders.len() - 1;
+                for (_, order) in &mut orders[..linked] {
+                    order.flags = STEP_FLAG_LINKED;
+                }
+                while !orders.is_empty() {
+                    self.with_room(|| Some(()));
+                    dealer.turn(1, &*self.log, None, &orders, &mut outcomes);
+                    let mut chains: Vec<Chain> = Vec::new();
+                    dealer.take_deferred_chains(&mut chains);
+                    orders = chains.into_iter().flatten().collect();
+                    dealer.take_deferred(&mut orders);
+                    if !orders.is_empty() {
+                        thread::yield_now();
+                    }
+                }
+            }
+            if let Some(last) = outcomes.iter().map(Outcome::lsn).max() {
+                self.log.wait_durable(last).unwrap();
+            }
+        }
+        outcomes
+    }
+
     /// Fills orders that wait, until nobody can call any more.
     fn keep_desk(&self, all_gone: &AtomicBool) {
         let mut dealer = Dealer::new(self.state.clone(), &self.routes, OrderLimits::default());
@@ -265,7 +313,11 @@ fn check(shop: &Shop, outcomes: &[Outcome]) {
                 waited.insert(outcome.id);
             }
             Verdict::Refused { refusal, .. } => {
-                let can_be = [Refusal::OutOfStock, Refusal::OrderIdReused];
+                let can_be = [
+                    Refusal::OutOfStock,
+                    Refusal::OrderIdReused,
+                    Refusal::LinkedRefused,
+                ];
                 assert!(can_be.contains(&refusal), "{refusal:?}");
             }
         }
@@ -327,7 +379,7 @@ fn wait_in_line() {
     sell(true);
 }
 
-fn sell(wait: bool) {
+fn open() -> Arc<Shop> {
     let shop = Arc::new(Shop::open(Vec::new()));
     let name = |sku| ["a", "b"][sku as usize - 1];
     for sku in [1, 2] {
@@ -337,6 +389,32 @@ fn sell(wait: bool) {
         }]);
     }
     shop.import(1);
+    shop
+}
+
+/// Chains and lone orders that want the same ids and the last cards, on two cores, while the index grows.
+fn link() {
+    let shop = open();
+    [2, 3].into_iter().for_each(|slab| shop.import(slab));
+    let dealers = LINKED.map(|turns| {
+        let shop = shop.clone();
+        thread::spawn(move || shop.deal_linked(turns))
+    });
+    let outcomes: Vec<_> = dealers
+        .into_iter()
+        .flat_map(|dealer| dealer.join().unwrap())
+        .collect();
+    shop.log.stop().unwrap();
+    let index = &shop.state.index;
+    for chain in WHOLE {
+        let [one, other] = chain.map(|id| index.get(index.hash(id)).is_some());
+        assert_eq!(one, other, "all of {chain:?} or none");
+    }
+    check(&shop, &outcomes);
+}
+
+fn sell(wait: bool) {
+    let shop = open();
     let importer = {
         let shop = shop.clone();
         thread::spawn(move || [2, 3].map(|slab| shop.import(slab)))
@@ -437,6 +515,14 @@ fn shuttle_serves_whoever_waits() {
     run("line, random", random, wait_in_line);
     let pct = PctScheduler::new(PCT_DEPTH, iterations());
     run("line, pct", pct, wait_in_line);
+}
+
+#[test]
+fn shuttle_deals_chains_whole() {
+    let random = RandomScheduler::new(iterations());
+    run("chains, random", random, link);
+    let pct = PctScheduler::new(PCT_DEPTH, iterations());
+    run("chains, pct", pct, link);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! An order on its way: from the frame it came in to the answer that goes back.
 
 use croupier_protocol::{
-    Hold, Priority, Refusal, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY,
-    STEP_FLAG_WAIT, Step, StepItem,
+    Hold, Priority, Refusal, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL,
+    STEP_FLAG_STAY, STEP_FLAG_WAIT, Step, StepItem,
 };
 
 use crate::state::index::Settled;
@@ -121,6 +121,16 @@ impl Order {
     /// It may wait for stock until its deadline.
     pub fn may_wait(&self) -> bool {
         self.flags & STEP_FLAG_WAIT != 0
+    }
+
+    /// It may wait for longer than that.
+    pub fn waits_longer(&self, now_unix_ms: u64, wait_max_ms: u32) -> bool {
+        self.deadline_unix_ms.saturating_sub(now_unix_ms) > wait_max_ms.into()
+    }
+
+    /// It is linked with the next order of its turn ([`crate::linked`]).
+    pub fn is_linked(&self) -> bool {
+        self.flags & STEP_FLAG_LINKED != 0
     }
 
     /// It is to be answered when it waits no longer, or in a while.

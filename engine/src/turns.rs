@@ -13,6 +13,7 @@ use croupier_protocol::planted::{self, Bug};
 
 use crate::dealer::{Append, Dealer, TURN_ORDERS_MAX, units_at_most};
 use crate::lanes::{LANES, Lanes, Picked};
+use crate::linked::{Chain, Chains};
 use crate::order::{Order, Outcome, Verdict};
 use crate::wal::Log;
 
@@ -22,6 +23,8 @@ pub const SHORT_TURN_ORDERS_MAX: usize = 256;
 /// Orders of lower lanes in a *quick* turn, which is made for a few orders of the highest one while turns are short. No two
 /// follow each other, so that the lower lanes pay little for them.
 const QUICK_TURN_ORDERS: usize = 32;
+/// One in so many orders and units of a turn is for chains, but for one that is larger itself; the turn after that takes none.
+const CHAIN_SHARE: usize = 4;
 /// Turns are short for so long after an order that would have wished them so: the next one comes unannounced.
 const SHORT_TURNS_MS: u64 = 100;
 
@@ -36,6 +39,8 @@ const DUE_SHARE: usize = 4;
 pub struct Queues {
     /// Orders that wait to be dealt.
     pub lanes: Lanes,
+    /// Chains that wait to be dealt; other cores leave them alone.
+    pub chains: Chains,
     /// Verdicts on this core's orders that another core has dealt. Bounded by the orders in flight.
     pub inbox: SegQueue<Outcome>,
     /// On the core that keeps the desk: orders of other cores that are to be answered when they wait no longer. Bounded by
@@ -48,6 +53,7 @@ impl Queues {
     pub fn new(lane_orders_max: usize) -> Queues {
         Queues {
             lanes: Lanes::new(lane_orders_max),
+            chains: Chains::new(lane_orders_max),
             inbox: SegQueue::new(),
             staying: SegQueue::new(),
         }
@@ -55,7 +61,10 @@ impl Queues {
 
     /// Whether nothing waits in them.
     pub fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.inbox.is_empty() && self.staying.is_empty()
+        self.lanes.is_empty()
+            && self.chains.is_empty()
+            && self.inbox.is_empty()
+            && self.staying.is_empty()
     }
 }
 
@@ -83,6 +92,10 @@ pub struct Turns {
     waiting: VecDeque<Outcome>,
     /// To be dealt again: another core holds the id, or the turn had no room for it.
     deferred: VecDeque<(u8, Order)>,
+    /// Chains to be dealt again, or that the turn had no room for.
+    chains: VecDeque<Chain>,
+    /// The last turn had a chain that was larger than a turn's share.
+    had_large_chain: bool,
     /// What `dealer.take_deferred` brings.
     again: Vec<(u8, Order)>,
     /// What `dealer.take_staying` brings.
@@ -103,6 +116,8 @@ impl Turns {
             outcomes: Vec::new(),
             waiting: VecDeque::new(),
             deferred: VecDeque::new(),
+            chains: VecDeque::new(),
+            had_large_chain: false,
             again: Vec::new(),
             staying: Vec::new(),
             held_back: None,
@@ -111,7 +126,7 @@ impl Turns {
 
     /// Orders that must come again although nothing new arrives.
     pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty()
+        !self.deferred.is_empty() || !self.chains.is_empty()
     }
 
     /// Orders that wait for the next turn.
@@ -133,7 +148,7 @@ impl Turns {
 
     /// Whether orders or answers are under way on this core.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.deferred.is_empty() && self.held_back.is_none()
+        self.waiting.is_empty() && !self.has_more()
     }
 
     /// Answers everything that has become durable; refuses what never will. Returns whether anything was answered.
@@ -187,7 +202,7 @@ impl Turns {
         }
         let lanes = &own.lanes;
         if !log.has_room() && log.failure().is_none() {
-            let waits = !lanes.is_empty() || self.held_back.is_some() || due > 0;
+            let waits = !lanes.is_empty() || !own.chains.is_empty() || self.has_more() || due > 0;
             return if waits { Pick::NoRoom } else { Pick::Nothing };
         }
         let mut units_max = log.append_units_max() as usize;
@@ -198,6 +213,7 @@ impl Turns {
             units_max -= due.max(units_max / DUE_SHARE);
         }
         lanes.mark(now_unix_ms);
+        self.pick_chains(&own.chains, now_unix_ms, units_max);
         self.pick_from(lanes, now_unix_ms, units_max);
         if self.orders.is_empty() {
             let busy = queues.iter().enumerate().find(|(index, other)| {
@@ -215,13 +231,44 @@ impl Turns {
         }
     }
 
+    /// Picks chains, those first that come again.
+    fn pick_chains(&mut self, waiting: &Chains, now_unix_ms: u64, units_max: usize) {
+        if std::mem::take(&mut self.had_large_chain) {
+            return;
+        }
+        let orders_max = if self.is_hurried(now_unix_ms) {
+            SHORT_TURN_ORDERS_MAX
+        } else {
+            TURN_ORDERS_MAX
+        };
+        let mut units = 0;
+        while let Some(chain) = self.chains.pop_front().or_else(|| waiting.pop()) {
+            units += units_of(&chain);
+            let orders = self.orders.len() + chain.len();
+            let fits = units <= units_max / CHAIN_SHARE && orders <= orders_max / CHAIN_SHARE;
+            if !fits && !self.orders.is_empty() {
+                return self.chains.push_front(chain);
+            }
+            self.orders.extend_from_slice(&chain);
+            if !fits {
+                self.had_large_chain = true;
+                return;
+            }
+        }
+    }
+
     fn pick_from(&mut self, lanes: &Lanes, now_unix_ms: u64, units_max: usize) {
-        self.orders.extend(self.held_back.take());
-        let mut units: usize = self
-            .orders
-            .iter()
-            .map(|(_, order)| units_at_most(order))
-            .sum();
+        let chained = self.orders.len();
+        let mut units = units_of(&self.orders);
+        if let Some((_, order)) = &self.held_back
+            && (self.orders.is_empty() || units + units_at_most(order) <= units_max)
+        {
+            units += units_at_most(order);
+            self.orders.extend(self.held_back.take());
+        }
+        if self.held_back.is_some() {
+            return;
+        }
         // One order alone may be larger than a turn.
         while let Some((_, order)) = self.deferred.front()
             && (self.orders.is_empty() || units + units_at_most(order) <= units_max)
@@ -236,7 +283,7 @@ impl Turns {
         let urgent = lanes.depths()[0];
         self.was_quick = hurried && !self.was_quick && (1..QUICK_TURN_ORDERS).contains(&urgent);
         let turn_orders_max = if self.was_quick {
-            urgent + QUICK_TURN_ORDERS
+            chained + urgent + QUICK_TURN_ORDERS
         } else if hurried {
             SHORT_TURN_ORDERS_MAX
         } else {
@@ -288,6 +335,7 @@ impl Turns {
         );
         dealer.take_deferred(&mut self.again);
         self.deferred.extend(self.again.drain(..));
+        dealer.take_deferred_chains(&mut self.chains);
         dealer.take_staying(&mut self.staying);
         self.orders.clear();
     }
@@ -319,6 +367,10 @@ impl Turns {
         }
         away
     }
+}
+
+fn units_of(orders: &[(u8, Order)]) -> usize {
+    orders.iter().map(|(_, order)| units_at_most(order)).sum()
 }
 
 /// Only a planted bug asks.

@@ -88,8 +88,8 @@ pub use limits::*;
 pub use moves::{CardMove, CardStatus};
 pub use numbered::UnknownNumber;
 pub use order::{
-    STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step, StepItem,
-    lookup_items, put_lookup, step_items,
+    STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step,
+    StepItem, lookup_items, put_lookup, step_items,
 };
 pub use refusal::{FaultCode, Refusal, RejectReason};
 pub use refused::{FaultBody, RefusedBody};

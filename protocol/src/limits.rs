@@ -25,6 +25,9 @@ pub const ORDERS_PER_FRAME_MAX_DEFAULT: u32 =
 /// Orders of one connection that may await their reply unless the server is configured otherwise.
 pub const ORDERS_IN_FLIGHT_MAX_DEFAULT: u32 = 65_536;
 
+/// Orders that may be linked: all of them get their cards, or none does. Fewer than two are no chain.
+pub const LINKED_ORDERS_MAX: usize = 64;
+
 /// ImportRows frames a client may have unanswered.
 pub const IMPORT_FRAMES_IN_FLIGHT_MAX: usize = 16;
 /// Rejected lines that an import lists; beyond it they are only counted.

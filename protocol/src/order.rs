@@ -110,6 +110,9 @@ pub const STEP_FLAG_WAIT: u8 = 2;
 pub const STEP_FLAG_STAY: u8 = 4;
 /// `flags` of an issue or a reserve that takes fewer cards if there are not so many, and is refused only if there is none.
 pub const STEP_FLAG_PARTIAL: u8 = 8;
+/// `flags` of an issue or a reserve that is *linked* with the next item of its frame: all orders of such a chain get their cards,
+/// or none does.
+pub const STEP_FLAG_LINKED: u8 = 16;
 
 /// One step of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +126,8 @@ pub struct StepItem {
     pub quantity: u16,
     /// The number of a [`crate::Priority`], as it came.
     pub priority: u8,
-    /// See [`STEP_FLAG_ONLY_HELD`], [`STEP_FLAG_WAIT`], [`STEP_FLAG_STAY`] and [`STEP_FLAG_PARTIAL`].
+    /// See [`STEP_FLAG_ONLY_HELD`], [`STEP_FLAG_WAIT`], [`STEP_FLAG_STAY`], [`STEP_FLAG_PARTIAL`] and
+    /// [`STEP_FLAG_LINKED`].
     pub flags: u8,
     /// From arrival at the server, in milliseconds; 0 = none.
     pub deadline_ms: u32,

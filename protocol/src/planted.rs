@@ -89,6 +89,8 @@ bugs! {
     TellEndEarly = "tell-end-early", Sim;
     /// Whoever comes takes stock that orders wait for.
     OvertakeLine = "overtake-line", Engine;
+    /// The orders of a chain for which there is stock are dealt without the one for which there is none.
+    SplitChain = "split-chain", Sim;
     /// Orders that wait are filled last come, first served.
     FillOutOfTurn = "fill-out-of-turn", Engine;
     /// Stock that holds give back does not call the desk.
@@ -103,6 +105,8 @@ bugs! {
     LeaveBehind = "leave-behind", Loom;
     /// An order that holds cards is claimed for a change by a load and a store instead of one atomic step.
     ChangeInTwoSteps = "change-in-two-steps", Loom;
+    /// A claimed slot of the order index that is given up is as empty as before.
+    GiveUpToEmpty = "give-up-to-empty", Loom;
     /// Two slots of a slab share a nonce.
     NonceReuse = "nonce-reuse", Engine;
     /// Claim bits of a slab's file are believed (rule 2).

@@ -49,6 +49,8 @@ numbered! {
         FeedAhead = 39, "FeedAhead", "the log does not reach to that LSN: it is one of another store, or of this one before it was put back";
         StillWaiting = 40, "StillWaiting", "the order waits for stock: ask again when it has its cards, or cancel it";
         WaitInvalid = 41, "WaitInvalid", "an order that may wait needs a deadline, at most the server's wait_max_ms from now";
+        LinkedRefused = 42, "LinkedRefused", "another order of the chain was refused, or stands already, so nothing was taken: look which";
+        LinkInvalid = 43, "LinkInvalid", "a chain has 2 to 64 orders of different ids, none of which waits or takes a part, and ends within its frame";
         HoldShareReached = 44, "HoldShareReached", "as many of the SKU's cards are held as may be at once: try again when a hold has ended, or issue";
         SettingInvalid = 45, "SettingInvalid", "a deal order is 1 fifo, 2 lifo, 3 random or 4 expiry-first; a share is 0 to 100 per cent";
     }

@@ -49,6 +49,8 @@ pub struct Callers {
     answered: Vec<Order>,
     /// Reserves that were sent, for others to go on with.
     reserves: Vec<OrderStep>,
+    /// Chains that others may ask for at the same time.
+    chains: Vec<Vec<OrderStep>>,
     next_call: u64,
     next_link: u32,
     dice: Rng,
@@ -78,6 +80,7 @@ impl Callers {
             shared: Vec::new(),
             answered: Vec::new(),
             reserves: Vec::new(),
+            chains: Vec::new(),
             next_call: 0,
             next_link: 0,
             dice: plan.dice(1),
@@ -150,6 +153,8 @@ impl Callers {
             let known = *self.dice.choice(&self.answered).expect("not empty");
             let other = known.quantity(known.quantity % QUANTITY_MAX + 1);
             asks.push(Ask::unbooked(other));
+        } else if self.plan.has(Feature::Links) && self.dice.u32(0..6) == 0 {
+            asks.extend(oracle.ask_linked(&self.chain(skus)));
         } else {
             let most = if self.dice.u32(0..8) == 0 { 20 } else { 4 };
             for _ in 0..self.dice.usize(1..=most) {
@@ -244,6 +249,53 @@ impl Callers {
             4 => OrderStep::commit(id).only_held(),
             _ => OrderStep::commit(id),
         }
+    }
+
+    /// A chain: of new orders, with one among them now and then that somebody else asks for, or one that was asked for before.
+    fn chain(&mut self, skus: &[u32]) -> Vec<OrderStep> {
+        if !self.chains.is_empty() && self.plan.has(Feature::Duplicates) && self.dice.u32(0..3) == 0
+        {
+            return self.dice.choice(&self.chains).expect("not empty").clone();
+        }
+        let holds = self.plan.has(Feature::Holds) && self.dice.u32(0..3) == 0;
+        let ttl = std::time::Duration::from_millis(self.dice.u64(1..2000));
+        let mut steps: Vec<OrderStep> = Vec::new();
+        for _ in 0..self.dice.usize(2..6) {
+            let order = Order {
+                deadline: None,
+                ..self.order(skus)
+            };
+            if steps
+                .iter()
+                .all(|step| step.order.order_id != order.order_id)
+            {
+                steps.push(if holds {
+                    // Nobody else reserves what others issue.
+                    let order_id = OrderId::from_u128(self.dice.u128(1..));
+                    OrderStep::reserve(Order { order_id, ..order }, ttl)
+                } else {
+                    OrderStep::issue(order)
+                });
+            }
+        }
+        if let [linked @ .., _] = &mut steps[..] {
+            linked.iter_mut().for_each(|step| *step = step.linked());
+        }
+        for &step in steps.iter().filter(|_| holds) {
+            // For others to commit, cancel or extend.
+            if self.reserves.len() == SHARED_MAX {
+                self.reserves.remove(0);
+            }
+            self.reserves.push(OrderStep {
+                linked: false,
+                ..step
+            });
+        }
+        if self.chains.len() == SHARED_MAX {
+            self.chains.remove(0);
+        }
+        self.chains.push(steps.clone());
+        steps
     }
 
     fn order(&mut self, skus: &[u32]) -> Order {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use croupier_client::{
     Card, CardRef, HeldOrder, Hold, IssuedOrder, Lsn, OrderId, OrderOutcome, OrderStep, Priority,
@@ -14,6 +15,7 @@ use croupier_engine::dealer::{Dealer, OrderLimits, holds};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::engine::{Engine, Ground};
 use croupier_engine::error::EngineError;
+use croupier_engine::linked::{Asked, chain_of};
 use croupier_engine::order::{Order, Outcome, Ticket, Verdict};
 use croupier_engine::route::Resolver;
 use croupier_engine::slab::{KeyFile, Vault};
@@ -132,7 +134,8 @@ impl Node {
         })
     }
 
-    /// Takes an order in, as a connection does; an answer at once is a refusal.
+    /// Takes an order in, or all of a chain, as a connection does; answers at once are refusals. `index`: of the first in its
+    /// call.
     pub fn take_in(
         &mut self,
         link: Link,
@@ -140,27 +143,38 @@ impl Node {
         try_number: u32,
         index: u16,
         now_ms: u64,
-        asked: &OrderStep,
-    ) -> Result<(), Refusal> {
-        let deadline_unix_ms = asked
-            .order
-            .deadline
-            .map_or(u64::MAX, |deadline| now_ms + deadline.as_millis() as u64);
-        let ticket = Ticket {
-            core: link.core,
-            index,
-            connection: link.number,
-            use_of_slot: 0,
-            request_slot: try_number,
-            request_id: call,
+        asked: &[OrderStep],
+    ) -> Result<(), Vec<Refusal>> {
+        let read = |(index, asked): (u16, &OrderStep)| {
+            let deadline = asked.order.deadline;
+            let deadline_unix_ms =
+                deadline.map_or(u64::MAX, |deadline| now_ms + deadline.as_millis() as u64);
+            let ticket = Ticket {
+                core: link.core,
+                index,
+                connection: link.number,
+                use_of_slot: 0,
+                request_slot: try_number,
+                request_id: call,
+            };
+            (asked.item(Duration::ZERO), deadline_unix_ms, ticket)
         };
-        let item = asked.item(std::time::Duration::ZERO);
-        let order = Order::of_item(asked.step, &item, deadline_unix_ms, ticket)?;
+        let items: Vec<Asked> = (index..).zip(asked).map(read).collect();
         let core = &mut self.cores[usize::from(link.core)];
         core.dealer.refresh();
-        let lane = core.dealer.lane_of(&order)?;
         let queues = &self.queues[usize::from(link.core)];
-        queues.lanes.push(lane, order).map_err(|_| Refusal::Busy)
+        let step = asked[0].step;
+        if let [(item, deadline_unix_ms, ticket)] = items[..] {
+            let order = Order::of_item(step, &item, deadline_unix_ms, ticket);
+            let queued = order.and_then(|order| {
+                let lane = core.dealer.lane_of(&order)?;
+                queues.lanes.push(lane, order).map_err(|_| Refusal::Busy)
+            });
+            return queued.map_err(|refusal| vec![refusal]);
+        }
+        let chain = chain_of(step, &items, |order| core.dealer.lane_of(order))?;
+        let full = |_| vec![Refusal::Busy; asked.len()];
+        queues.chains.push(chain).map_err(full)
     }
 
     /// One step of a core: answer what is durable, or one part of a turn. Returns whether it did anything.

@@ -45,15 +45,18 @@ pub enum Feature {
     Waits,
     /// SKUs that are sold in other ways.
     Settings,
+    /// Orders that are linked, all or none.
+    Links,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 20] = [
+pub const FEATURES: [Feature; 21] = [
     Feature::Settings,
     Feature::Flips,
     Feature::ClockJumps,
     Feature::Routes,
     Feature::Moves,
+    Feature::Links,
     Feature::Waits,
     Feature::Holds,
     Feature::Enospc,

@@ -287,18 +287,21 @@ impl World {
                     return true;
                 }
                 let now_ms = self.now_ms();
-                for (index, order) in (0..).zip(&orders) {
+                let mut index = 0;
+                // An order, or all that are linked.
+                for chain in orders.chunk_by(|step, _| step.linked) {
                     self.note(|| {
                         format!(
-                            "core {} takes in call {call} try {try_number}: {order:?}",
+                            "core {} takes in call {call} try {try_number}: {chain:?}",
                             link.core
                         )
                     });
                     let Some(node) = &mut self.node else {
                         return true;
                     };
-                    if let Err(refusal) = node.take_in(link, call, try_number, index, now_ms, order)
-                    {
+                    let taken = node.take_in(link, call, try_number, index, now_ms, chain);
+                    let refusals = taken.err().into_iter().flatten();
+                    for (index, (order, refusal)) in (index..).zip(chain.iter().zip(refusals)) {
                         let outcome = OrderOutcome::Refused {
                             order_id: order.order.order_id,
                             refusal,
@@ -312,6 +315,7 @@ impl World {
                         };
                         self.network.post(self.now_us, link, false, letter);
                     }
+                    index += chain.len() as u16;
                 }
             }
             Letter::Outcome {

@@ -18,7 +18,7 @@
 //! same, and its replay too).
 //!
 //! Reading order: `table`, `issued` (orders of one phase that may not wait), `held` and `two_phase` (all others), `line`
-//! (those that wait), `cards`, `stock`, `moves`; then
+//! (those that wait), `linked` (all or none), `cards`, `stock`, `moves`; then
 //! `judge` (a state read as a whole), `disk`, `cut` (after a power cut), `history` (what a long history asks besides).
 
 mod table;
@@ -27,6 +27,7 @@ mod issued;
 
 mod held;
 mod line;
+mod linked;
 mod two_phase;
 
 mod cards;
@@ -57,6 +58,7 @@ pub use judge::{OutOfSale, StateView};
 use cards::CardBook;
 use held::HeldBook;
 use issued::Booked;
+use linked::Chains;
 use stock::SkuBook;
 use table::Known;
 
@@ -99,6 +101,7 @@ struct Books {
     orders: HashMap<OrderId, Booked>,
     /// Orders in two phases, and those that may wait.
     held: HashMap<OrderId, HeldBook>,
+    chains: Chains,
     cards: CardBook,
     skus: BTreeMap<String, SkuBook>,
     /// Cards that operators have taken out of sale.
@@ -168,7 +171,11 @@ impl Oracle {
     /// # Panics
     /// If it is another issue or reserve of an id that is not known to stand: it might be dealt.
     pub fn ask_step(&self, step: OrderStep) -> Ask {
-        self.books().leaves(step)
+        let mut books = self.books();
+        if matches!(step.step, Step::Issue | Step::Reserve) {
+            books.chains.alone(step.order.order_id);
+        }
+        books.leaves(step)
     }
 
     /// Books what became of an order.

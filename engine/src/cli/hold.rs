@@ -11,6 +11,7 @@ use super::Globals;
 use super::connect::{ServerArgs, sku_name};
 use super::error::CliError;
 use super::issue::WaitArgs;
+use super::linked::LinkedArgs;
 use super::order::{CANCELLED, HELD, print_held, print_order};
 
 /// Put cards of a SKU by for a while, under an order id
@@ -22,11 +23,14 @@ use super::order::{CANCELLED, HELD, print_held, print_order};
 Examples:
   croupier reserve --sku steam-50
   croupier reserve --sku steam-50 --quantity 3 --ttl 2h --json
+  croupier reserve --linked steam-50:2 gift-100 --ttl 2h
   croupier reserve --sku steam-50 --order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10")]
 pub(super) struct ReserveArgs {
     /// The SKU's name
-    #[arg(long, value_name = "NAME")]
-    sku: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "linked")]
+    sku: Option<String>,
+    #[command(flatten)]
+    linked: LinkedArgs,
     /// The order's id, as UUID text [default: a new UUIDv7]
     #[arg(long, value_name = "ID")]
     order: Option<OrderId>,
@@ -104,10 +108,15 @@ pub(super) struct ExtendArgs {
 }
 
 pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, CliError> {
-    let order_id = args.order.unwrap_or_else(OrderId::new_v7);
     let ttl = args.ttl.unwrap_or(DEFAULT_TTL);
+    let Some(name) = &args.sku else {
+        let linked = &args.linked;
+        linked.run(&args.server, args.priority, Some(ttl), globals)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let order_id = args.order.unwrap_or_else(OrderId::new_v7);
     let order = args.server.run(async |client| {
-        let sku = client.sku_id(&args.sku).await?;
+        let sku = client.sku_id(name).await?;
         let order = Order::new(order_id, sku)
             .quantity(args.quantity)
             .priority(args.priority);
@@ -115,7 +124,7 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
             CliError::of_step(error, order_id, || {
                 format!(
                     "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms{}{}",
-                    args.sku,
+                    name,
                     args.quantity,
                     ttl.as_millis(),
                     if args.partial { " --partial" } else { "" },
@@ -135,7 +144,7 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
         match outcome.map_err(named)? {
             OrderOutcome::Held(held) => Ok(Some(held)),
             OrderOutcome::Waiting(waits) => {
-                if args.wait.ends_waiting(&waits, &args.sku, globals)? {
+                if args.wait.ends_waiting(&waits, name, globals)? {
                     return Ok(None);
                 }
                 let held = client.reserve_waiting(order, ttl, within).await;
@@ -148,7 +157,7 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
         }
     })?;
     if let Some(order) = order {
-        print_held(HELD, &order, &args.sku, globals.json)?;
+        print_held(HELD, &order, name, globals.json)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use super::Globals;
 use super::connect::ServerArgs;
 use super::error::CliError;
 use super::hold::ttl;
+use super::linked::LinkedArgs;
 use super::order::{WAITING, print_held, print_order};
 use super::records::rfc3339;
 
@@ -65,11 +66,14 @@ Examples:
   croupier issue --sku steam-50
   croupier issue --sku steam-50 --quantity 3 --priority vip --json
   croupier issue --sku steam-50 --wait 1h
+  croupier issue --linked steam-50:2 gift-100
   croupier issue --sku steam-50 --order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10")]
 pub(super) struct IssueArgs {
     /// The SKU's name
-    #[arg(long, value_name = "NAME")]
-    sku: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "linked")]
+    sku: Option<String>,
+    #[command(flatten)]
+    linked: LinkedArgs,
     /// The order's id, as UUID text [default: a new UUIDv7]
     #[arg(long, value_name = "ID")]
     order: Option<OrderId>,
@@ -89,9 +93,14 @@ pub(super) struct IssueArgs {
 }
 
 pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliError> {
+    let Some(name) = &args.sku else {
+        let linked = &args.linked;
+        linked.run(&args.server, args.priority, None, globals)?;
+        return Ok(ExitCode::SUCCESS);
+    };
     let order_id = args.order.unwrap_or_else(OrderId::new_v7);
     let order = args.server.run(async |client| {
-        let sku = client.sku_id(&args.sku).await?;
+        let sku = client.sku_id(name).await?;
         let order = Order::new(order_id, sku)
             .quantity(args.quantity)
             .priority(args.priority);
@@ -99,7 +108,7 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
             CliError::of_step(error, order_id, || {
                 format!(
                     "issue --sku '{}' --order {order_id} --quantity {}{}{}",
-                    args.sku,
+                    name,
                     args.quantity,
                     if args.partial { " --partial" } else { "" },
                     args.wait.words()
@@ -118,7 +127,7 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
             OrderOutcome::Waiting(waits) => waits,
             outcome => return Ok(outcome.into_issued()),
         };
-        if args.wait.ends_waiting(&waits, &args.sku, globals)? {
+        if args.wait.ends_waiting(&waits, name, globals)? {
             return Ok(None);
         }
         let issued = client.issue_waiting(order, within).await.map_err(named)?;
@@ -129,7 +138,7 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
         }))
     })?;
     if let Some(order) = order {
-        print_order(&order, &args.sku, globals.json)?;
+        print_order(&order, name, globals.json)?;
     }
     Ok(ExitCode::SUCCESS)
 }

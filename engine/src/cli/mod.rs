@@ -21,6 +21,7 @@ mod feed;
 mod hold;
 mod import;
 mod issue;
+mod linked;
 mod order;
 mod sku;
 mod stock;

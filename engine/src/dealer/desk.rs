@@ -170,11 +170,6 @@ pub(super) fn filled_hold(change: &Change, credits: Credits) -> Reserved {
 }
 
 impl Dealer {
-    /// Whether an order asks to wait longer than any may.
-    pub(super) fn waits_too_long(&self, order: &Order, now: u64) -> bool {
-        order.deadline_unix_ms.saturating_sub(now) > self.limits.wait_max_ms.into()
-    }
-
     /// A new order finds no stock: it waits, if it may.
     pub(super) fn out_of_stock(
         &mut self,

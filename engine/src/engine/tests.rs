@@ -1,5 +1,6 @@
 //! An engine whose slabs cannot be read just when it needs them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -474,4 +475,74 @@ fn turns_are_short_while_an_order_of_the_highest_lane_comes_now_and_then() {
         let picked = picked(&mut core, now, vip);
         assert!(turn.contains(&picked), "{picked} at {now}");
     }
+}
+
+/// Chains that fill a turn each, beside lone orders that fill turns as well: every other turn is for each, small chains go with
+/// lone orders, and all is dealt whole.
+#[test]
+fn chains_and_lone_orders_leave_each_other_room() {
+    use croupier_protocol::STEP_FLAG_LINKED;
+    let (disk, readable) = new_store();
+    let engine = start(&disk, &readable).unwrap();
+    engine.sku_create("steam-50").unwrap();
+    import(&engine, 60_000).unwrap();
+    let mut core = Core::new(&engine);
+    let order = |id: u64, quantity| Order::issue(id.into(), 1, quantity, Ticket::single(0, id));
+    let chain = |first: u64, orders: u64, quantity| -> crate::linked::Chain {
+        let linked = |id| Order {
+            flags: STEP_FLAG_LINKED * u8::from(id + 1 < first + orders),
+            ..order(id, quantity)
+        };
+        (first..first + orders).map(|id| (1, linked(id))).collect()
+    };
+    (1..=6000).for_each(|id| core.push(order(id, 1)));
+    // 960 of the 1,024 units of a turn, and two.
+    for (first, orders, quantity) in [(10_000, 64, 57), (20_000, 64, 57), (30_000, 2, 1)] {
+        assert!(
+            core.queues[0]
+                .chains
+                .push(chain(first, orders, quantity))
+                .is_ok()
+        );
+    }
+    let (mut whole, mut all_lone, mut had_large) = (BTreeMap::new(), 0, false);
+    // The index is small and grows, so some come again.
+    for now in 1.. {
+        let (mut chained, mut lone) = (BTreeMap::new(), 0);
+        for outcome in core.turn(now) {
+            let is_new = matches!(outcome.verdict, Verdict::Issued { repeat: false, .. });
+            assert!(is_new, "{outcome:?}");
+            match outcome.id as u64 / 10_000 {
+                0 => lone += 1,
+                chain => *chained.entry(chain).or_insert(0) += 1,
+            }
+        }
+        let has_large = chained.values().any(|&orders| orders == 64);
+        assert!(!(has_large && had_large), "one turn in two");
+        assert!(lone > 0, "at {now}: {chained:?}");
+        (all_lone, had_large) = (all_lone + lone, has_large);
+        whole.extend(chained);
+        if whole.len() == 3 {
+            break;
+        }
+    }
+    assert_eq!(
+        whole.into_iter().collect::<Vec<_>>(),
+        [(1, 64), (2, 64), (3, 2)]
+    );
+    while all_lone < 6000 {
+        all_lone += core.turn(100).len();
+    }
+    // One with more records than a turn.
+    assert!(core.queues[0].chains.push(chain(40_000, 64, 65)).is_ok());
+    let stock = || engine.state.catalog.load().sku(1).unwrap().stock();
+    let before = stock();
+    let refused = core.turn(101);
+    let is_large = |outcome: &&Outcome| {
+        let large = Refusal::QuantityTooLarge;
+        matches!(outcome.verdict, Verdict::Refused { refusal, .. } if refusal == large)
+    };
+    let large = refused.iter().filter(is_large).count();
+    assert_eq!((refused.len(), large), (64, 1));
+    assert_eq!((stock(), before.issued), (before, 6000 + 2 * 64 * 57 + 2));
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use bytes::{Buf as _, BytesMut};
 use croupier_protocol::{
     FaultBody, FaultCode, FrameHeader, FrameWriter, Hello, HelloReply, Kind, OrderItemHead,
-    PROTOCOL_VERSION, Refusal, RefusedBody, Step, lookup_items, peek, step_items,
+    PROTOCOL_VERSION, Refusal, RefusedBody, Step, StepItem, lookup_items, peek, step_items,
 };
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -23,6 +23,7 @@ use super::feed;
 use super::translate;
 use crate::clock::unix_ms;
 use crate::dealer::{self, RETRY_AFTER_MS};
+use crate::linked::{self, begins_chain};
 use crate::order::{Order, Outcome, SINGLE, Ticket, Verdict};
 
 /// While more than this waits to be written, nothing more is read.
@@ -508,31 +509,59 @@ impl Connection {
             return;
         };
         let mut now = None;
-        for (index, item) in items.enumerate() {
+        let mut deadline = |item: &StepItem| match item.deadline_ms {
+            0 => u64::MAX,
+            // One clock read for all deadlines of a frame.
+            after => *now.get_or_insert_with(unix_ms) + u64::from(after),
+        };
+        let mut items = items.enumerate();
+        while let Some((index, item)) = items.next() {
             let ticket = self.ticket(core.index, index as u16, request_slot, header.request_id);
             let (id, sku) = (item.order_id.as_u128(), item.sku.0);
-            let deadline_unix_ms = match item.deadline_ms {
-                0 => u64::MAX,
-                // One clock read for all deadlines of a frame.
-                after => *now.get_or_insert_with(unix_ms) + u64::from(after),
-            };
+            let deadline_unix_ms = deadline(&item);
             let taken = Order::of_item(step, &item, deadline_unix_ms, ticket)
                 .and_then(|order| self.enqueue(core, order));
             if let Err(refusal) = taken {
-                let retry_after_ms = if refusal.retryable() {
-                    RETRY_AFTER_MS
-                } else {
-                    0
-                };
-                core.answer(&Outcome {
-                    ticket,
-                    id,
-                    sku,
-                    verdict: Verdict::refused(refusal, retry_after_ms),
-                });
+                // A linked item is none that is taken alone.
+                if begins_chain(step, &item) {
+                    let ticket = |index| Ticket { index, ..ticket };
+                    let behind = std::iter::from_fn(|| items.next());
+                    let all = std::iter::once((index, item)).chain(behind);
+                    let asked = |(index, item)| (item, deadline(&item), ticket(index as u16));
+                    self.take_chain(core, step, all.map(asked));
+                    continue;
+                }
+                answer_refused(core, ticket, (id, sku), refusal);
             }
         }
         core.shared.notify.notify_one();
+    }
+
+    /// Takes the chain that the next items are.
+    #[cold]
+    fn take_chain(&self, core: &Core, step: Step, mut items: impl Iterator<Item = linked::Asked>) {
+        let mut asked = Vec::new();
+        while let Some(next) = items.next() {
+            let goes_on = begins_chain(step, &next.0);
+            asked.push(next);
+            if !goes_on {
+                break;
+            }
+        }
+        let chain = linked::chain_of(step, &asked, |order| {
+            let lane = core.dealer.borrow_mut().lane_of(order)?;
+            self.lane.set(lane);
+            Ok(lane)
+        });
+        let chains = &core.shared.queues.chains;
+        let queued = chain.and_then(|chain| {
+            let full = |_| vec![Refusal::Busy; asked.len()];
+            chains.push(chain).map_err(full)
+        });
+        for (refusal, (item, _, ticket)) in queued.err().into_iter().flatten().zip(&asked) {
+            let what = (item.order_id.as_u128(), item.sku.0);
+            answer_refused(core, *ticket, what, refusal);
+        }
     }
 
     fn enqueue(&self, core: &Core, order: Order) -> Result<(), Refusal> {
@@ -595,6 +624,21 @@ impl Connection {
         }
         core.shared.notify.notify_one();
     }
+}
+
+/// Refuses an order that has not been taken in.
+fn answer_refused(core: &Core, ticket: Ticket, (id, sku): (u128, u32), refusal: Refusal) {
+    let retry_after_ms = if refusal.retryable() {
+        RETRY_AFTER_MS
+    } else {
+        0
+    };
+    core.answer(&Outcome {
+        ticket,
+        id,
+        sku,
+        verdict: Verdict::refused(refusal, retry_after_ms),
+    });
 }
 
 fn orders_per_frame_max(core: &Core) -> u32 {

@@ -21,8 +21,10 @@
 //!
 //! ```text
 //! EMPTY ──claim──► CLAIMED(tag of the id) ──settle──► SETTLED(tag, row)
-//!   └────freeze──► FROZEN
+//!   └────freeze──► FROZEN      └────give up──► GIVEN UP
 //! ```
+//!
+//! Only who has claimed several ids that go together, and cannot have another of them, gives claims up.
 //!
 //! # The interleavings that matter
 //!
@@ -34,6 +36,12 @@
 //!   freeze fails and finds the claim; if the freeze is first, the other's claim fails and it goes to the new table too.
 //! * **A reader while slots move.** `older` is loaded before the new table is probed; if it is already gone, all its
 //!   slots are in the new table; if not, they are still in the old one, which only ever loses its link.
+//!
+//! * **A claim that is given up.** Its slot never is EMPTY again, nor anybody's: as before, the slots up to the first EMPTY one
+//!   of a search only ever become more. So whoever had seen the slot EMPTY fails to claim it, or to freeze it, and looks
+//!   again; whoever comes later passes it and claims the next EMPTY one, if need be in the newer table; and nobody can have
+//!   claimed a slot behind it while the claim stood, for he would have met the claim first. Two who claim the same id
+//!   thereafter meet at the same slot again. When the table is moved, such slots stay behind.
 //!
 //! CLAIMED lasts for a part of one dealer turn (from the claim until its records have their LSNs). A table with CLAIMED
 //! slots is not moved yet; the next insert into the shard tries again. Should the new table fill up before that, a
@@ -161,9 +169,9 @@ pub enum Claim {
     Known(Settled),
 }
 
-/// A claimed slot, to be settled. Its table is the newest of its shard or the one before: a table with claimed slots
+/// A claimed slot, to be settled or given up. Its table is the newest of its shard or the one before: a table with claimed slots
 /// is not moved.
-#[must_use = "a claimed slot must be settled in the same turn"]
+#[must_use = "a claimed slot must be settled or given up in the same turn"]
 #[derive(Clone, Copy)]
 pub struct Place {
     shard: u32,
@@ -433,7 +441,7 @@ impl OrderIndex {
     pub fn len_hint(&self) -> u64 {
         self.shards
             .iter()
-            .map(|shard| shard.load().used() as u64)
+            .map(|shard| shard.load().orders() as u64)
             .sum()
     }
 
@@ -549,12 +557,25 @@ impl IndexView {
         if table.generation == place.generation {
             return table.settle(place.index as usize, row);
         }
-        let older = table
-            .older()
-            .filter(|older| older.generation == place.generation)
-            .expect("a table with a claimed slot stays linked");
-        older.settle(place.index as usize, row);
+        older_of(table, place).settle(place.index as usize, row);
     }
+
+    /// Gives up a claim: the id is as free as before. See the module, last interleaving.
+    pub fn give_up(&mut self, place: Place) {
+        let table: &Table = self.shards[place.shard as usize].load();
+        if table.generation == place.generation {
+            return table.give_up(place.index as usize);
+        }
+        older_of(table, place).give_up(place.index as usize);
+    }
+}
+
+/// The table of a claimed slot, which is not the newest.
+fn older_of(table: &Table, place: Place) -> Arc<Table> {
+    table
+        .older()
+        .filter(|older| older.generation == place.generation)
+        .expect("a table with a claimed slot stays linked")
 }
 
 /// Takes the slot that ended an earlier search for the id, if it is still empty. Whoever had claimed the id since would

@@ -73,6 +73,7 @@ impl Oracle {
             known += 1;
             all.push((id, booked.sku, cards));
         }
+        books.chains.judge(|id| state.standing(id).is_some());
         let mut promised: HashMap<SkuId, u64> = HashMap::new();
         for (id, sku, standing) in books.judge_held(|id| state.standing(id)) {
             known += 1;

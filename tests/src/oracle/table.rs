@@ -127,6 +127,8 @@ fn states_that_refuse(asked: &OrderStep, own: bool, refusal: Refusal) -> States 
     let vainly = S::VAINLY_CANCELLED.or(S::VAINLY_EXPIRED);
     match refusal {
         Refusal::OrderNotFound => S::NONE.when(!begins),
+        // Of those that are linked it is told to who is not there.
+        Refusal::LinkedRefused => S::NONE.when(begins),
         Refusal::OutOfStock => S::NONE.when(begins && asked.wait == Wait::No),
         Refusal::StillWaiting => S::WAITING.when(matches!(step, Step::Commit | Step::Extend)),
         Refusal::WaitInvalid => S::NONE.when(begins && asked.wait != Wait::No),

@@ -123,3 +123,63 @@ fn one_of_two_changes_gets_a_hold_and_a_reader_sees_it_whole_or_not_at_all() {
         assert_eq!(changed, 1, "one of them has it");
     });
 }
+
+/// Two want the same two ids, all or none, in the order of their numbers; a third wants one of them alone. Both ids are looked for
+/// from the same slot on. Who cannot have both gives the first up: then it is as free as before, whoever has gone past its slot.
+#[test]
+fn ids_that_go_together_are_claimed_all_or_none() {
+    crate::sync::model("index: two chains and a lone order", Some(3), || {
+        let spread = Spread {
+            seed: [1, 2],
+            shards: 1,
+        };
+        // As large as not to grow.
+        let index = Arc::new(OrderIndex::new(9, spread));
+        let start = |id| index.shards[0].load().start(index.hash(id).tag);
+        let first = 1;
+        let second = (2..).find(|&id| start(id) == start(first)).expect("one");
+        let asked = [vec![first, second], vec![first, second], vec![second]];
+        let claimers = asked.map(|ids| {
+            let index = index.clone();
+            thread::spawn(move || take_all(&index, &ids))
+        });
+        let [one, other, lone] = claimers.map(|claimer| claimer.join().unwrap());
+        let is_known = |id| index.get(index.hash(id)).is_some();
+        assert!(!(one && other), "one chain has its first id");
+        assert!(!(lone && (one || other)), "one of them has the second id");
+        assert_eq!(
+            is_known(first),
+            one || other,
+            "who has not both has neither"
+        );
+        assert_eq!(is_known(second), one || other || lone);
+        // What nobody has, anybody may have now.
+        for id in [first, second] {
+            let was_known = is_known(id);
+            assert_eq!(take_all(&index, &[id]), !was_known);
+            assert!(is_known(id));
+        }
+        assert_eq!((index.len(), index.len_hint()), (2, 2));
+    });
+}
+
+/// Claims all of `ids` and settles them, or gives them up; tells which.
+fn take_all(index: &Arc<OrderIndex>, ids: &[u128]) -> bool {
+    let mut view = IndexView::new(index);
+    let mut places = Vec::new();
+    for &id in ids {
+        match view.claim(index.hash(id), None) {
+            Claim::Ours(place) => places.push(place),
+            Claim::InFlight | Claim::Known(_) => {
+                places.into_iter().for_each(|place| view.give_up(place));
+                return false;
+            }
+        }
+    }
+    for (place, &id) in places.into_iter().zip(ids) {
+        let row = index.take_rows(1);
+        index.put_one(row, id, 40 + id as u64, (1, 1));
+        view.publish(place, row);
+    }
+    true
+}

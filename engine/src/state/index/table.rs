@@ -18,6 +18,8 @@ use crate::sync::zeroed_words;
 /// What a new table is full of.
 pub(super) const EMPTY: u64 = 0;
 pub(super) const FROZEN: u64 = 1;
+/// A slot that was claimed and given up: nobody's, and for ever, so that searches that went past it still do.
+const GIVEN_UP: u64 = 1 << 63 | FROZEN;
 /// Kind of a slot that is claimed and not settled: its tag is there, its row is not.
 const CLAIMED: u64 = 2;
 /// Kind of a slot whose order is known.
@@ -71,6 +73,8 @@ pub(super) struct Table {
     older: ArcSwapOption<Table>,
     /// Slots taken so far, reserved before they are claimed. At `limit` the table is full and the next one is made.
     used: Lonely,
+    /// Of these: given up.
+    given_up: AtomicUsize,
 }
 
 /// On lines of its own: every insert writes it, and every look-up reads its neighbours.
@@ -102,6 +106,7 @@ impl Table {
             alone: AtomicBool::new(older.is_none()),
             older: ArcSwapOption::new(older),
             used: Lonely::default(),
+            given_up: AtomicUsize::new(0),
         })
     }
 
@@ -129,6 +134,13 @@ impl Table {
     pub fn used(&self) -> usize {
         // Relaxed: a count, not a guard.
         self.used.0.load(Ordering::Relaxed)
+    }
+
+    /// About how many orders are here.
+    pub fn orders(&self) -> usize {
+        // Relaxed: a count, not a guard.
+        let given_up = self.given_up.load(Ordering::Relaxed);
+        self.used().saturating_sub(given_up)
     }
 
     /// Multiply-shift: any capacity, and order of tags is order of slots, so that moving is nearly sequential.
@@ -195,6 +207,19 @@ impl Table {
         slot.store(settled(claimed, row), Ordering::Release);
     }
 
+    /// Gives up a slot that the caller has claimed. It stays taken until the table is moved.
+    pub fn give_up(&self, index: usize) {
+        debug_assert!(is_claimed(self.slots[index].load(Ordering::Relaxed)));
+        self.given_up.fetch_add(1, Ordering::Relaxed);
+        // Relaxed: it names nothing. Whoever finds it goes on to the next slot.
+        let word = if planted::is(Bug::GiveUpToEmpty) {
+            EMPTY
+        } else {
+            GIVEN_UP
+        };
+        self.slots[index].store(word, Ordering::Relaxed);
+    }
+
     #[inline]
     pub fn probe(&self, rows: &Rows, hashed: Hashed) -> Probe {
         let mut index = self.start(hashed.tag);
@@ -207,7 +232,7 @@ impl Table {
             if word == FROZEN {
                 return Probe::Frozen;
             }
-            if tag_in(word) == hashed.tag {
+            if tag_in(word) == hashed.tag && word != GIVEN_UP {
                 if is_claimed(word) {
                     return Probe::InFlight;
                 }
