@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{
-    FRAME_HEADER_BYTES, HelloReply, Kind, OrderId, OrderOutcome, Refusal, Step, StepItem,
-    order_items, put_lookup,
+    FRAME_HEADER_BYTES, HelloReply, Kind, OrderId, OrderOutcome, Pick, Refusal, Step, StepItem,
+    encode_control, order_items, put_lookup,
 };
 use tokio::time::Instant;
 
@@ -185,6 +185,40 @@ impl Caller {
             Some(error) if T::CHANGES && !outcomes.is_empty() => Err(unknown(items, error)),
             Some(error) => Err(error),
         }
+    }
+
+    /// Asks for one card that the caller picks: a request of its own kind, and else as `step`, which says its SKU, id and times.
+    pub(crate) async fn pick(&self, step: OrderStep, body: &Pick) -> Result<OrderOutcome, Error> {
+        let items = [step];
+        let request = Request {
+            kind: Kind::Pick,
+            count: 0,
+            encode: |out: &mut BytesMut| encode_control(body, out),
+        };
+        let called = self
+            .call(&request, 1, Resend::Safe, self.deadline())
+            .await
+            .map_err(AskFailure::Failed)
+            .and_then(|(frames, in_doubt)| {
+                let mut outcomes = read_outcomes(&items, &frames).map_err(|error| {
+                    AskFailure::Failed(Failure::NoAnswer(Lost {
+                        cause: Cause::Protocol(error),
+                        sent: true,
+                    }))
+                })?;
+                // As many as were asked for: they have been counted.
+                match outcomes.remove(0) {
+                    OrderOutcome::Refused {
+                        refusal,
+                        retry_after_ms,
+                        ..
+                    } if in_doubt && leaves_doubt(refusal) => {
+                        Err(AskFailure::Doubt(refusal, retry_after_ms))
+                    }
+                    outcome => Ok(outcome),
+                }
+            });
+        called.map_err(|failure| self.error(&items, failure))
     }
 
     /// Cuts items into what the server takes in one frame.

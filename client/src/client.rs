@@ -9,9 +9,9 @@ use bytes::BytesMut;
 use croupier_protocol::{
     BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, ControlBody,
     DealOrder, FeedReply, FindSecret, HeldOrder, IssuedOrder, Kind, ListBatches, ListCards,
-    MoveCards, MoveCardsReply, OrderId, OrderOutcome, Refusal, RoutesLoad, RoutesLoadReply,
+    MoveCards, MoveCardsReply, OrderId, OrderOutcome, Pick, Refusal, RoutesLoad, RoutesLoadReply,
     RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow,
-    SkuSet, SkuSetReply, Stock, StockReply, StockRow, decode_control, encode_control,
+    SkuSet, SkuSetReply, Step, Stock, StockReply, StockRow, decode_control, encode_control,
 };
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::error::{Error, ProtocolError};
 use crate::feed::{Feed, FeedOptions, FeedPage};
 use crate::import::{Import, ImportOptions};
 use crate::link::{ReplyFrame, Request};
-use crate::order::{CardSelection, Order, OrderStep, Wait};
+use crate::order::{CardPick, CardSelection, Order, OrderStep, Wait};
 
 /// A handle on a server. Cheap to clone; all clones share one connection, which closes with the last of them.
 ///
@@ -182,6 +182,49 @@ impl Client {
         }
     }
 
+    /// As [`Client::issue`], for the one card that the caller picks. The same order with the same pick, asked for again, gets the
+    /// same card. Priority and deadline mean nothing here, and routes neither: the card says where it is.
+    ///
+    /// # Errors
+    /// As for [`Client::issue`]. [`Error::Refused`] as `CardIssued` if an order has the card or holds it, as `CardNotInState` if it
+    /// is out of sale, as `UnknownCard` if the SKU has none there, as `OutOfStock` if no free card has the label, or all
+    /// free cards are promised to others, and as `PickInvalid` if the order is for more cards than one.
+    pub async fn issue_card(&self, order: Order, pick: &CardPick) -> Result<IssuedOrder, Error> {
+        issued(Kind::Pick, self.pick(OrderStep::issue(order), pick).await?)
+    }
+
+    /// As [`Client::reserve`], for the one card that the caller picks: it is bound to the order at once, and a
+    /// [`Client::commit`] gets just that one. If the hold expires, a late commit takes any card, as always.
+    ///
+    /// # Errors
+    /// As for [`Client::reserve`] and [`Client::issue_card`].
+    pub async fn reserve_card(
+        &self,
+        order: Order,
+        ttl: Duration,
+        pick: &CardPick,
+    ) -> Result<HeldOrder, Error> {
+        let step = OrderStep::reserve(order, ttl);
+        held(Kind::Pick, self.pick(step, pick).await?)
+    }
+
+    async fn pick(&self, step: OrderStep, pick: &CardPick) -> Result<OrderOutcome, Error> {
+        let item = step.item(Duration::ZERO);
+        let (card, label) = match pick {
+            CardPick::Card(card) => (Some(place_of(*card)), None),
+            CardPick::Label(label) => (None, Some(label.clone())),
+        };
+        let body = Pick {
+            order: item.order_id.to_bytes(),
+            sku: item.sku.0,
+            quantity: item.quantity,
+            ttl_ms: (step.step == Step::Reserve).then_some(item.ttl_ms),
+            card,
+            label,
+        };
+        answered(self.caller().pick(step, &body).await?)
+    }
+
     /// As [`Client::issue`]; but an order that finds no stock waits for some, for `within` from now, in the line of its
     /// priority. It is [`OrderOutcome::Issued`] or [`OrderOutcome::Waiting`]. Both are durable: the connection may go, and
     /// [`Client::order`], the same ask again or the feed tell what has become of it. [`Client::cancel`] ends the wait.
@@ -332,23 +375,7 @@ impl Client {
 
     /// What became of one step; a refusal is an error.
     async fn take(&self, step: impl Item) -> Result<OrderOutcome, Error> {
-        match self.only(self.caller().ask(&[step]).await?)? {
-            OrderOutcome::Refused {
-                refusal: refusal @ Refusal::StoreFailed,
-                retry_after_ms,
-                order_id,
-            } => Err(Error::OutcomeUnknown {
-                count: 1,
-                first: order_id,
-                cause: Box::new(refused(order_id, refusal, retry_after_ms)),
-            }),
-            OrderOutcome::Refused {
-                refusal,
-                retry_after_ms,
-                order_id,
-            } => Err(refused(order_id, refusal, retry_after_ms)),
-            outcome => Ok(outcome),
-        }
+        answered(self.only(self.caller().ask(&[step]).await?)?)
     }
 
     /// Asks for the cards of many orders, in as few frames as the server's limits allow, all at once. The outcomes
@@ -719,6 +746,27 @@ impl Client {
         called
             .map(|(frames, _)| frames)
             .map_err(|failure| failure.into_error(&caller.settings.addr))
+    }
+}
+
+/// What became of one step; a refusal is an error.
+fn answered(outcome: OrderOutcome) -> Result<OrderOutcome, Error> {
+    match outcome {
+        OrderOutcome::Refused {
+            refusal: refusal @ Refusal::StoreFailed,
+            retry_after_ms,
+            order_id,
+        } => Err(Error::OutcomeUnknown {
+            count: 1,
+            first: order_id,
+            cause: Box::new(refused(order_id, refusal, retry_after_ms)),
+        }),
+        OrderOutcome::Refused {
+            refusal,
+            retry_after_ms,
+            order_id,
+        } => Err(refused(order_id, refusal, retry_after_ms)),
+        outcome => Ok(outcome),
     }
 }
 

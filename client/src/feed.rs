@@ -171,6 +171,8 @@ pub enum FeedEvent {
         quantity: u64,
         /// How long, from the fact's time on.
         ttl: Duration,
+        /// The card that is bound to it; none of others, whose cards the commit tells.
+        cards: Vec<CardRun>,
     },
     /// A hold has got more time.
     Extended {
@@ -293,6 +295,7 @@ impl FeedFact {
                 sku,
                 quantity,
                 ttl,
+                cards,
             },
             FeedKind::Extended => FeedEvent::Extended {
                 order_id,

@@ -125,7 +125,7 @@ pub use client::Client;
 pub use error::{Error, ProtocolError};
 pub use feed::{Feed, FeedEvent, FeedFact, FeedOptions, FeedPage};
 pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount};
-pub use order::{CardSelection, DEFAULT_TTL, Order, OrderStep, Wait};
+pub use order::{CardPick, CardSelection, DEFAULT_TTL, Order, OrderStep, Wait};
 
 pub use croupier_protocol::{
     BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus, DealOrder,

@@ -260,6 +260,15 @@ fn whole_ms(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
+/// Which card, for [`Client::issue_card`](crate::Client::issue_card) and [`Client::reserve_card`](crate::Client::reserve_card).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CardPick {
+    /// This one.
+    Card(CardRef),
+    /// Any free one of the SKU that has this label.
+    Label(String),
+}
+
 /// Which cards, for [`Client::move_cards`](crate::Client::move_cards).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CardSelection {

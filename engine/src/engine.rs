@@ -14,11 +14,11 @@ use crate::checkpoint;
 use crate::config::{Config, Sync};
 use crate::disk::SyncMethod;
 use crate::error::EngineError;
-use crate::expiry::Sweeper;
+use crate::expiry::AllUpcoming;
 use crate::finds::Owners;
 use crate::recovery::{self, Report};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
-use crate::state::index::Spread;
+use crate::state::index::{IndexView, Spread};
 use crate::state::record::{Fact, Record, SkuSet, Stamp};
 use crate::state::{Digest, Hand, SlabSource, State};
 use crate::store::Store;
@@ -29,7 +29,7 @@ use crate::wal::{Log, LogOptions};
 /// Most SKUs of a store.
 pub const SKUS_MAX: u32 = 1 << 20;
 /// How long a cold deed waits for room in the ring before it says `Busy`.
-const ROOM_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// A refusal of a cold deed, with a sentence for people.
 #[derive(Debug)]
@@ -74,14 +74,15 @@ pub struct Engine {
     pub(crate) import_ids: AtomicU64,
     /// SKUs into which somebody imports: one import a SKU at a time, so that duplicates are found.
     pub(crate) importing: Mutex<HashSet<u32>>,
-    cold: Mutex<()>,
+    /// One cold deed at a time; the view is for those that deal.
+    pub(crate) cold: Mutex<IndexView>,
     folding: Mutex<()>,
     /// One move at a time, so that a card stays what the move found it to be.
     pub(crate) moving: Mutex<()>,
     /// Which order has which card, gathered when somebody asks.
     pub(crate) owners: Mutex<Owners>,
-    /// Takes out the cards that expire.
-    pub(crate) sweeper: Mutex<Sweeper>,
+    /// Which cards expire next, for the sweep.
+    pub(crate) upcoming: Mutex<AllUpcoming>,
 }
 
 /// What an engine stands on, besides its store.
@@ -106,7 +107,7 @@ pub struct Begun<'e, 'f> {
     /// The LSN of the last fact.
     pub last: u64,
     /// One cold deed at a time, so that the state sees them in the log's order.
-    _turn: MutexGuard<'e, ()>,
+    _turn: MutexGuard<'e, IndexView>,
 }
 
 impl Engine {
@@ -193,11 +194,11 @@ impl Engine {
             batch_ids: AtomicU32::new(batch_max + 1),
             import_ids: AtomicU64::new(1),
             importing: Mutex::default(),
-            cold: Mutex::default(),
+            cold: Mutex::new(IndexView::new(&state.index)),
             folding: Mutex::default(),
             moving: Mutex::default(),
             owners: Mutex::default(),
-            sweeper: Mutex::default(),
+            upcoming: Mutex::default(),
             routes: RouteCell::new(table),
             config,
             store,
@@ -224,9 +225,9 @@ impl Engine {
         self.finish(begun)
     }
 
-    /// Appends a record of an order that a cold deed has claimed, to be applied right away, as dealers do. Returns its LSN.
-    pub(crate) fn append_for_order(&self, fact: Fact<'_>) -> Result<u64, Refused> {
-        let _turn = self.lock(&self.cold);
+    /// Appends a record of an order that a cold deed has claimed, to be applied right away, as dealers do. Returns its LSN. The
+    /// caller has the turn of cold deeds.
+    pub(crate) fn append_fact(&self, fact: Fact<'_>) -> Result<u64, Refused> {
         let stamp = self.stamp();
         let mut words = Vec::new();
         Record { stamp, fact }.put(&mut words);

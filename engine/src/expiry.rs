@@ -16,7 +16,7 @@ use crate::card::{CardStatus, Cause};
 use crate::engine::{Engine, Refused};
 use crate::moves::{Done, Ready, Way};
 use crate::slab::claim;
-use crate::state::index::{Hold, IndexView, Settled};
+use crate::state::index::{Hold, Settled};
 use crate::state::record::{Fact, Release, Released};
 use crate::state::{Pool, SlabState};
 
@@ -45,18 +45,12 @@ pub struct Swept {
     pub holds: u64,
 }
 
-/// What the sweep keeps.
-#[derive(Default)]
-pub(crate) struct Sweeper {
-    /// The cards of each slab that expire next.
-    upcoming: HashMap<u32, Upcoming>,
-    /// Of the order index, once it was needed.
-    view: Option<IndexView>,
-}
+/// What the sweep keeps: the cards of each slab that expire next.
+pub(crate) type AllUpcoming = HashMap<u32, Upcoming>;
 
 /// The cards of a slab that expire next and may be dealt before: when, in Unix seconds, and which slots. The earliest first.
 #[derive(Default)]
-struct Upcoming {
+pub(crate) struct Upcoming {
     next: VecDeque<(u64, u32)>,
     /// There are no others.
     is_all: bool,
@@ -107,7 +101,7 @@ impl Engine {
     pub fn sweep_expired(&self, now_unix_ms: u64) -> Result<Swept, Refused> {
         let until_s = self.sweep_until_s(now_unix_ms);
         let _one_at_a_time = self.lock(&self.moving);
-        let mut sweeper = self.lock(&self.sweeper);
+        let mut all = self.lock(&self.upcoming);
         let catalog = self.state.catalog.load_full();
         let slabs = catalog.slabs.iter().flatten();
         let is_due = |slab: &&Arc<SlabState>| slab.good_until_s() <= until_s;
@@ -115,7 +109,7 @@ impl Engine {
         let mut swept = Swept::default();
         let ended = due
             .iter()
-            .try_for_each(|slab| self.sweep_slab(slab, until_s, &mut sweeper, &mut swept));
+            .try_for_each(|slab| self.sweep_slab(slab, until_s, &mut all, &mut swept));
         for slab in due {
             slab.pool.swept();
         }
@@ -130,12 +124,12 @@ impl Engine {
         &self,
         slab: &SlabState,
         until_s: u64,
-        sweeper: &mut Sweeper,
+        upcoming_of: &mut AllUpcoming,
         swept: &mut Swept,
     ) -> Result<(), Refused> {
         // First: what comes back from here on lowers it again.
         let was_s = slab.look_for_expired();
-        let known = sweeper.upcoming.remove(&slab.facts.slab);
+        let known = upcoming_of.remove(&slab.facts.slab);
         let mut upcoming = known.filter(|_| !slab.take_returned()).unwrap_or_default();
         loop {
             if upcoming.next.is_empty() && !upcoming.is_all {
@@ -147,7 +141,7 @@ impl Engine {
             }
             let mut slots: Vec<u32> = due.iter().map(|(_, slot)| *slot).collect();
             slots.sort_unstable();
-            match self.void_expired(slab, slots, sweeper, swept) {
+            match self.void_expired(slab, slots, swept) {
                 Ok(true) => {}
                 // What is left is read again.
                 Ok(false) => {
@@ -162,7 +156,7 @@ impl Engine {
         }
         if let Some((next_s, _)) = upcoming.next.front() {
             slab.expires_again(*next_s);
-            sweeper.upcoming.insert(slab.facts.slab, upcoming);
+            upcoming_of.insert(slab.facts.slab, upcoming);
         }
         Ok(())
     }
@@ -172,7 +166,6 @@ impl Engine {
         &self,
         slab: &SlabState,
         mut slots: Vec<u32>,
-        sweeper: &mut Sweeper,
         swept: &mut Swept,
     ) -> Result<bool, Refused> {
         let mut done = Done::default();
@@ -201,7 +194,7 @@ impl Engine {
                 break;
             }
             // Holds have been promised the rest.
-            match self.end_holds(&slab.pool, slots.len() as u64, sweeper) {
+            match self.end_holds(&slab.pool, slots.len() as u64) {
                 Ok(holds) => swept.holds += holds,
                 Err(refused) => wrote = Err(refused),
             }
@@ -211,10 +204,11 @@ impl Engine {
     }
 
     /// Ends holds that have credits of a pool, the youngest first, until they come to so many credits. Returns how many.
-    fn end_holds(&self, pool: &Pool, cards: u64, sweeper: &mut Sweeper) -> Result<u64, Refused> {
+    fn end_holds(&self, pool: &Pool, cards: u64) -> Result<u64, Refused> {
         let index = &self.state.index;
         let held = |hold: &Hold| {
-            let parts = hold.credits.iter();
+            // One that has its card gives back no other.
+            let parts = hold.credits.iter().filter(|_| hold.card.is_none());
             let ours = parts.filter(|(of, _)| hold.sku == pool.sku && *of == pool.index);
             ours.map(|(_, credits)| u64::from(credits)).sum::<u64>()
         };
@@ -225,7 +219,6 @@ impl Engine {
             .collect();
         holds.sort_unstable_by_key(|(lsn, ..)| std::cmp::Reverse(*lsn));
         let catalog = self.state.catalog.load();
-        let view = sweeper.view.get_or_insert_with(|| IndexView::new(index));
         let (mut freed, mut ended) = (0, 0);
         for (_, id, settled) in holds {
             if freed >= cards {
@@ -245,10 +238,11 @@ impl Engine {
                 why: Release::Expired,
                 was_issue: false,
             };
-            match self.append_for_order(Fact::Released(released)) {
+            let mut view = self.lock(&self.cold);
+            match self.append_fact(Fact::Released(released)) {
                 Ok(lsn) => {
                     self.state
-                        .apply_released(&catalog, lsn, &released, claimed, &hold, view);
+                        .apply_released(&catalog, lsn, &released, claimed, &hold, &mut view);
                 }
                 Err(refused) => {
                     index.let_go(claimed);

@@ -398,6 +398,7 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
             )
         },
         Fact::Reserved(reserved) => FeedRow {
+            cards: reserved.card.map(card_of).into_iter().collect(),
             number: reserved.ttl_ms.into(),
             ..of_order(
                 FeedKind::Reserved,
@@ -471,6 +472,15 @@ fn of_order(kind: FeedKind, order_id: u128, sku: u32, quantity: u16) -> FeedRow 
         order: Some(order_id.to_be_bytes()),
         quantity: quantity.into(),
         ..of_kind(kind)
+    }
+}
+
+fn card_of((slab, slot): (u32, u32)) -> CardRun {
+    CardRun {
+        slab,
+        slot,
+        count: 1,
+        generation: 0,
     }
 }
 

@@ -155,13 +155,17 @@ impl Engine {
         }
     }
 
-    /// Waits for the move that is under way, which ends at its next record once the engine drains: half in the log and not in
-    /// the state it would look like damage. Not for ever: a full disk may hold it up.
+    /// Waits for the move and the pick that are under way, which end at their next record once the engine drains: half in the
+    /// log and not in the state they would look like damage. Not for ever: a full disk may hold them up.
     pub fn end_moves(&self) {
         let begun = Instant::now();
-        while let Err(TryLockError::WouldBlock) = self.moving.try_lock() {
+        let is_busy = || {
+            matches!(self.moving.try_lock(), Err(TryLockError::WouldBlock))
+                || matches!(self.cold.try_lock(), Err(TryLockError::WouldBlock))
+        };
+        while is_busy() {
             if begun.elapsed() > END_WAIT {
-                tracing::warn!("a move of cards does not end");
+                tracing::warn!("a move or a pick of cards does not end");
                 return;
             }
             thread::sleep(Duration::from_millis(5));
@@ -213,14 +217,18 @@ impl Engine {
         loop {
             // The bits after the index: whoever is in the index has its bits.
             let (dealt, _) = self.state.dealt(|slab| numbers.contains(&slab.facts.slab));
+            // Nobody waits for those: a hold may last for long.
+            let bound = self.state.bound();
             let mut all_dealt = true;
             let issued = slabs.iter().map(|&slab| {
                 let taken = slab.slots_that_are(CardStatus::Issued);
                 let dealt = &dealt[&slab.facts.slab];
-                all_dealt &= taken
-                    .iter()
-                    .zip(dealt)
-                    .all(|(taken, dealt)| taken & !dealt == 0);
+                let bound = bound.get(&slab.facts.slab);
+                let nobodys = |(at, (taken, dealt)): (usize, (&u64, &u64))| {
+                    taken & !dealt & !bound.map_or(0, |words| words[at])
+                };
+                let mut left = taken.iter().zip(dealt).enumerate().map(nobodys);
+                all_dealt &= left.all(|left| left == 0);
                 let both = taken.iter().zip(dealt).map(|(taken, dealt)| taken & dealt);
                 (&**slab, claim::slots_in(both).collect())
             });

@@ -404,6 +404,7 @@ pub struct VerifyReport {
 /// Checks that every card is accounted for once: free, in an order, or marked as out of sale.
 fn check_cards(state: &State, catalog: &Catalog, counts: &StockCounts) -> Result<(), String> {
     let (dealt, cards) = state.dealt(|_| true);
+    let bound = state.bound();
     let ones =
         |words: &[u64]| -> u64 { words.iter().map(|word| u64::from(word.count_ones())).sum() };
     let mut found = StockCounts::default();
@@ -414,8 +415,12 @@ fn check_cards(state: &State, catalog: &Catalog, counts: &StockCounts) -> Result
         let (issued, void) = (of(CardStatus::Issued), of(CardStatus::Void));
         let dealt = &dealt[&slab.facts.slab];
         for (at, &dealt) in dealt.iter().enumerate() {
-            // An order has no card that is free or suspended, and nobody else has one that is issued.
-            let wrong = (dealt & (free[at] | held[at])) | (issued[at] & !dealt);
+            let bound = bound.get(&slab.facts.slab).map_or(0, |words| words[at]);
+            // An order has no card that is free or suspended, and nobody else has one that is issued, but a hold that has
+            // none yet.
+            let wrong = (dealt & (free[at] | held[at] | bound))
+                | (issued[at] & !(dealt | bound))
+                | (bound & !issued[at]);
             let twice = (free[at] & (held[at] | void[at])) | (held[at] & void[at]);
             if let Some(bit) = claim::slots_in([wrong | twice]).next() {
                 let slot = at as u32 * claim::WORD_SLOTS + bit;
@@ -434,11 +439,10 @@ fn check_cards(state: &State, catalog: &Catalog, counts: &StockCounts) -> Result
         found.void += ones(&void);
         found.imported += u64::from(slab.facts.cards);
     }
-    let promised: u64 = state
-        .index
-        .open_holds()
-        .map(|(_, _, hold)| hold.credits.sum())
-        .sum();
+    let bound: u64 = bound.values().map(|words| ones(words)).sum();
+    let promised = state.index.open_holds();
+    let promised = promised.filter(|(.., hold)| hold.card.is_none());
+    let promised: u64 = promised.map(|(.., hold)| hold.credits.sum()).sum();
     if promised > found.free {
         return Err(format!(
             "{promised} cards are promised to holds, and {} are free",
@@ -446,7 +450,8 @@ fn check_cards(state: &State, catalog: &Catalog, counts: &StockCounts) -> Result
         ));
     }
     found.free -= promised;
-    found.held += promised;
+    found.issued = found.issued.saturating_sub(bound);
+    found.held += promised + bound;
     if once != cards {
         return Err(format!(
             "orders have {cards} cards, which are {once}: one has two orders"

@@ -139,6 +139,22 @@ control_bodies! {
         generation: u16,
     }
 
+    /// Asks for one card of the caller's choice, at once or bound to a hold. Exactly one of `card` and `label` says which.
+    Pick {
+        /// The order, by the 16 bytes of its id.
+        order: [u8; 16],
+        /// Numeric id of the SKU.
+        sku: u32,
+        /// How many cards: 1. Any other number is refused, and not read as something else.
+        quantity: u16,
+        /// How long the hold lasts from now, in milliseconds; `None` = the card is issued at once.
+        ttl_ms: Option<u32>,
+        /// This card.
+        card: Option<CardPlace>,
+        /// Any free card of the SKU that has this label.
+        label: Option<String>,
+    }
+
     /// The cards have been moved.
     MoveCardsReply {
         /// How many.

@@ -120,6 +120,8 @@ kinds! {
     ListBatches = 38,
     /// Says how a SKU is sold, or asks for it: bincode.
     SkuSet = 39,
+    /// An order for one card that the caller picks: bincode.
+    Pick = 40,
     /// Opens an import on this connection: bincode.
     ImportBegin = 48,
     /// Cards of the open import: import id, `count` × row.
@@ -164,6 +166,8 @@ kinds! {
     ListCardsReply = 165,
     /// Bincode, in pages.
     ListBatchesReply = 166,
+    /// One `OrderItem`.
+    PickReply = 168,
     /// Bincode.
     SkuSetReply = 167,
     /// Bincode.
@@ -207,6 +211,7 @@ impl Kind {
             Self::ListCards => Self::ListCardsReply,
             Self::ListBatches => Self::ListBatchesReply,
             Self::SkuSet => Self::SkuSetReply,
+            Self::Pick => Self::PickReply,
             Self::ImportBegin => Self::ImportBeginReply,
             Self::ImportRows => Self::ImportRowsReply,
             Self::ImportEnd => Self::ImportEndReply,

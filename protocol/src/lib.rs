@@ -74,7 +74,7 @@ pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
     BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, Feed, FeedReply,
     FeedRow, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches, ListCards, MoveCards,
-    MoveCardsReply, ReasonCount, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
+    MoveCardsReply, Pick, ReasonCount, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
     ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
     StockReply, StockRow, decode_control, encode_control,
 };

@@ -53,6 +53,7 @@ numbered! {
         LinkInvalid = 43, "LinkInvalid", "a chain has 2 to 64 orders of different ids, none of which waits or takes a part, and ends within its frame";
         HoldShareReached = 44, "HoldShareReached", "as many of the SKU's cards are held as may be at once: try again when a hold has ended, or issue";
         SettingInvalid = 45, "SettingInvalid", "a deal order is 1 fifo, 2 lifo, 3 random or 4 expiry-first; a share is 0 to 100 per cent";
+        PickInvalid = 46, "PickInvalid", "a pick is of one card, by its place or by its label: say one of them, and no quantity but 1";
     }
 }
 

@@ -474,6 +474,44 @@ fn skus_and_stock() {
 }
 
 #[test]
+fn picks() {
+    let by_place = Pick {
+        order: order_id().to_bytes(),
+        sku: 7,
+        quantity: 1,
+        ttl_ms: Some(900_000),
+        card: Some(CardPlace {
+            slab: 3,
+            slot: 17,
+            generation: 0,
+        }),
+        label: None,
+    };
+    check_control(Kind::Pick, 0, by_place);
+    let bound = HeldOrder {
+        order_id: order_id(),
+        lsn: Lsn(45),
+        sku: SkuId(7),
+        quantity: 1,
+        repeat: false,
+        hold: Some(Hold {
+            ends_unix_ms: 1_893_456_000_000,
+            extensions: 0,
+        }),
+    };
+    check(
+        Kind::PickReply,
+        1,
+        0,
+        |out| put_hold(out, STATUS_HELD, &bound),
+        |body| {
+            let expect = [OrderOutcome::Held(bound)];
+            assert_eq!(order_items(body, 1).unwrap(), expect);
+        },
+    );
+}
+
+#[test]
 fn look_ups_of_cards() {
     let find = FindSecret {
         sku: SkuId(7),

@@ -293,6 +293,10 @@ proptest! {
         let order = (rows > 3).then(|| lsn.to_le_bytes().repeat(2).try_into().unwrap());
         check_control(MoveCards { to: rows as u16, issued: rows > 1, sku: Some(name), batch: None, cards, order })?;
         check_control(MoveCardsReply { moved: free, lsn })?;
+        let card = (rows > 1).then_some(CardPlace { slab: sku, slot: !sku, generation: 1 });
+        let label = (rows < 4).then(|| lsn.to_string());
+        let ttl_ms = (rows > 2).then_some(sku);
+        check_control(Pick { order: [rows as u8; 16], sku, quantity: rows as u16, ttl_ms, card, label })?;
     }
 
     #[test]

@@ -229,10 +229,7 @@ impl Callers {
             } else if self.plan.has(Feature::Quantities) && self.dice.u32(0..3) == 0 {
                 step = step.quantity(self.dice.u16(1..QUANTITY_MAX)).partial();
             }
-            if self.reserves.len() == SHARED_MAX {
-                self.reserves.remove(0);
-            }
-            self.reserves.push(step);
+            self.go_on_with(step);
             return step;
         };
         let id = begun.order.order_id;
@@ -296,6 +293,14 @@ impl Callers {
         }
         self.chains.push(steps.clone());
         steps
+    }
+
+    /// An order that somebody has begun, for others to go on with.
+    pub fn go_on_with(&mut self, begun: OrderStep) {
+        if self.reserves.len() == SHARED_MAX {
+            self.reserves.remove(0);
+        }
+        self.reserves.push(begun);
     }
 
     fn order(&mut self, skus: &[u32]) -> Order {

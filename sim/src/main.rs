@@ -95,6 +95,7 @@ struct Sum {
     moves: u64,
     expired_cards: u64,
     expired_holds: u64,
+    picks: u64,
     issued: u64,
     repeats: u64,
     refused: u64,
@@ -128,6 +129,7 @@ impl Sum {
         self.moves += tally.moves;
         self.expired_cards += tally.expired[0];
         self.expired_holds += tally.expired[1];
+        self.picks += tally.picks;
         self.issued += issued;
         self.repeats += repeats;
         self.refused += refused;
@@ -167,8 +169,13 @@ impl Sum {
             self.starts, self.power_cuts, self.kills, self.log_failures, self.stops
         );
         println!(
-            "checkpoints          {:>12}   {} imports, {} moves of cards; {} cards expired in stock, and {} holds for want of them",
-            self.checkpoints, self.imports, self.moves, self.expired_cards, self.expired_holds
+            "checkpoints          {:>12}   {} imports, {} moves of cards, {} picks; {} cards expired in stock, and {} holds for want of them",
+            self.checkpoints,
+            self.imports,
+            self.moves,
+            self.picks,
+            self.expired_cards,
+            self.expired_holds
         );
         println!(
             "orders issued        {:>12}   {} repeats, {} refused, {} never known; {} answers about holds, {} about waits",

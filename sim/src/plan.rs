@@ -47,16 +47,19 @@ pub enum Feature {
     Settings,
     /// Orders that are linked, all or none.
     Links,
+    /// Callers who pick their cards.
+    Picks,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 21] = [
+pub const FEATURES: [Feature; 22] = [
     Feature::Settings,
     Feature::Flips,
     Feature::ClockJumps,
     Feature::Routes,
     Feature::Moves,
     Feature::Links,
+    Feature::Picks,
     Feature::Waits,
     Feature::Holds,
     Feature::Enospc,

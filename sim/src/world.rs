@@ -1,8 +1,9 @@
 //! Who acts next: one thread, one clock, any order that chance likes.
 
 mod operators;
+mod pickers;
 
-use croupier_client::OrderOutcome;
+use croupier_client::{CardRef, OrderOutcome, OrderStep};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::error::EngineError;
 use croupier_engine::order::Outcome;
@@ -39,6 +40,7 @@ pub struct Tally {
     pub moves: u64,
     /// Cards that expired in stock, and holds that ended because of it.
     pub expired: [u64; 2],
+    pub picks: u64,
 }
 
 /// Everything there is.
@@ -63,6 +65,8 @@ pub struct World {
     dice: Rng,
     faults: Rng,
     skus: Vec<(u32, &'static str)>,
+    /// Picks that were asked for, to be asked for again.
+    picks: Vec<(OrderStep, CardRef)>,
     pub tally: Tally,
     trace: Option<Vec<String>>,
 }
@@ -94,6 +98,7 @@ impl World {
             dice: plan.dice(4),
             faults: plan.dice(5),
             skus: Vec::new(),
+            picks: Vec::new(),
             tally: Tally::default(),
             trace: traced.then(Vec::new),
             plan: plan.clone(),
@@ -156,8 +161,9 @@ impl World {
             5 if self.dice.bool() => self.set_sku(),
             5 => self.load_routes(),
             6 => self.make_sku(),
+            395..399 => self.pick(),
             399 => self.move_cards(),
-            390..399 => self.sweep(),
+            386..395 => self.sweep(),
             7..40 if self.node.is_none() => self.restart(),
             // Whoever is chosen may have nothing to do.
             _ => (0..6).any(|_| self.small_step(true)),

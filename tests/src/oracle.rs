@@ -200,6 +200,14 @@ impl Oracle {
         }
     }
 
+    /// Books that a card is bound to an order that holds it: a commit in time gets just that one.
+    pub fn bound(&self, id: OrderId, card: CardRef) {
+        let mut books = self.books();
+        let before = books.held_book(id).bound.replace(card);
+        let same = before.is_none_or(|before| before == card);
+        assert!(same, "{id} had {before:?}, and {card} is bound to it");
+    }
+
     /// Books that an order was sent and that its outcome is not known.
     pub fn lost(&self, ask: &Ask) {
         if !ask.own {

@@ -12,6 +12,7 @@ mod extensions;
 
 mod folds;
 mod out_of_sale;
+mod picks;
 
 mod bad_input;
 mod racing;

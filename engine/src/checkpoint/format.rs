@@ -25,9 +25,15 @@ const FEATURE_WAITING: u64 = 4;
 const FEATURE_PARTS: u64 = 8;
 /// Feature bit: at the end of the body are the settings of SKUs.
 const FEATURE_SETTINGS: u64 = 16;
+/// Some of them hold a card that is bound.
+const FEATURE_BOUND: u64 = 32;
 /// All that this version knows.
-const FEATURES: u64 =
-    FEATURE_MARKS | FEATURE_HELD | FEATURE_WAITING | FEATURE_PARTS | FEATURE_SETTINGS;
+const FEATURES: u64 = FEATURE_MARKS
+    | FEATURE_HELD
+    | FEATURE_WAITING
+    | FEATURE_PARTS
+    | FEATURE_SETTINGS
+    | FEATURE_BOUND;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,11 +165,13 @@ fn features_of(snapshot: &Snapshot) -> u64 {
     let bit = |is_there: bool, feature| if is_there { feature } else { 0 };
     let waits = snapshot.held.iter().any(|fact| fact.hold.waits.is_some());
     let parts = snapshot.held.iter().any(|fact| fact.hold.fewer > 0);
+    let bound = snapshot.held.iter().any(|fact| fact.hold.card.is_some());
     bit(!snapshot.marks.is_empty(), FEATURE_MARKS)
         | bit(!snapshot.held.is_empty(), FEATURE_HELD)
         | bit(waits, FEATURE_WAITING)
         | bit(parts, FEATURE_PARTS)
         | bit(!snapshot.settings.is_empty(), FEATURE_SETTINGS)
+        | bit(bound, FEATURE_BOUND)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -586,6 +594,7 @@ mod tests {
                 fewer: 0,
                 sku: 1,
                 credits: Credits([(0, 3), (2, 1), (0, 0), (0, 0)]),
+                card: None,
                 reserved_lsn: 11,
                 reserved_unix_ms: 5,
                 ttl_ms: 6,
@@ -612,7 +621,7 @@ mod tests {
         );
         waits[0].hold.fewer = 3996;
         round_trip(
-            &sample(Vec::new(), waits),
+            &sample(Vec::new(), waits.clone()),
             FEATURE_HELD | FEATURE_WAITING | FEATURE_PARTS,
         );
         let mut set = sample(Vec::new(), Vec::new());
@@ -622,6 +631,11 @@ mod tests {
             hold_share_max_percent: 30,
         }];
         round_trip(&set, FEATURE_SETTINGS);
+        waits.truncate(1);
+        waits[0].hold.fewer = 0;
+        waits[0].hold.credits = Credits([(2, 1), (0, 0), (0, 0), (0, 0)]);
+        waits[0].hold.card = Some((3, 69));
+        round_trip(&sample(Vec::new(), waits), FEATURE_HELD | FEATURE_BOUND);
     }
 
     fn round_trip(sample: &Checkpoint, features: u64) {

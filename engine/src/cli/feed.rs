@@ -208,11 +208,18 @@ fn facts(fact: &FeedFact, sku: Option<(SkuId, String)>, as_json: bool) -> Facts 
             order_id,
             quantity,
             ttl,
+            cards,
             ..
-        } => common
-            .with("order_id", order_id.to_string())
-            .with("quantity", *quantity)
-            .with("ttl_ms", ms(*ttl)),
+        } => {
+            let facts = common
+                .with("order_id", order_id.to_string())
+                .with("quantity", *quantity)
+                .with("ttl_ms", ms(*ttl));
+            match cards[..] {
+                [] => facts,
+                _ => facts.with("cards", places(cards, as_json)),
+            }
+        }
         FeedEvent::Extended {
             order_id, nth, ttl, ..
         } => common

@@ -13,17 +13,19 @@ use super::error::CliError;
 use super::issue::WaitArgs;
 use super::linked::LinkedArgs;
 use super::order::{CANCELLED, HELD, print_held, print_order};
+use super::pick::PickArgs;
 
 /// Put cards of a SKU by for a while, under an order id
 ///
-/// No card is bound and no secret is shown: `commit` does that, `cancel` gives the cards back, and when the time is up the
-/// server does. Asking again with the same order id, quantity and time gets the same answer.
+/// No secret is shown, and no card is bound unless you pick one: `commit` does that, `cancel` gives the cards back, and when the
+/// time is up the server does. Asking again with the same order id, quantity and time gets the same answer.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   croupier reserve --sku steam-50
   croupier reserve --sku steam-50 --quantity 3 --ttl 2h --json
   croupier reserve --linked steam-50:2 gift-100 --ttl 2h
+  croupier reserve --sku steam-50 --card 3:17 --bind now
   croupier reserve --sku steam-50 --order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10")]
 pub(super) struct ReserveArgs {
     /// The SKU's name
@@ -49,7 +51,19 @@ pub(super) struct ReserveArgs {
     #[command(flatten)]
     wait: WaitArgs,
     #[command(flatten)]
+    pick: PickArgs,
+    /// When the card is bound: "commit", or "now", which goes with --card and --label, and they with it [default: commit]
+    #[arg(long, value_name = "WHEN")]
+    bind: Option<Bind>,
+    #[command(flatten)]
     server: ServerArgs,
+}
+
+/// When cards are bound to a reserve.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+enum Bind {
+    Commit,
+    Now,
 }
 
 /// Turn an order's hold into cards and print their secrets
@@ -109,6 +123,19 @@ pub(super) struct ExtendArgs {
 
 pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, CliError> {
     let ttl = args.ttl.unwrap_or(DEFAULT_TTL);
+    let pick = args.pick.of(args.quantity)?;
+    let text = match (&pick, args.bind == Some(Bind::Now)) {
+        (Some(_), false) => {
+            Some("a reserve that picks its card binds it at once: say so with --bind now")
+        }
+        (None, true) => Some(
+            "--bind now is for a card that you pick: say which with --card or --label; others are bound by the commit",
+        ),
+        _ => None,
+    };
+    if let Some(text) = text {
+        return Err(CliError::Usage(text.into()));
+    }
     let Some(name) = &args.sku else {
         let linked = &args.linked;
         linked.run(&args.server, args.priority, Some(ttl), globals)?;
@@ -123,15 +150,21 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
         let named = |error| {
             CliError::of_step(error, order_id, || {
                 format!(
-                    "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms{}{}",
+                    "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms{}{}{}{}",
                     name,
                     args.quantity,
                     ttl.as_millis(),
                     if args.partial { " --partial" } else { "" },
-                    args.wait.words()
+                    args.wait.words(),
+                    args.pick.words(),
+                    if pick.is_some() { " --bind now" } else { "" },
                 )
             })
         };
+        if let Some(pick) = &pick {
+            let held = client.reserve_card(order, ttl, pick).await;
+            return held.map(Some).map_err(named);
+        }
         let Some(within) = args.wait.wait else {
             let held = if args.partial {
                 client.reserve_part(order, ttl).await

@@ -13,6 +13,7 @@ use super::error::CliError;
 use super::hold::ttl;
 use super::linked::LinkedArgs;
 use super::order::{WAITING, print_held, print_order};
+use super::pick::PickArgs;
 use super::records::rfc3339;
 
 /// What an order does that finds no stock.
@@ -67,6 +68,7 @@ Examples:
   croupier issue --sku steam-50 --quantity 3 --priority vip --json
   croupier issue --sku steam-50 --wait 1h
   croupier issue --linked steam-50:2 gift-100
+  croupier issue --sku steam-50 --label VIP-0001
   croupier issue --sku steam-50 --order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10")]
 pub(super) struct IssueArgs {
     /// The SKU's name
@@ -89,6 +91,8 @@ pub(super) struct IssueArgs {
     #[command(flatten)]
     wait: WaitArgs,
     #[command(flatten)]
+    pick: PickArgs,
+    #[command(flatten)]
     server: ServerArgs,
 }
 
@@ -99,6 +103,7 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
         return Ok(ExitCode::SUCCESS);
     };
     let order_id = args.order.unwrap_or_else(OrderId::new_v7);
+    let pick = args.pick.of(args.quantity)?;
     let order = args.server.run(async |client| {
         let sku = client.sku_id(name).await?;
         let order = Order::new(order_id, sku)
@@ -107,14 +112,19 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
         let named = |error| {
             CliError::of_step(error, order_id, || {
                 format!(
-                    "issue --sku '{}' --order {order_id} --quantity {}{}{}",
+                    "issue --sku '{}' --order {order_id} --quantity {}{}{}{}",
                     name,
                     args.quantity,
                     if args.partial { " --partial" } else { "" },
-                    args.wait.words()
+                    args.wait.words(),
+                    args.pick.words()
                 )
             })
         };
+        if let Some(pick) = &pick {
+            let issued = client.issue_card(order, pick).await;
+            return issued.map(Some).map_err(named);
+        }
         let Some(within) = args.wait.wait else {
             let issued = if args.partial {
                 client.issue_part(order).await

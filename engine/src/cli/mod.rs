@@ -23,6 +23,7 @@ mod import;
 mod issue;
 mod linked;
 mod order;
+mod pick;
 mod sku;
 mod stock;
 

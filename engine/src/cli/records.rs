@@ -151,6 +151,12 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
                 .with("lane", reserved.lane)
                 .with("ttl_ms", reserved.ttl_ms)
                 .with("credits", credits.collect::<Vec<Value>>());
+            if let Some((slab, slot)) = reserved.card {
+                return facts.with(
+                    "card",
+                    json!({ "slab": slab, "slot": slot, "generation": 0 }),
+                );
+            }
             match (reserved.filled, reserved.fewer) {
                 (true, _) => facts.with("filled", true),
                 (false, 0) => facts,

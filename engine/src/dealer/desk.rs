@@ -77,7 +77,8 @@ impl DeskKept {
     }
 
     fn has_calls(&self) -> bool {
-        !self.pending.is_empty() || self.desk.is_called() || self.desk.has_left()
+        let called = self.desk.is_called() || self.desk.has_left() || self.desk.has_ends();
+        called || !self.pending.is_empty()
     }
 
     /// When there will be.
@@ -166,6 +167,7 @@ pub(super) fn filled_hold(change: &Change, credits: Credits) -> Reserved {
         filled: true,
         fewer: 0,
         credits,
+        card: None,
     }
 }
 
@@ -327,6 +329,9 @@ impl Dealer {
         let Some(mut desk) = self.desk.take() else {
             return;
         };
+        while let Some((ends_unix_ms, row)) = desk.desk.next_end() {
+            self.timers.add(ends_unix_ms, row);
+        }
         while let Some(id) = desk.desk.next_left() {
             desk.let_go(id, &mut self.deferred);
         }

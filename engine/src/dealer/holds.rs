@@ -479,9 +479,12 @@ impl Dealer {
             }
         }
         if let (Step::Commit, Some(hold)) = (order.step, &hold)
-            && !self.is_good(now, hold)
+            && let Some(refusal) = self.not_good(now, hold)
         {
-            return Answer::Told(Verdict::refused(Refusal::Busy, RETRY_AFTER_MS));
+            return match refusal {
+                Refusal::Busy => Answer::Told(Verdict::refused(refusal, RETRY_AFTER_MS)),
+                _ => decided(refusal, settled),
+            };
         }
         let Some(claimed) = self.state.index.claim_order(settled) else {
             return Answer::Later;
@@ -524,18 +527,27 @@ impl Dealer {
         Answer::Change
     }
 
-    /// Whether no card has expired in the pools that a hold has credits of. Else they are just being taken out.
-    fn is_good(&mut self, now: u64, hold: &Hold) -> bool {
-        let sku = self.resolver.catalog().sku(hold.sku);
-        sku.is_none_or(|sku| {
-            let pools = sku.pools.load();
-            let mut held = hold.credits.iter();
-            held.all(|(pool, _)| pools[usize::from(pool)].is_good(now))
-        })
+    /// Why a hold gets no cards now, although it is open: the one that is bound to it has expired; or some have in the pools
+    /// that it has credits of, and are just being taken out.
+    fn not_good(&mut self, now: u64, hold: &Hold) -> Option<Refusal> {
+        let catalog = self.resolver.catalog();
+        if let Some((slab, slot)) = hold.card {
+            let expires_s = catalog.slab(slab)?.expires_at_s(slot);
+            return (1..=now / 1000)
+                .contains(&expires_s)
+                .then_some(Refusal::Expired);
+        }
+        let pools = catalog.sku(hold.sku)?.pools.load();
+        let mut held = hold.credits.iter();
+        let is_good = held.all(|(pool, _)| pools[usize::from(pool)].is_good(now));
+        (!is_good).then_some(Refusal::Busy)
     }
 
-    /// Claims cards for credits of a hold.
+    /// Claims cards for credits of a hold, unless it has its card.
     fn bind(&mut self, hold: &Hold, cards: u16) {
+        if let Some(card) = hold.card {
+            return self.bound.push(card);
+        }
         let sku = self.resolver.catalog().sku(hold.sku);
         let pools = sku.expect("it has a hold").pools.load();
         let mut missing = cards;
@@ -792,6 +804,7 @@ fn reserved(putting: &Putting, orders: &[(u8, Order)]) -> Reserved {
         ttl_ms: order.ttl_ms,
         filled: false,
         credits: putting.credits,
+        card: None,
     }
 }
 

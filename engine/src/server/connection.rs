@@ -315,6 +315,19 @@ impl Connection {
         frame.finish();
     }
 
+    /// Answers a cold request about an order; secrets are opened into the frame.
+    pub fn put_order(&self, core: &Core, kind: Kind, request_id: u64, outcome: Outcome) {
+        let engine = &core.engine;
+        translate::put_many(
+            &mut self.out.borrow_mut(),
+            &engine.state,
+            &engine.state.catalog.load(),
+            (kind, request_id),
+            &[outcome],
+            engine.config.frame_bytes_max as usize,
+        );
+    }
+
     /// Refuses a request as a whole.
     pub fn refuse(&self, request_id: u64, refusal: Refusal, text: &str) {
         let retry_after_ms = if refusal.retryable() {
@@ -412,6 +425,7 @@ impl Connection {
             | Kind::FindSecret
             | Kind::ListCards
             | Kind::ListBatches
+            | Kind::Pick
             | Kind::ImportBegin
             | Kind::ImportRows
             | Kind::ImportEnd

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use croupier_protocol::{
     BatchList, CardMove, CardRef, ControlBody, FLAG_MORE, FaultCode, FindSecret, ImportBegin,
     ImportBeginReply, ImportEnd, ImportEndReply, ImportRowsReply, Kind, ListBatches, ListCards,
-    MoveCards, MoveCardsReply, OrderId, Refusal, RejectedLine, RoutesLoad, RoutesLoadReply,
+    MoveCards, MoveCardsReply, OrderId, Pick, Refusal, RejectedLine, RoutesLoad, RoutesLoadReply,
     RoutesShowReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
     StockReply, decode_control, encode_control, import_rows,
 };
@@ -38,6 +38,7 @@ pub async fn run(core: &Core, connection: &Rc<Connection>, imports: &mut Imports
         Kind::ImportBegin => begin(core, connection, imports, &job).await,
         Kind::ImportRows => rows(core, connection, imports, job).await,
         Kind::ImportEnd => end(core, connection, imports, &job).await,
+        Kind::Pick => pick(core, connection, &job).await,
         _ => {
             let engine = core.engine.clone();
             match cold(core, move || plain(&engine, &job)).await {
@@ -250,6 +251,14 @@ fn refuse_when_draining(engine: &Engine) -> Result<(), Refused> {
         Some(refusal) => Err(Refused::plain(refusal)),
         None => Ok(()),
     }
+}
+
+async fn pick(core: &Core, connection: &Connection, job: &Job) -> Result<(), Refused> {
+    let asked: Pick = decode(job)?;
+    let engine = core.engine.clone();
+    let outcome = cold(core, move || engine.pick(&asked)).await?;
+    connection.put_order(core, Kind::PickReply, job.request_id, outcome);
+    Ok(())
 }
 
 async fn begin(

@@ -4,18 +4,21 @@
 //! credits and claim bits) is the first; a replay makes the same promise from the record (`replay_…`). The second is the
 //! same for both (`apply_…`): the index tells what the order has become, and what nobody got goes back to stock.
 
+use std::sync::Arc;
+
 use super::Promise;
 use croupier_protocol::planted::{self, Bug};
 
 use super::apply::{Orders, State, TWICE, check_cards, lock, slab_of, take_cards};
-use super::catalog::{Catalog, SkuState};
+use super::catalog::{Catalog, SkuState, SlabState};
 use super::digest::state_after;
 use super::index::{Claimed, Hold, IndexView, Look, OrderState, ReleasedRow, Settled};
 use super::record::{
-    Credits, Ended, Extended, Issued, QUANTITY_LIMIT, Release, Released, Reserved, Stamp, Way,
+    Credits, Ended, Extended, Issued, QUANTITY_LIMIT, Release, Released, Reserved, Run, Stamp, Way,
 };
 use super::replay::Hand;
 use super::waiting::leave_line;
+use crate::card::CardStatus;
 use crate::slab::claim;
 
 /// An order that holds cards or waits for some, as a plain value.
@@ -30,7 +33,7 @@ pub struct HeldFact {
 impl HeldFact {
     /// As a checkpoint keeps it and a digest takes it: docs/checkpoint-format.md.
     pub fn words(&self) -> [u64; HeldFact::WORDS] {
-        let [first, second] = self.hold.credits.words();
+        let [first, second] = self.hold.credit_words();
         [
             (self.order_id >> 64) as u64,
             self.order_id as u64,
@@ -50,7 +53,8 @@ impl HeldFact {
 
     /// From [`words`](Self::words).
     pub fn from_words(words: [u64; HeldFact::WORDS]) -> HeldFact {
-        let (sku, extensions, waits, fewer) = Hold::of_what_word(words[3]);
+        let (sku, extensions, waits, fewer, bound) = Hold::of_what_word(words[3]);
+        let (credits, card) = Hold::of_credit_words([words[4], words[5]], bound);
         HeldFact {
             order_id: u128::from(words[0]) << 64 | u128::from(words[1]),
             lsn: words[2],
@@ -59,7 +63,8 @@ impl HeldFact {
                 extensions,
                 waits,
                 fewer,
-                credits: Credits::from_words([words[4], words[5]]),
+                credits,
+                card,
                 reserved_lsn: words[6],
                 reserved_unix_ms: words[7],
                 ttl_ms: words[8] as u32,
@@ -75,6 +80,7 @@ pub fn hold_of(lsn: u64, stamp: Stamp, reserved: &Reserved) -> Hold {
     Hold {
         sku: reserved.sku,
         credits: reserved.credits,
+        card: reserved.card,
         waits: None,
         fewer: reserved.fewer,
         reserved_lsn: lsn,
@@ -190,10 +196,21 @@ impl State {
         if hold.waits.is_some() {
             leave_line(catalog, released.sku, released.order_id);
         } else {
-            sku_of(catalog, released.sku).keep_promise(hold.credits, hold.credits);
+            give_back(catalog, hold);
         }
         settled
     }
+}
+
+/// What a hold has goes back to stock: behind the record that says so.
+fn give_back(catalog: &Catalog, hold: &Hold) {
+    if let Some((slab, slot)) = hold.card {
+        let slab = catalog.slab(slab).expect("its card was bound");
+        slab.give_back(slot);
+        // Behind the bit, before the credit.
+        slab.pool.reopened(slab.facts.slab);
+    }
+    sku_of(catalog, hold.sku).keep_promise(hold.credits, hold.credits);
 }
 
 fn row_of(released: &Released) -> ReleasedRow {
@@ -226,6 +243,15 @@ impl State {
             ));
         }
         take_credits(hand.catalog(), reserved.sku, reserved.credits)?;
+        if let Some((slab, slot)) = reserved.card {
+            let slab = bound_slab(hand.catalog(), reserved.sku, reserved.credits, (slab, slot))?;
+            if !claim::set(slab.words(), slot) {
+                return Err(format!(
+                    "card {}:{slot} goes to two orders",
+                    slab.facts.slab
+                ));
+            }
+        }
         if reserved.filled {
             let hold = hold_of(lsn, stamp, reserved);
             return self.replay_filled_hold(lsn, reserved.order_id, &hold, hand);
@@ -271,17 +297,13 @@ impl State {
         }
         check_cards(issued)?;
         for run in issued.runs.iter() {
-            let slab = slab_of(hand.catalog(), issued.sku, &run)?;
-            for slot in run.slot..run.slot + run.count {
-                if !claim::set(slab.words(), slot) {
-                    return Err(format!("card {}:{slot} goes to two orders", run.slab));
-                }
-            }
+            slab_of(hand.catalog(), issued.sku, &run)?;
         }
         let fits = |catalog: &Catalog, hold: &Hold| {
             let held = u32::from(issued.quantity) + u32::from(issued.fewer);
             let same = hold.sku == issued.sku && u32::from(hold.quantity()) == held;
-            same && left_over(catalog, hold.credits, issued).is_some()
+            let bound = hold.card.is_none_or(|card| issued.cards().eq([card]));
+            same && bound && left_over(catalog, hold.credits, issued).is_some()
         };
         let other = || "an order gets cards that it does not hold".to_owned();
         match &self.orders {
@@ -289,6 +311,7 @@ impl State {
                 let (claimed, hold) = hand.claim(self, issued.order_id, is_held)?;
                 let hold = hold.filter(|hold| fits(hand.catalog(), hold));
                 let hold = hold.ok_or_else(other)?;
+                bind(hand.catalog(), &hold, issued)?;
                 let (catalog, view) = hand.parts();
                 self.apply_commit(catalog, lsn, issued, claimed, Some(&hold), view);
             }
@@ -298,6 +321,7 @@ impl State {
                 if !fits(hand.catalog(), &fact.hold) {
                     return Err(other());
                 }
+                bind(hand.catalog(), &fact.hold, issued)?;
                 counted.ended.add(lsn, &Ended::Issued(*issued));
                 let credits = fact.hold.credits;
                 let back = left_over(hand.catalog(), credits, issued).ok_or_else(other)?;
@@ -364,8 +388,7 @@ impl State {
                     return Err(other());
                 }
                 counted.ended.add(lsn, &Ended::Released(*released));
-                let credits = fact.hold.credits;
-                sku_of(hand.catalog(), released.sku).keep_promise(credits, credits);
+                give_back(hand.catalog(), &fact.hold);
             }
         }
         Ok(())
@@ -439,7 +462,18 @@ impl State {
         if fact.hold.waits.is_some() {
             return self.restore_waiting(fact, hand);
         }
-        take_credits(hand.catalog(), fact.hold.sku, fact.hold.credits)?;
+        let (sku, credits) = (fact.hold.sku, fact.hold.credits);
+        match fact.hold.card {
+            None => take_credits(hand.catalog(), sku, credits)?,
+            // Its bit is among those that were restored, so it is not counted as free.
+            Some(card) => {
+                let slab = bound_slab(hand.catalog(), sku, credits, card)?;
+                if slab.status(card.1) != CardStatus::Issued {
+                    return Err(format!("card {}:{} is held and is not", card.0, card.1));
+                }
+                sku_of(hand.catalog(), sku).promise(1);
+            }
+        }
         match &self.orders {
             Orders::Indexed => {
                 let promise = hand.promise(self, fact.order_id).ok_or(TWICE)?;
@@ -479,6 +513,45 @@ fn take_credits(catalog: &Catalog, number: u32, credits: Credits) -> Result<(), 
     }
     sku.promise(credits.sum());
     Ok(())
+}
+
+/// Sets the bits of the cards that a commit binds, unless its hold had its card before.
+fn bind(catalog: &Catalog, hold: &Hold, issued: &Issued<'_>) -> Result<(), String> {
+    if hold.card.is_some() {
+        return Ok(());
+    }
+    for run in issued.runs.iter() {
+        let slab = slab_of(catalog, issued.sku, &run)?;
+        for slot in run.slot..run.slot + run.count {
+            if !claim::set(slab.words(), slot) {
+                return Err(format!("card {}:{slot} goes to two orders", run.slab));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The slab of a bound card, which must be of the SKU and of the pool that the hold has its credit of.
+fn bound_slab(
+    catalog: &Catalog,
+    sku: u32,
+    credits: Credits,
+    (slab, slot): (u32, u32),
+) -> Result<&Arc<SlabState>, String> {
+    let run = Run {
+        slab,
+        slot,
+        count: 1,
+        generation: 0,
+    };
+    let slab = slab_of(catalog, sku, &run)?;
+    match credits.iter().eq([(slab.pool.index, 1)]) {
+        true => Ok(slab),
+        false => Err(format!(
+            "card {}:{slot} is held from another pool",
+            run.slab
+        )),
+    }
 }
 
 impl Hand {

@@ -41,6 +41,8 @@ pub struct Desk {
     staying: AtomicU64,
     /// Orders that have left their lines, while there are such asks.
     left: SegQueue<u128>,
+    /// Holds that no dealer has made: when they end, and their rows.
+    ends: SegQueue<(u64, u64)>,
 }
 
 impl Desk {
@@ -79,6 +81,22 @@ impl Desk {
     /// Whether there is any.
     pub fn has_left(&self) -> bool {
         !self.left.is_empty()
+    }
+
+    /// Has the dealer that keeps the desk end a hold that no dealer has made.
+    pub fn keep_end(&self, ends_unix_ms: u64, row: u64) {
+        self.ends.push((ends_unix_ms, row));
+        self.ring();
+    }
+
+    /// The next of these.
+    pub fn next_end(&self) -> Option<(u64, u64)> {
+        self.ends.pop()
+    }
+
+    /// Whether there is any.
+    pub fn has_ends(&self) -> bool {
+        !self.ends.is_empty()
     }
 
     fn leave(&self, id: u128) {

@@ -93,6 +93,23 @@ impl State {
     }
 }
 
+impl State {
+    /// The cards that are bound to open holds, as [`dealt`](Self::dealt) tells those that orders have.
+    pub fn bound(&self) -> Dealt {
+        let catalog = self.catalog.load();
+        let mut bound = Dealt::new();
+        for (slab, slot) in self.index.open_holds().filter_map(|(.., hold)| hold.card) {
+            let Some(state) = catalog.slab(slab) else {
+                continue;
+            };
+            let blank = || vec![0; state.words().len()];
+            let words = bound.entry(slab).or_insert_with(blank);
+            words[(slot / claim::WORD_SLOTS) as usize] |= 1 << (slot % claim::WORD_SLOTS);
+        }
+        bound
+    }
+}
+
 /// Checks that cards are what a record says they were; takes those that were free, as the deed that wrote it had.
 pub(super) fn take_moved(catalog: &Catalog, moved: &Moved<'_>) -> Result<(), String> {
     if moved.runs.is_empty() || catalog.sku(moved.sku).is_none() {

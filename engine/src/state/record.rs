@@ -170,6 +170,8 @@ pub struct Reserved {
     pub fewer: u16,
     /// From one pool less than others if there are fewer.
     pub credits: Credits,
+    /// Slab and slot, if it is bound: then it has one credit, of that card's pool.
+    pub card: Option<(u32, u32)>,
 }
 
 /// An order that waits for stock.
@@ -367,6 +369,8 @@ const KIND_SKU_SET: u8 = 12;
 const FLAG_FILLED: u8 = 1;
 /// Flag of a Reserved record: the order got fewer cards than it asked for.
 const FLAG_PART: u8 = 2;
+/// Flag of a Reserved record: the order holds one card, and the record says which.
+const FLAG_BOUND: u8 = 4;
 /// Flag of a Released record: the order was to be issued.
 const FLAG_WAS_ISSUE: u8 = 1;
 
@@ -459,6 +463,11 @@ pub fn put_reserved(out: &mut Vec<u64>, stamp: Stamp, reserved: &Reserved) -> us
         flags |= FLAG_PART;
         assert_eq!(second >> 32, 0, "that place is for the number");
         second |= u64::from(reserved.fewer) << 48;
+    }
+    if let Some((slab, slot)) = reserved.card {
+        flags |= FLAG_BOUND;
+        assert_eq!(second, 0, "that place is for the card");
+        second = u64::from(slab) | u64::from(slot) << 32;
     }
     let whose = (reserved.sku, reserved.principal);
     let rest = [what, first, second];
@@ -651,7 +660,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
     // Those of an Issued record are numbers of their own.
     let flags = match whole[0] {
         KIND_ISSUED => u8::MAX,
-        KIND_RESERVED => FLAG_FILLED | FLAG_PART,
+        KIND_RESERVED => FLAG_FILLED | FLAG_PART | FLAG_BOUND,
         KIND_RELEASED => FLAG_WAS_ISSUE,
         _ => 0,
     };
@@ -804,6 +813,14 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
                 }
                 second &= u64::from(u32::MAX);
             }
+            let mut card = None;
+            if flags & FLAG_BOUND != 0 {
+                if flags != FLAG_BOUND || first >> 16 != 1 {
+                    return Err("a Reserved record of a bound card is no such record".into());
+                }
+                card = Some((second as u32, (second >> 32) as u32));
+                second = 0;
+            }
             Fact::Reserved(Reserved {
                 order_id: id_of(whole),
                 sku: u32_at(whole, 32),
@@ -815,6 +832,7 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
                 filled: flags & FLAG_FILLED != 0,
                 fewer,
                 credits: Credits::from_words([first, second]),
+                card,
             })
         }
         KIND_EXTENDED => Fact::Extended(Extended {

@@ -14,6 +14,7 @@ fn waits_of(lsn: u64, stamp: Stamp, backordered: &Backordered) -> Hold {
     Hold {
         sku: backordered.sku,
         credits: Credits::default(),
+        card: None,
         fewer: 0,
         waits: Some(Waits {
             quantity: backordered.quantity,

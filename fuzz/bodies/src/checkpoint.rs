@@ -69,6 +69,7 @@ fn sample() -> Checkpoint {
     let hold = Hold {
         sku: 1,
         credits: Credits([(0, 3), (1, 1), (0, 0), (0, 0)]),
+        card: None,
         waits: None,
         fewer: 0,
         reserved_lsn: 11,
@@ -120,6 +121,7 @@ fn sample() -> Checkpoint {
                 lsn: 14,
                 hold: Hold {
                     credits: Credits::default(),
+                    card: None,
                     waits: Some(Waits {
                         quantity: 3,
                         priority: 2,

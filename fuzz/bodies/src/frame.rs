@@ -94,6 +94,7 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         | Kind::ReserveReply
         | Kind::CommitReply
         | Kind::CancelReply
+        | Kind::PickReply
         | Kind::ExtendReply => answers(body, count),
         Kind::ImportRows => rows(body, count),
         Kind::SkuCreate => control::<SkuCreate>(body),
@@ -104,6 +105,7 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::Stock => control::<Stock>(body),
         Kind::StockReply => control::<StockReply>(body),
         Kind::MoveCards => control::<MoveCards>(body),
+        Kind::Pick => control::<Pick>(body),
         Kind::MoveCardsReply => control::<MoveCardsReply>(body),
         Kind::FindSecret => {
             if let Ok(find) = FindSecret::decode(body) {

@@ -157,6 +157,17 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
             };
             encode_control(&moves, out);
         }
+        Kind::Pick => {
+            let pick = Pick {
+                order: [7; 16],
+                sku: 1,
+                quantity: 1,
+                ttl_ms: Some(60_000),
+                card: Some(CardPlace::default()),
+                label: Some("卡密".into()),
+            };
+            encode_control(&pick, out);
+        }
         Kind::MoveCardsReply => encode_control(&MoveCardsReply { moved: 1, lsn: 9 }, out),
         Kind::Issue => {
             for quantity in [1, 3] {
@@ -208,7 +219,7 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
             put_refused(out, id, SkuId(1), Refusal::AlreadyCommitted, 0);
             return 2;
         }
-        Kind::IssueReply | Kind::LookUpReply | Kind::CommitReply => {
+        Kind::IssueReply | Kind::LookUpReply | Kind::CommitReply | Kind::PickReply => {
             put_refused(out, id, SkuId(1), Refusal::OutOfStock, 20);
             let mut order = IssuedWriter::begin(out, id, Lsn(9), SkuId(1), true);
             order.put_card(

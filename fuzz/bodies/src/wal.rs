@@ -132,6 +132,7 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             filled: true,
             fewer: 0,
             credits: Credits([(0, 4), (2, 3), (0, 0), (0, 0)]),
+            card: None,
         }),
         Fact::Extended(Extended {
             order_id: 7,

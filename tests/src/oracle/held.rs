@@ -71,6 +71,8 @@ pub(super) struct HeldBook {
     pub(super) may_be_part: bool,
     /// How many it holds, or has held, once that was told.
     granted: Option<u16>,
+    /// The card that is bound to it.
+    pub(super) bound: Option<CardRef>,
     pub(super) ttl_ms: u32,
     /// When it was booked, by a clock that can be relied on.
     begun_ms: u64,
@@ -112,6 +114,7 @@ impl HeldBook {
             quantity: step.order.quantity,
             may_be_part: false,
             granted: None,
+            bound: None,
             ttl_ms: step.item(Duration::ZERO).ttl_ms,
             begun_ms: now_ms.unwrap_or(0),
             waited: None,
@@ -289,7 +292,7 @@ impl HeldBook {
 
     /// No hold and no wait ends by itself before the end that was told. An extension whose answer is not known may have
     /// brought another end, and a wait that became a hold, too.
-    fn may_have_expired(&self, now_ms: Option<u64>) -> bool {
+    pub(super) fn may_have_expired(&self, now_ms: Option<u64>) -> bool {
         let extended = self.may(|wish| matches!(wish, Wish::Extend(_)));
         let mut end = self.ends.1;
         if !self.is_issue && !self.has_held {

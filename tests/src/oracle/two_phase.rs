@@ -52,7 +52,7 @@ impl Books {
                 if !issued.repeat {
                     book.first(id, step);
                 }
-                self.committed(issued);
+                self.committed(issued, step.only_held);
             }
             OrderOutcome::Held(held) => {
                 if !held.repeat {
@@ -92,11 +92,17 @@ impl Books {
         }
     }
 
-    /// Books cards that a step has brought, or a look-up has shown.
-    fn committed(&mut self, issued: &IssuedOrder) {
+    /// Books cards that a step has brought, or a look-up has shown. `only_held`: it takes no others.
+    fn committed(&mut self, issued: &IssuedOrder, only_held: bool) {
         let id = issued.order_id;
+        let now_ms = self.now_ms();
         let book = self.held_book(id);
         assert_eq!(book.sku, issued.sku, "{id}: another SKU than asked");
+        // A late commit takes any card.
+        let in_time = only_held && !issued.repeat || !book.may_have_expired(now_ms);
+        let is_bound = |card| issued.cards.iter().all(|issued| issued.card == card);
+        let fits = book.bound.is_none_or(is_bound) || !in_time;
+        assert!(fits, "{id} gets another card than is bound to it: {book:?}");
         book.learn(id, Told::Cards(Answer::new(issued.lsn, &issued.cards)));
         self.give(issued);
     }
@@ -167,7 +173,7 @@ impl Books {
             "{id} was {known:?} and is seen as {outcome:?}, and the books say {book:?}"
         );
         match outcome {
-            OrderOutcome::Issued(issued) => self.committed(issued),
+            OrderOutcome::Issued(issued) => self.committed(issued, false),
             OrderOutcome::Held(held) => book.holds(held),
             OrderOutcome::Waiting(held) => book.waits(held),
             OrderOutcome::Cancelled(_) => book.learn(id, Told::Cancelled),

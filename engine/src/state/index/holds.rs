@@ -31,6 +31,11 @@ impl Waits {
 
 /// In the place of what an order waits for: how many cards fewer it holds than it asked for.
 const IS_PART: u64 = 1 << 15;
+/// In the place of what an order waits for: the card that it holds stands in the place of the last two pools.
+const IS_BOUND: u64 = 1 << 14;
+
+/// What else the first word of a hold says: SKU, extensions, what it waits for, how many fewer it holds, whether it is bound.
+pub(in crate::state) type What = (u32, u16, Option<Waits>, u16, bool);
 
 /// Cards put by for an order, or an order that waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub struct Hold {
     pub sku: u32,
     /// As many cards; none while it waits.
     pub credits: Credits,
+    /// Slab and slot of the one card that it holds, if it is bound: its claim bit is set.
+    pub card: Option<(u32, u32)>,
     /// While the order waits.
     pub waits: Option<Waits>,
     /// How many cards fewer than the reserve asked for; none of one that waits or has waited.
@@ -84,21 +91,46 @@ impl Hold {
     pub(in crate::state) fn what_word(&self) -> u64 {
         let bits = match (self.waits, self.fewer) {
             (Some(waits), _) => waits.bits(),
+            (None, 0) if self.card.is_some() => IS_BOUND,
             (None, 0) => 0,
             (None, fewer) => IS_PART | u64::from(fewer),
         };
         u64::from(self.sku) | u64::from(self.extensions) << 32 | bits << 48
     }
 
-    /// SKU, extensions, what it waits for and how many fewer it holds, from [`what_word`](Self::what_word).
-    pub(in crate::state) fn of_what_word(word: u64) -> (u32, u16, Option<Waits>, u16) {
+    /// From [`what_word`](Self::what_word).
+    pub(in crate::state) fn of_what_word(word: u64) -> What {
         let bits = word >> 48;
-        let (waits, fewer) = if bits & IS_PART == 0 {
-            (Waits::of_bits(bits), 0)
+        let (waits, fewer, bound) = if bits & IS_PART != 0 {
+            (None, (bits & !IS_PART) as u16, false)
+        } else if bits & IS_BOUND != 0 {
+            (None, 0, true)
         } else {
-            (None, (bits & !IS_PART) as u16)
+            (Waits::of_bits(bits), 0, false)
         };
-        (word as u32, (word >> 32) as u16, waits, fewer)
+        (word as u32, (word >> 32) as u16, waits, fewer, bound)
+    }
+
+    /// Its credits, and its card if it has one, as a checkpoint keeps them, too.
+    pub(in crate::state) fn credit_words(&self) -> [u64; 2] {
+        let [first, second] = self.credits.words();
+        match self.card {
+            Some((slab, slot)) => [first, u64::from(slab) | u64::from(slot) << 32],
+            None => [first, second],
+        }
+    }
+
+    /// From [`credit_words`](Self::credit_words).
+    pub(in crate::state) fn of_credit_words(
+        [first, second]: [u64; 2],
+        bound: bool,
+    ) -> (Credits, Option<(u32, u32)>) {
+        if bound {
+            let card = (second as u32, (second >> 32) as u32);
+            (Credits::from_words([first, 0]), Some(card))
+        } else {
+            (Credits::from_words([first, second]), None)
+        }
     }
 
     /// When it was to end before any extension.
@@ -118,7 +150,7 @@ impl Hold {
     }
 
     fn words(&self, row: u64) -> [u64; WORDS as usize] {
-        let [first, second] = self.credits.words();
+        let [first, second] = self.credit_words();
         [
             self.what_word(),
             first,
@@ -134,13 +166,15 @@ impl Hold {
     fn from_words(words: &[AtomicU64]) -> Hold {
         // Acquire: see `Rows::claim`.
         let word = |at: usize| words[at].load(Ordering::Acquire);
-        let (sku, extensions, waits, fewer) = Hold::of_what_word(word(0));
+        let (sku, extensions, waits, fewer, bound) = Hold::of_what_word(word(0));
+        let (credits, card) = Hold::of_credit_words([word(1), word(2)], bound);
         Hold {
             sku,
             extensions,
             waits,
             fewer,
-            credits: Credits::from_words([word(1), word(2)]),
+            credits,
+            card,
             reserved_lsn: word(3),
             reserved_unix_ms: word(4),
             ttl_ms: word(5) as u32,

@@ -66,6 +66,7 @@ fn one_of_two_changes_gets_a_hold_and_a_reader_sees_it_whole_or_not_at_all() {
         let hold = Hold {
             sku: 1,
             credits: Credits([(0, 2), (0, 0), (0, 0), (0, 0)]),
+            card: None,
             waits: None,
             fewer: 0,
             reserved_lsn: 40,

@@ -152,6 +152,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         filled: false,
         fewer: 0,
         credits: Credits([(0, 4), (2, 3), (0, 0), (0, 0)]),
+        card: None,
     };
     let extended = Extended {
         order_id,
@@ -189,7 +190,13 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         why: Release::Expired,
         was_issue: true,
     });
-    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 12] = [
+    let bound = Reserved {
+        quantity: 1,
+        credits: Credits([(2, 1), (0, 0), (0, 0), (0, 0)]),
+        card: Some((9, 17)),
+        ..reserved
+    };
+    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 13] = [
         (issued(Way::Commit), [5, 1], [2, 0, 1, 0, 2, 1, 1, 0]),
         (issued(Way::LateCommit), [5, 2], [2, 0, 1, 0, 2, 1, 1, 0]),
         (issued(Way::Filled), [5, 3], [2, 0, 1, 0, 2, 1, 1, 0]),
@@ -206,6 +213,11 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
             }),
             [8, 2],
             [7, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
+        ),
+        (
+            Fact::Reserved(bound),
+            [8, 4],
+            [1, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
         ),
         (
             Fact::Reserved(Reserved {
