@@ -553,9 +553,9 @@ impl Connection {
 
     /// Takes the chain that the next items are.
     #[cold]
-    fn take_chain(&self, core: &Core, step: Step, mut items: impl Iterator<Item = linked::Asked>) {
+    fn take_chain(&self, core: &Core, step: Step, items: impl Iterator<Item = linked::Asked>) {
         let mut asked = Vec::new();
-        while let Some(next) = items.next() {
+        for next in items {
             let goes_on = begins_chain(step, &next.0);
             asked.push(next);
             if !goes_on {
