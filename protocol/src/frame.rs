@@ -166,10 +166,10 @@ kinds! {
     ListCardsReply = 165,
     /// Bincode, in pages.
     ListBatchesReply = 166,
-    /// One `OrderItem`.
-    PickReply = 168,
     /// Bincode.
     SkuSetReply = 167,
+    /// One `OrderItem`.
+    PickReply = 168,
     /// Bincode.
     ImportBeginReply = 176,
     /// Fixed.
