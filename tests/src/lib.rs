@@ -33,7 +33,7 @@ pub use cards::{Mint, leaked};
 pub use command::{Done, croupier, croupier_under};
 pub use dice::{Dice, unix_ms};
 
-pub use oracle::{Ask, DiskReport, Glance, Oracle, OutOfSale, Standing, StateView};
+pub use oracle::{Ask, DiskReport, Glance, Oracle, OutOfSale, Standing, StateView, judge_chain};
 pub use scale::scaled;
 pub use server::{Server, eventually};
 pub use store::{SEGMENT_BYTES, Store, Tree};

@@ -54,6 +54,7 @@ pub use disk::DiskReport;
 pub use held::Standing;
 pub use history::Glance;
 pub use judge::{OutOfSale, StateView};
+pub use linked::judge_chain;
 
 use cards::CardBook;
 use held::HeldBook;

@@ -1,7 +1,7 @@
 //! A caller: many calls under way at once, each a frame of steps of one kind, and what became of them told to the oracle.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::course::{Course, Planned, course, patience};
 use super::watch::Watch;
-use crate::{Ask, Dice, Glance, Oracle};
+use crate::{Ask, Dice, Glance, Oracle, judge_chain};
 
 /// Calls that a caller has under way.
 const CALLS_MAX: usize = 6;
@@ -36,6 +36,9 @@ const STAY_ASKS_MAX: usize = 2 * ASKS_MAX;
 const AGAIN_MAX: u8 = 8;
 /// Longest time between two of these.
 const AGAIN_WAIT_MS: u64 = 400;
+/// One new order in so many begins a chain, of so many orders at most.
+const LINKED_ONCE_IN: u64 = 12;
+const LINKED_MAX: u64 = 6;
 
 /// What all callers share.
 #[derive(Debug)]
@@ -78,6 +81,30 @@ impl Task {
             What::Step(step) if step.wait == Wait::Stay => LANE_STAY,
             What::Step(step) => step.step as usize,
             What::LookUp(_) => LANE_LOOK_UP,
+        }
+    }
+
+    fn step(&self) -> Option<OrderStep> {
+        match self.what {
+            What::Step(step) => Some(step),
+            What::LookUp(_) => None,
+        }
+    }
+
+    /// Whether it may be one of a chain.
+    fn may_be_linked(&self, step: &OrderStep) -> bool {
+        let begins = matches!(step.step, Step::Issue | Step::Reserve);
+        begins && self.leads && !self.alone && step.wait == Wait::No && !step.partial
+    }
+
+    /// Whether it is linked with the next one.
+    fn is_linked(&self) -> bool {
+        self.step().is_some_and(|step| step.linked)
+    }
+
+    fn link(&mut self) {
+        if let What::Step(step) = &mut self.what {
+            step.linked = true;
         }
     }
 
@@ -216,6 +243,10 @@ impl Caller {
     }
 
     fn at_once(&mut self, mut task: Task) {
+        // Who comes again comes alone.
+        if let What::Step(step) = &mut task.what {
+            step.linked = false;
+        }
         if self.ready[LANE_STAY].len() >= STAY_ASKS_MAX {
             task = task.in_haste();
         }
@@ -301,17 +332,50 @@ impl Caller {
             return None;
         }
         self.staying += usize::from(lane == LANE_STAY);
-        let tasks: Vec<Task> = self.ready[lane].drain(..asks).collect();
+        let mut tasks: Vec<Task> = self.ready[lane].drain(..asks).collect();
         self.share(&tasks);
+        self.link(&mut tasks);
         let oracle = &self.floor.oracle;
-        let sent = tasks.into_iter().map(|task| {
-            let booked = match task.what {
-                What::Step(step) => Booked::Step(oracle.ask_step(step)),
-                What::LookUp(id) => Booked::LookUp(oracle.glance(id)),
+        let mut sent = Vec::with_capacity(tasks.len());
+        for chain in tasks.chunk_by(|task, _| task.is_linked()) {
+            if let [first, _, ..] = chain {
+                debug_assert!(first.is_linked());
+                let steps: Vec<OrderStep> = chain.iter().filter_map(Task::step).collect();
+                let asks = oracle.ask_linked(&steps).into_iter().map(Booked::Step);
+                sent.extend(chain.iter().copied().zip(asks));
+                continue;
+            }
+            sent.extend(chain.iter().map(|&task| {
+                let booked = match task.what {
+                    What::Step(step) => Booked::Step(oracle.ask_step(step)),
+                    What::LookUp(id) => Booked::LookUp(oracle.glance(id)),
+                };
+                (task, booked)
+            }));
+        }
+        Some(sent)
+    }
+
+    /// Links some of the new orders that stand side by side in a call.
+    fn link(&mut self, tasks: &mut [Task]) {
+        let mut at = 0;
+        while at < tasks.len() {
+            let most = match self.dice.once_in(LINKED_ONCE_IN) {
+                true => self.dice.within(2..LINKED_MAX + 1) as usize,
+                false => 1,
             };
-            (task, booked)
-        });
-        Some(sent.collect())
+            let mut ids = HashSet::new();
+            let fit = |task: &&Task| {
+                let step = task.step().filter(|step| task.may_be_linked(step));
+                step.is_some_and(|step| ids.insert(step.order.order_id))
+            };
+            let linked = tasks[at..].iter().take(most).take_while(fit).count();
+            let (chain, _) = tasks[at..].split_at_mut(linked.max(1));
+            if let [before @ .., _] = chain {
+                before.iter_mut().for_each(Task::link);
+            }
+            at += chain.len();
+        }
     }
 
     fn share(&mut self, tasks: &[Task]) {
@@ -354,6 +418,15 @@ impl Caller {
                 return;
             }
         };
+        let mut left = &outcomes[..];
+        for chain in sent.chunk_by(|(task, _), _| task.is_linked()) {
+            let (answers, rest) = left.split_at(chain.len().min(left.len()));
+            left = rest;
+            if chain.len() > 1 {
+                floor.watch.seen().chains += 1;
+                floor.watch.check(|| judge_chain(answers));
+            }
+        }
         for ((task, booked), outcome) in sent.iter().zip(&outcomes) {
             let oracle = &floor.oracle;
             floor.watch.check(|| match booked {
@@ -402,12 +475,15 @@ impl Caller {
             }
             Some(Refusal::OutOfStock) if deed == Deed::GoOn && self.dice.once_in(3) => {
                 let mut step = step;
-                if begins && self.dice.once_in(3) {
+                // Who takes a part does not wait.
+                if begins && !step.partial && self.dice.once_in(3) {
                     step = step.wait(Wait::Told, patience(&step));
                 }
                 let what = What::Step(step);
                 self.plan(Task { what, ..*task }, NO_STOCK_WAIT);
             }
+            // Another one of its chain cannot be had.
+            Some(Refusal::LinkedRefused) => self.plan(*task, Duration::ZERO),
             // There is no order to go on with.
             Some(Refusal::OutOfStock) if begins => drop(self.courses.remove(&id)),
             _ => self.go_on(id),

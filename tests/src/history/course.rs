@@ -180,6 +180,9 @@ impl Planner<'_> {
                 false => Duration::from_millis(self.dice.within(1000..longest.as_millis() as u64)),
             };
             step = step.wait(wait, within);
+        } else if self.dice.once_in(6) {
+            // Fewer will do.
+            step = step.partial();
         }
         self.then(step);
     }

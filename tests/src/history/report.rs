@@ -89,6 +89,7 @@ fn counts(findings: &Findings) -> Table {
             "asked twice, or by two at once",
             seen.duplicates.to_string(),
         ),
+        ("chains of linked orders", seen.chains.to_string()),
         ("unanswered, asked again later", seen.unanswered.to_string()),
         (
             "imports",
@@ -154,6 +155,7 @@ pub fn json(plan: &Plan, findings: &Findings) -> Value {
         "answers": answers.collect::<Vec<_>>(),
         "repeats": seen.repeats,
         "duplicates": seen.duplicates,
+        "chains": seen.chains,
         "unanswered": seen.unanswered,
         "imports": seen.imports[0],
         "imports_cut_off": seen.imports[1],

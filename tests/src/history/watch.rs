@@ -27,6 +27,8 @@ pub struct Seen {
     pub unanswered: u64,
     /// Steps that were asked at the same time as, or after, the same step by another caller or by the same one.
     pub duplicates: u64,
+    /// Chains of orders that were answered.
+    pub chains: u64,
     /// Imports, those that were cut off, and cards.
     pub imports: [u64; 3],
     /// Moves by name, and cards moved.

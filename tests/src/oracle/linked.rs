@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use croupier_client::{OrderId, OrderStep};
+use croupier_client::{OrderId, OrderOutcome, OrderStep};
 
 use super::{Ask, Oracle};
 
@@ -54,6 +54,22 @@ impl Chains {
                 panic!("{dealt} stands, and {missing}, which is linked with it, does not");
             }
         }
+    }
+}
+
+/// Holds the answers to a chain against each other.
+///
+/// # Panics
+/// If one is dealt by it, and another is not dealt.
+pub fn judge_chain(outcomes: &[OrderOutcome]) {
+    let is_new = |outcome: &OrderOutcome| match outcome {
+        OrderOutcome::Issued(issued) => !issued.repeat,
+        OrderOutcome::Held(held) => !held.repeat,
+        _ => false,
+    };
+    let refused = |outcome: &&OrderOutcome| matches!(outcome, OrderOutcome::Refused { .. });
+    if let (true, Some(refused)) = (outcomes.iter().any(is_new), outcomes.iter().find(refused)) {
+        panic!("a part of a chain was dealt, and this was not: {refused:?}");
     }
 }
 
