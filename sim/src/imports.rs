@@ -18,18 +18,22 @@ pub fn secret_of(slab: u32, slot: u32) -> Vec<u8> {
     format!("secret {slab}:{slot}").into_bytes()
 }
 
-/// When a card expires, in Unix seconds; 0 = never. In one slab of six cards do, within a minute, or days, for clocks that jump.
-fn expires_at_s(slab: u32, slot: u32) -> u64 {
-    let mut dice = fastrand::Rng::with_seed(u64::from(slab) << 32 | u64::from(slot / 3));
+/// When the cards of a slab expire, in Unix seconds; 0 = never, and nothing if none ever does. In one slab of six cards do, within
+/// a minute, or days, for clocks that jump.
+fn expiries(slab: u32, cards: u32) -> Box<[u64]> {
     let most_s = match slab % 12 {
         1 => 2 * 24 * 3600,
         7 => 60,
-        _ => return 0,
+        _ => return Box::default(),
     };
-    match dice.u32(0..3) {
-        0 => 0,
-        _ => EPOCH_MS / 1000 + dice.u64(1..most_s),
-    }
+    let expires_at_s = |slot: u32| {
+        let mut dice = fastrand::Rng::with_seed(u64::from(slab) << 32 | u64::from(slot / 3));
+        match dice.u32(0..3) {
+            0 => 0,
+            _ => EPOCH_MS / 1000 + dice.u64(1..most_s),
+        }
+    };
+    (0..cards).map(expires_at_s).collect()
 }
 
 fn contents(slab: u32, sku: u32, cards: u32) -> Vec<u8> {
@@ -61,10 +65,9 @@ impl SlabSource for StandIns {
             return Err(EngineError::damage(&path, 0, "not what was written"));
         }
         let words = 0..claim::words_for(facts.cards);
-        let expiries = (0..facts.cards).map(|slot| expires_at_s(facts.slab, slot));
         Ok(SlabBody::Bits(
             words.map(|_| AtomicU64::new(0)).collect(),
-            expiries.collect(),
+            expiries(facts.slab, facts.cards),
         ))
     }
 }
