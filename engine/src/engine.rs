@@ -554,4 +554,6 @@ fn ring_bytes(config: &Config, options: &LogOptions) -> Result<u64, EngineError>
 }
 
 #[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
+pub mod fixture;
+#[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
 mod tests;

@@ -9,14 +9,9 @@ use croupier_protocol::Priority;
 use crate::dealer::{Dealer, OrderLimits, TURN_ORDERS_MAX};
 use crate::disk::memory::MemoryDisk;
 use crate::order::{Order, Outcome, Ticket, Verdict};
-use crate::slab::{KeyFile, Vault};
 use crate::state::{SlabBody, SlabFacts};
 use crate::store::BitsOnly;
 use crate::turns::{Pick, Queues, TAKE_ABOVE_ORDERS, Turns};
-use crate::wal::segments::make_segment;
-
-const STORE: [u8; 16] = [7; 16];
-const SEGMENT_BYTES: u64 = 1 << 20;
 
 /// Slabs that can be read while the switch is on.
 struct Switched(Arc<AtomicBool>);
@@ -36,31 +31,11 @@ impl SlabSource for Switched {
 
 /// A disk with an empty store, and the switch of its slabs.
 fn new_store() -> (MemoryDisk, Arc<AtomicBool>) {
-    let disk = MemoryDisk::new();
-    let wal = std::path::Path::new("/store/wal");
-    make_segment(&disk.disk(), wal, STORE, 1, SEGMENT_BYTES).unwrap();
-    (disk, Arc::new(AtomicBool::new(true)))
+    (fixture::new_disk(), Arc::new(AtomicBool::new(true)))
 }
 
 fn start(disk: &MemoryDisk, readable: &Arc<AtomicBool>) -> Result<Engine, EngineError> {
-    let root = std::path::Path::new("/store");
-    let vault = Arc::new(Vault::new(&KeyFile::unsaved(STORE)));
-    let config = Config {
-        sync: Sync::Fdatasync,
-        ..Config::new(root)
-    };
-    let ground = Ground {
-        slabs: Box::new(Switched(readable.clone())),
-        spread: Spread {
-            seed: [1, 2],
-            shards: 4,
-        },
-        drive: Drive::Steps,
-        append_units_max: APPEND_UNITS_MAX,
-        subscribers: Vec::new(),
-    };
-    let store = Store::on(disk.disk(), root, vault);
-    Engine::start(config, store, 1, ground).map(|(engine, _)| engine)
+    fixture::start(disk, Switched(readable.clone()))
 }
 
 fn import(engine: &Engine, cards: u32) -> Result<u64, Refused> {
@@ -69,25 +44,7 @@ fn import(engine: &Engine, cards: u32) -> Result<u64, Refused> {
 
 /// As a batch of one slab, both of this number.
 fn import_batch(engine: &Engine, batch: u32, cards: u32) -> Result<u64, Refused> {
-    let added = Fact::SlabAdded {
-        slab: batch,
-        sku: 1,
-        batch,
-        pool: 0,
-        cards,
-        class_bytes: 32,
-        header_hash: [1; 32],
-    };
-    let sealed = Fact::BatchSealed {
-        batch,
-        sku: 1,
-        pool: 0,
-        cards: cards.into(),
-        slabs: 1,
-        label: "a",
-        pool_name: "main",
-    };
-    engine.record(&[added, sealed])
+    engine.record(&fixture::batch_of(batch, cards))
 }
 
 #[test]

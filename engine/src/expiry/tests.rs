@@ -1,25 +1,15 @@
 //! Sweeps of a store whose slabs are stand-ins, with a clock that the test moves.
 
-use std::path::Path;
-
 use super::*;
-use crate::config::{Config, Sync};
 use crate::dealer::{Dealer, OrderLimits};
 use crate::disk::memory::MemoryDisk;
-use crate::engine::Ground;
+use crate::engine::fixture;
 use crate::error::EngineError;
+use crate::moves::Selection;
 use crate::order::{Order, Outcome, Ticket, Verdict};
-use crate::slab::{KeyFile, Vault};
-use crate::state::index::Spread;
 use crate::state::{NEVER, SlabBody, SlabFacts, SlabSource};
-use crate::store::Store;
-use crate::wal::log::{APPEND_UNITS_MAX, Drive};
-use crate::wal::segments::make_segment;
 use croupier_protocol::{CardMove, CardRef, Refusal};
 
-use crate::moves::Selection;
-
-const STORE: [u8; 16] = [7; 16];
 const BEGIN_S: u64 = 1_700_000_000;
 const CARDS: u32 = 40;
 
@@ -51,25 +41,8 @@ struct Shop {
 
 impl Shop {
     fn start(disk: MemoryDisk) -> Shop {
-        let root = Path::new("/store");
-        let vault = Arc::new(Vault::new(&KeyFile::unsaved(STORE)));
-        let config = Config {
-            sync: Sync::Fdatasync,
-            ..Config::new(root)
-        };
-        let limits = OrderLimits::of(&config);
-        let ground = Ground {
-            slabs: Box::new(StandIns),
-            spread: Spread {
-                seed: [1, 2],
-                shards: 4,
-            },
-            drive: Drive::Steps,
-            append_units_max: APPEND_UNITS_MAX,
-            subscribers: Vec::new(),
-        };
-        let store = Store::on(disk.disk(), root, vault);
-        let (engine, _) = Engine::start(config, store, 1, ground).unwrap();
+        let engine = fixture::start(&disk, StandIns).unwrap();
+        let limits = OrderLimits::of(&engine.config);
         let dealer = Dealer::new(engine.state.clone(), &engine.routes, limits);
         Shop {
             disk,
@@ -79,30 +52,11 @@ impl Shop {
     }
 
     fn open() -> Shop {
-        let disk = MemoryDisk::new();
+        let disk = fixture::new_disk();
         disk.set_unix_ms(BEGIN_S * 1000);
-        make_segment(&disk.disk(), Path::new("/store/wal"), STORE, 1, 1 << 20).unwrap();
         let shop = Shop::start(disk);
         shop.engine.sku_create("steam-50").unwrap();
-        let added = Fact::SlabAdded {
-            slab: 1,
-            sku: 1,
-            batch: 1,
-            pool: 0,
-            cards: CARDS,
-            class_bytes: 32,
-            header_hash: [1; 32],
-        };
-        let sealed = Fact::BatchSealed {
-            batch: 1,
-            sku: 1,
-            pool: 0,
-            cards: CARDS.into(),
-            slabs: 1,
-            label: "a",
-            pool_name: "main",
-        };
-        shop.engine.record(&[added, sealed]).unwrap();
+        shop.engine.record(&fixture::batch_of(1, CARDS)).unwrap();
         shop
     }
 

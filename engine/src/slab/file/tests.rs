@@ -54,15 +54,20 @@ impl Victim {
     }
 }
 
-#[test]
-fn a_golden_slab_of_version_1_opens() {
-    let dir = tempfile::tempdir().unwrap();
+/// The vault of the golden slabs: its key file, written into `dir`, is as `golden/make.py` says.
+fn golden_vault(dir: &Path) -> Vault {
     let mut key_file = Vec::from(*b"CRPRKEY1");
     key_file.extend((0x10..0x20).chain(0x40..0x60).chain([0; 4]));
     key_file.extend(crc32c(&key_file).to_le_bytes());
-    let key_path = dir.path().join("store.key");
+    let key_path = dir.join("store.key");
     crate::slab::durable::write_new(&key_path, &key_file, 0o600).unwrap();
-    let vault = Vault::new(&KeyFile::load(&key_path).unwrap());
+    Vault::new(&KeyFile::load(&key_path).unwrap())
+}
+
+#[test]
+fn a_golden_slab_of_version_1_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let vault = golden_vault(dir.path());
     let path = dir.path().join("slab-0000002a.slab");
     fs::write(&path, include_bytes!("../golden/slab-0000002a.slab")).unwrap();
 
@@ -124,12 +129,7 @@ fn a_golden_slab_of_version_1_opens() {
 #[test]
 fn a_slab_knows_when_its_first_card_expires() {
     let dir = tempfile::tempdir().unwrap();
-    let mut key_file = Vec::from(*b"CRPRKEY1");
-    key_file.extend((0x10..0x20).chain(0x40..0x60).chain([0; 4]));
-    key_file.extend(crc32c(&key_file).to_le_bytes());
-    let key_path = dir.path().join("store.key");
-    crate::slab::durable::write_new(&key_path, &key_file, 0o600).unwrap();
-    let vault = Vault::new(&KeyFile::load(&key_path).unwrap());
+    let vault = golden_vault(dir.path());
     let golden: [(&str, &[u8]); 2] = [
         (
             "slab-0000002a.slab",
