@@ -217,6 +217,19 @@ impl Node {
         !self.cores.iter().any(calls) && self.is_at_rest()
     }
 
+    /// Goes on until nothing is under way and everything is durable.
+    pub fn settle(&mut self, now_ms: u64, answered: &mut Vec<Outcome>) {
+        while !self.is_idle() || self.engine.log.durable() < self.engine.log.end() {
+            for index in 0..self.cores.len() {
+                self.step_core(index, now_ms, answered);
+            }
+            self.engine.log.make_segment();
+            if self.engine.log.take_block() {
+                self.engine.log.write_block();
+            }
+        }
+    }
+
     fn is_at_rest(&self) -> bool {
         self.queues.iter().all(|queues| queues.is_empty())
             && self

@@ -553,29 +553,13 @@ impl World {
         let mut node = self.node.take().expect("it has started");
         let mut answered = Vec::new();
         // Orders whose callers gave up may still be under way.
-        while !node.is_idle() || node.engine.log.durable() < node.engine.log.end() {
-            for index in 0..usize::from(self.plan.cores) {
-                node.step_core(index, now_ms, &mut answered);
-            }
-            node.engine.log.make_segment();
-            if node.engine.log.take_block() {
-                node.engine.log.write_block();
-            }
-        }
+        node.settle(now_ms, &mut answered);
         if node.engine.cannot_record().is_none() {
             node.check_lines(now_ms);
             self.oracle.move_under_way();
             node.engine.sweep_expired(now_ms).expect("the log takes it");
             node.check_stock(now_ms);
-            while !node.is_idle() || node.engine.log.durable() < node.engine.log.end() {
-                for index in 0..usize::from(self.plan.cores) {
-                    node.step_core(index, now_ms, &mut answered);
-                }
-                node.engine.log.make_segment();
-                if node.engine.log.take_block() {
-                    node.engine.log.write_block();
-                }
-            }
+            node.settle(now_ms, &mut answered);
             self.crash_copies();
             self.oracle.move_over(&View(&node.engine.state), None);
         }
