@@ -287,7 +287,8 @@ impl Dealer {
     }
 
     /// Deals a batch, ends the holds whose time is up, and fills orders that wait. Chains come before all other orders, each
-    /// in one piece. `orders` needs no more than `log` takes at once, but for one chain that is alone and will be refused, and `log` has room for that. `cannot_record`: why nothing new can be dealt just now; repeats are answered all the same.
+    /// in one piece. `orders` needs no more than `log` takes at once, but for one chain that is alone and will be refused, and
+    /// `log` has room for that. `cannot_record`: why nothing new can be dealt just now; repeats are answered all the same.
     pub fn turn(
         &mut self,
         now_unix_ms: u64,

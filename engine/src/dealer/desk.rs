@@ -450,12 +450,14 @@ impl Dealer {
         if units > spare.units && !spare.is_whole {
             return Served::NoRoom(units);
         }
-        // Counted twice until it is promised below, so that nobody gets more meanwhile.
-        let state = self.resolver.catalog().sku(sku).cloned();
-        let granted = match &state {
-            Some(state) if !hold.is_issue() => state.promise_share(quantity.into()),
-            _ => None,
+        // Of a hold: counted twice until it is promised below, so that nobody gets more meanwhile.
+        let state = match hold.is_issue() {
+            true => None,
+            false => self.resolver.catalog().sku(sku).cloned(),
         };
+        let granted = state
+            .as_ref()
+            .and_then(|state| state.promise_share(quantity.into()));
         let unpromise = || {
             if let (Some(state), Some(granted)) = (&state, granted) {
                 state.unpromise(granted);

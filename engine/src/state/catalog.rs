@@ -552,9 +552,9 @@ impl SkuState {
     /// Cards are not promised any more. Those that nobody got go back to their pools: behind the record that says so (DESIGN,
     /// rule 3).
     pub(super) fn keep_promise(&self, credits: Credits, back: Credits) {
-        // Relaxed: a report; before the credits, so that no card is counted as free and held.
         let is_capped = self.hold_share_max_percent.load(Ordering::Relaxed) < 100;
         let told = is_capped && self.line.stock_comes();
+        // Relaxed: a report; before the credits, so that no card is counted as free and held.
         self.promised.fetch_sub(credits.sum(), Ordering::Relaxed);
         if is_capped {
             // Orders that wait to hold cards may do so now.
