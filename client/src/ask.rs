@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{
-    FRAME_HEADER_BYTES, HelloReply, Kind, OrderId, OrderOutcome, Pick, Refusal, Step, StepItem,
-    encode_control, order_items, put_lookup,
+    FRAME_HEADER_BYTES, HelloReply, Holder, Kind, OrderId, OrderOutcome, Pick, Refusal, Step,
+    StepItem, encode_control, order_items, put_lookup,
 };
 use tokio::time::Instant;
 
@@ -40,6 +40,11 @@ pub(crate) trait Item: Copy + Sync {
 
     fn order_id(&self) -> OrderId;
 
+    /// Bytes of this item.
+    fn bytes(&self) -> usize {
+        Self::BYTES
+    }
+
     /// How many cards the answer may hold, as far as the item says.
     fn cards(&self) -> usize;
 
@@ -70,6 +75,10 @@ impl Item for Order {
         self.order_id
     }
 
+    fn bytes(&self) -> usize {
+        bytes_of(self)
+    }
+
     fn cards(&self) -> usize {
         usize::from(self.quantity)
     }
@@ -90,6 +99,10 @@ impl Item for OrderStep {
 
     fn order_id(&self) -> OrderId {
         self.order.order_id
+    }
+
+    fn bytes(&self) -> usize {
+        bytes_of(&self.order)
     }
 
     fn cards(&self) -> usize {
@@ -117,6 +130,10 @@ impl Item for OrderStep {
         }
         item.encode_into(out);
     }
+}
+
+fn bytes_of(order: &Order) -> usize {
+    StepItem::BYTES + order.holder.map_or(0, |_| Holder::BYTES)
 }
 
 impl Item for OrderId {
@@ -230,7 +247,7 @@ impl Caller {
         let limits = self.limits(deadline).await?;
         let frame_bytes = (limits.frame_bytes_max as usize).saturating_sub(FRAME_HEADER_BYTES);
         let count_max = (limits.orders_per_frame_max as usize)
-            .min(frame_bytes / T::BYTES)
+            .min(frame_bytes / items.iter().map(T::bytes).max().unwrap_or(T::BYTES))
             .min(T::PER_FRAME_MAX)
             .min(self.settings.in_flight_max as usize)
             .max(1);

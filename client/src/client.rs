@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use croupier_protocol::{
     BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, ControlBody,
-    DealOrder, FeedReply, FindSecret, HeldOrder, IssuedOrder, Kind, ListBatches, ListCards,
-    MoveCards, MoveCardsReply, OrderId, OrderOutcome, Pick, Refusal, RoutesLoad, RoutesLoadReply,
-    RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow,
-    SkuSet, SkuSetReply, Step, Stock, StockReply, StockRow, decode_control, encode_control,
+    DealOrder, FeedReply, FindSecret, HeldOrder, Holder, HolderCap, IssuedOrder, Kind, ListBatches,
+    ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId, OrderList, OrderOutcome, OrderRow,
+    Pick, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate,
+    SkuCreateReply, SkuId, SkuListReply, SkuRow, SkuSet, SkuSetReply, Step, Stock, StockReply,
+    StockRow, Trailing, decode_control, encode_control,
 };
 use tokio::time::Instant;
 
@@ -31,6 +32,17 @@ use crate::order::{CardPick, CardSelection, Order, OrderStep, Wait};
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+}
+
+/// How a SKU is sold, for [`Client::sku_change`]: what is `None` stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SkuSettings {
+    /// In which order its cards are dealt.
+    pub deal_order: Option<DealOrder>,
+    /// How much of what is free and held may be held at once, in per cent.
+    pub hold_share_max_percent: Option<u16>,
+    /// How many cards a holder may get, and within which time.
+    pub holder_cap: HolderCap,
 }
 
 struct Shared {
@@ -221,6 +233,7 @@ impl Client {
             ttl_ms: (step.step == Step::Reserve).then_some(item.ttl_ms),
             card,
             label,
+            holder: Trailing(step.order.holder.map(Holder::to_bytes)),
         };
         answered(self.caller().pick(step, &body).await?)
     }
@@ -499,12 +512,53 @@ impl Client {
         deal_order: Option<DealOrder>,
         hold_share_max_percent: Option<u16>,
     ) -> Result<SkuSetReply, Error> {
+        let settings = SkuSettings {
+            deal_order,
+            hold_share_max_percent,
+            ..SkuSettings::default()
+        };
+        self.sku_change(name, &settings).await
+    }
+
+    /// As [`Client::sku_set`], for all that can be said.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku` or `SettingInvalid`.
+    pub async fn sku_change(
+        &self,
+        name: &str,
+        settings: &SkuSettings,
+    ) -> Result<SkuSetReply, Error> {
+        let cap = settings.holder_cap;
         let body = SkuSet {
             name: name.to_owned(),
-            deal_order: deal_order.map(DealOrder::as_u16),
-            hold_share_max_percent,
+            deal_order: settings.deal_order.map(DealOrder::as_u16),
+            hold_share_max_percent: settings.hold_share_max_percent,
+            // A server that knows no caps understands all else.
+            holder: Trailing((cap != HolderCap::default()).then_some(cap)),
         };
         self.control(Kind::SkuSet, &body, Resend::Safe).await
+    }
+
+    /// Orders of a holder, a page at a time, the oldest first by the LSN of their last record: those behind `after` (0 = from the
+    /// first), at most `limit` of them (0 = as many as fit). The second value is the `after` of the next page; `None` = that was
+    /// the last. An order that changes between two pages comes again.
+    ///
+    /// # Errors
+    /// Those of a lost connection.
+    pub async fn orders_of(
+        &self,
+        holder: Holder,
+        after: u64,
+        limit: u32,
+    ) -> Result<(Vec<OrderRow>, Option<u64>), Error> {
+        let body = ListOrders {
+            holder: holder.to_bytes(),
+            after,
+            limit,
+        };
+        let list: OrderList = self.control(Kind::ListOrders, &body, Resend::Safe).await?;
+        Ok((list.rows, list.next))
     }
 
     /// All SKUs.

@@ -121,16 +121,18 @@ pub mod testing {
 }
 
 pub use builder::ClientBuilder;
-pub use client::Client;
+pub use client::{Client, SkuSettings};
 pub use error::{Error, ProtocolError};
 pub use feed::{Feed, FeedEvent, FeedFact, FeedOptions, FeedPage};
 pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount};
-pub use order::{CardPick, CardSelection, DEFAULT_TTL, Order, OrderStep, Wait};
+pub use order::{
+    CardPick, CardSelection, DEFAULT_TTL, HOLDER_TEXT_BYTES_MAX, Order, OrderStep, Wait, holder_of,
+};
 
 pub use croupier_protocol::{
     BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus, DealOrder,
-    FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder, Hold, HoldEnd, ImportRow, IssueWay,
-    IssuedOrder, LINKED_ORDERS_MAX, Lsn, MoveCardsReply, MoveCause, OrderId, OrderOutcome,
-    Priority, Refusal, RejectReason, RoutesLoadReply, RoutesShowReply, Secret, ServerInfoReply,
-    SkuId, SkuRow, SkuSetReply, Step, StepItem, StockRow,
+    FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder, Hold, HoldEnd, Holder, HolderCap, ImportRow,
+    IssueWay, IssuedOrder, LINKED_ORDERS_MAX, Lsn, MoveCardsReply, MoveCause, OrderId,
+    OrderOutcome, OrderRow, Priority, Refusal, RejectReason, RoutesLoadReply, RoutesShowReply,
+    Secret, ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step, StepItem, StockRow,
 };

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use croupier_protocol::{
-    CardRef, OrderId, Priority, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL,
+    CardRef, Holder, OrderId, Priority, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL,
     STEP_FLAG_STAY, STEP_FLAG_WAIT, SkuId, Step, StepItem,
 };
 
@@ -34,6 +35,8 @@ pub struct Order {
     pub priority: Priority,
     /// How long after its arrival the server may still deal it.
     pub deadline: Option<Duration>,
+    /// For whom it is, if somebody is named: part of what is ordered.
+    pub holder: Option<Holder>,
 }
 
 impl Order {
@@ -45,6 +48,17 @@ impl Order {
             quantity: 1,
             priority: Priority::Standard,
             deadline: None,
+            holder: None,
+        }
+    }
+
+    /// Says for whom it is: the caller's customer, whose cards and holds the server counts and limits. [`holder_of`] makes a key of
+    /// a text. It is part of what is ordered: another try must name the same one.
+    #[must_use]
+    pub const fn holder(self, holder: Holder) -> Self {
+        Self {
+            holder: Some(holder),
+            ..self
         }
     }
 
@@ -70,6 +84,34 @@ impl Order {
         }
     }
 }
+
+/// The key of a holder that is known by a text: a UUID is its own 16 bytes, and of any other text of 1 to 256 bytes the key is the
+/// first 16 bytes of its SHA-256. `None`: the text is none of these, or the UUID is all zeros.
+///
+/// A text that can be guessed, as a telephone number, can be found again from its key. Who must hide it makes keys of its own,
+/// with a secret ([`Holder::from_bytes`]).
+///
+/// ```
+/// use croupier_client::holder_of;
+///
+/// let key = holder_of("customer 4711").unwrap();
+/// assert_eq!(key.to_string(), "b7d0e442-cb4f-5229-5736-ca320f5b4af2");
+/// ```
+pub fn holder_of(text: &str) -> Option<Holder> {
+    if let Ok(id) = text.parse::<OrderId>() {
+        let key = Holder::from_bytes(id.to_bytes());
+        return (!key.is_none()).then_some(key);
+    }
+    if !(1..=HOLDER_TEXT_BYTES_MAX).contains(&text.len()) {
+        return None;
+    }
+    let hash = digest(&SHA256, text.as_bytes());
+    let key = hash.as_ref().first_chunk().copied().map(Holder::from_bytes);
+    key.filter(|key| !key.is_none())
+}
+
+/// The longest text that is made a holder's key.
+pub const HOLDER_TEXT_BYTES_MAX: usize = 256;
 
 /// Whether an order that finds no stock may wait for some, until its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -231,7 +273,7 @@ impl OrderStep {
     /// The step as it is sent. `waited` is the time that earlier tries of the same call took.
     pub fn item(&self, waited: Duration) -> StepItem {
         let order = &self.order;
-        StepItem {
+        let item = StepItem {
             order_id: order.order_id,
             sku: order.sku,
             quantity: match self.step {
@@ -251,7 +293,9 @@ impl OrderStep {
             } else {
                 whole_ms(self.ttl).max(1)
             },
-        }
+            holder: Holder::NONE,
+        };
+        item.of_holder(order.holder.unwrap_or(Holder::NONE))
     }
 }
 

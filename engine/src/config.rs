@@ -61,6 +61,8 @@ pub struct Config {
     pub hold_ttl_max_ms: u32,
     /// How often a hold may be extended.
     pub hold_extensions_max: u32,
+    /// Most open holds and waiting orders of one holder; 0: any number.
+    pub holder_holds_max: u32,
     /// How long an order may wait for stock, in milliseconds.
     pub wait_max_ms: u32,
     /// How long before it expires a card leaves stock, in milliseconds.
@@ -105,6 +107,7 @@ impl Config {
             quantity_max: QUANTITY_MAX_DEFAULT,
             hold_ttl_max_ms: 24 * 60 * 60 * 1000,
             hold_extensions_max: 1,
+            holder_holds_max: 0,
             wait_max_ms: 7 * 24 * 60 * 60 * 1000,
             expiry_lead_ms: 1000,
             checkpoint_segments: 4,
@@ -165,6 +168,10 @@ impl Config {
                 .hold_extensions_max
                 .or(lower.hold_extensions_max)
                 .unwrap_or(default.hold_extensions_max),
+            holder_holds_max: upper
+                .holder_holds_max
+                .or(lower.holder_holds_max)
+                .unwrap_or(default.holder_holds_max),
             wait_max_ms: upper
                 .wait_max_ms
                 .or(lower.wait_max_ms)
@@ -446,6 +453,15 @@ pub struct Layer {
     )]
     #[arg(help_heading = "Limits")]
     pub hold_extensions_max: Option<u32>,
+    /// The most open holds and waiting orders of one holder; 0 = any number [default: 0]
+    #[arg(
+        long,
+        env = "CROUPIER_HOLDER_HOLDS_MAX",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    #[arg(help_heading = "Limits")]
+    pub holder_holds_max: Option<u32>,
     /// The longest time that an order may wait for stock, in milliseconds [default: 604800000, a week]
     #[arg(
         long,

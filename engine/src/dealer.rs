@@ -12,6 +12,8 @@
 //! 4. a slot certainly exists for every credit;
 //! 5. the record gets its LSN, and only then the index tells what the order got.
 
+mod again;
+mod caps;
 mod desk;
 pub mod holds;
 mod linked;
@@ -19,6 +21,7 @@ mod linked;
 use std::ops::Range;
 use std::sync::Arc;
 
+use caps::Capped;
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{Refusal, Step};
 use desk::DeskKept;
@@ -31,7 +34,7 @@ use crate::route::{NoTarget, Resolver, RouteCell};
 use crate::slab::claim;
 use crate::state::index::{Claim, Hashed, IndexView, Look, Place};
 use crate::state::record::{
-    HOLD_POOLS_MAX, Issued, Run, Runs, Stamp, Way, issued_units, put_issued,
+    HOLD_POOLS_MAX, Issued, Run, Runs, Stamp, Way, about_units, issued_units, key_runs, put_issued,
 };
 use crate::state::{Catalog, Pool, Promise, State};
 use crate::timers::Timers;
@@ -62,9 +65,11 @@ const _: () = assert!(TURN_ORDERS_MAX <= 1 << 16, "a group counts them in 16 bit
 /// Units that an order may need at most, as far as is known.
 pub fn units_at_most(order: &Order) -> usize {
     match order.step {
-        Step::Issue => issued_units(order.quantity.into()),
+        Step::Issue => issued_units(usize::from(order.quantity) + key_runs(order.holder)),
         Step::Commit => issued_units(order.quantity.max(order.cards_at_most).into()),
-        Step::Reserve | Step::Cancel | Step::Extend => 1,
+        Step::Reserve => about_units(order.holder),
+        Step::Cancel => 1 + usize::from(order.cards_at_most),
+        Step::Extend => 1,
     }
 }
 
@@ -131,6 +136,8 @@ pub struct OrderLimits {
     pub hold_ttl_max_ms: u32,
     /// How often a hold may be extended.
     pub hold_extensions_max: u16,
+    /// Most open holds and waiting orders of one holder; 0: any number.
+    pub holder_holds_max: u32,
     /// How long an order may wait for stock.
     pub wait_max_ms: u32,
 }
@@ -149,6 +156,7 @@ impl OrderLimits {
             frame_bytes_max: config.frame_bytes_max as usize,
             hold_ttl_max_ms: config.hold_ttl_max_ms,
             hold_extensions_max: config.hold_extensions_max as u16,
+            holder_holds_max: config.holder_holds_max,
             wait_max_ms: config.wait_max_ms,
         }
     }
@@ -199,6 +207,8 @@ pub struct Dealer {
     groups: Vec<Grouped>,
     /// New orders, each with the place in the index that the look has found.
     fresh: Vec<(u16, Option<Place>)>,
+    /// What new orders have taken from the caps of their holders.
+    capped: Vec<Capped>,
     /// New orders whose ids are claimed, and how many cards each gets.
     accepted: Vec<(u16, Place, u16)>,
     slots: Vec<(u32, u32)>,
@@ -237,6 +247,7 @@ impl Dealer {
             hashes: Vec::new(),
             groups: Vec::new(),
             fresh: Vec::new(),
+            capped: Vec::new(),
             accepted: Vec::new(),
             slots: Vec::new(),
             placed: Vec::new(),
@@ -381,6 +392,9 @@ impl Dealer {
             let refusal = refusal.or(cannot_record);
             match refusal {
                 Some(refusal) => out.push(refused(order, refusal, retry_after(refusal))),
+                None if order.holder != 0 => {
+                    need += u64::from(self.take_cap(now, (nth, seen), (*lane, order), out));
+                }
                 None => {
                     need += u64::from(order.quantity);
                     self.fresh.push((nth, seen));
@@ -400,6 +414,7 @@ impl Dealer {
         } else {
             self.deal_fresh(now, cannot_record, orders, like, need, out);
         }
+        self.settle_caps();
     }
 
     /// Deals those orders of a group that are new. `need`: their cards.
@@ -521,7 +536,7 @@ impl Dealer {
         let mut fresh = std::mem::take(&mut self.fresh);
         for (nth, seen) in fresh.drain(..) {
             let (lane, order) = &orders[usize::from(nth)];
-            let mut quantity = u64::from(order.quantity);
+            let mut quantity = u64::from(self.wanted(nth, order));
             if quantity > left && order.takes_part() && left > 0 {
                 quantity = left;
             }
@@ -532,6 +547,7 @@ impl Dealer {
             match self.index.claim(self.hashes[usize::from(nth)], seen) {
                 Claim::Ours(place) => {
                     left -= quantity;
+                    self.use_cap(nth, order, quantity as u16);
                     self.accepted.push((nth, place, quantity as u16));
                 }
                 Claim::InFlight => self.deferred.push((*lane, *order)),
@@ -630,10 +646,11 @@ impl Dealer {
                 place: placed.place,
                 row,
             };
+            let lsn = base + offsets;
             let settled =
                 self.state
-                    .apply_issued(base + offsets, &issued, promise, &mut self.index);
-            offsets += issued_units(runs) as u64;
+                    .apply_issued(lsn, stamp.unix_ms, &issued, promise, &mut self.index);
+            offsets += issued_units(runs + key_runs(issued.holder)) as u64;
             let Order {
                 ticket, id, sku, ..
             } = order.1;
@@ -719,6 +736,7 @@ fn issued<'r>((lane, order): &(u8, Order), cards: usize, runs: Runs<'r>) -> Issu
     let fewer = order.quantity - quantity;
     Issued {
         order_id: order.id,
+        holder: order.holder,
         sku: order.sku,
         principal: 0,
         quantity,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use croupier_protocol::{Name, Refusal, ServerInfoReply, StockRow};
+use croupier_protocol::{HolderCap, Name, Refusal, ServerInfoReply, StockRow};
 
 use crate::checkpoint;
 use crate::config::{Config, Sync};
@@ -19,7 +19,7 @@ use crate::finds::Owners;
 use crate::recovery::{self, Report};
 use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
 use crate::state::index::{IndexView, Spread};
-use crate::state::record::{Fact, Record, SkuSet, Stamp};
+use crate::state::record::{Cap, Fact, Record, SkuSet, Stamp};
 use crate::state::{Digest, Hand, SlabSource, State};
 use crate::store::Store;
 use crate::wal::log::{APPEND_UNITS_MAX, Drive, Subscriber};
@@ -349,13 +349,14 @@ impl Engine {
         settings.ok_or_else(|| unknown_sku(name))
     }
 
-    /// Says how a SKU is sold from now on: the number of a deal order, and a share in per cent. What is `None` stays. Tells the
-    /// record's LSN.
+    /// Says how a SKU is sold from now on: the number of a deal order, a share in per cent, and what a holder may get. What is
+    /// `None` stays. Tells the record's LSN.
     pub fn sku_set(
         &self,
         name: &str,
         deal_order: Option<u16>,
         hold_share_max_percent: Option<u16>,
+        cap: HolderCap,
     ) -> Result<(SkuSet, u64), Refused> {
         let _one_at_a_time = self.lock(&self.importing);
         let was = self.sku_settings(name)?;
@@ -363,6 +364,10 @@ impl Engine {
             was.sku,
             deal_order.unwrap_or(was.deal_order.as_u16()),
             hold_share_max_percent.unwrap_or(was.hold_share_max_percent.into()),
+            Cap {
+                cards_max: cap.cards_max.unwrap_or(was.cap.cards_max),
+                window_ms: cap.window_ms.unwrap_or(was.cap.window_ms),
+            },
         );
         let set = set.map_err(|_| Refused::plain(Refusal::SettingInvalid))?;
         self.log.tend();

@@ -232,6 +232,7 @@ impl Engine {
             };
             let released = Released {
                 order_id: id,
+                holder: self.state.holders.of(id),
                 sku: hold.sku,
                 principal: 0,
                 quantity: settled.quantity,

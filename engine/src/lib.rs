@@ -39,6 +39,7 @@ pub mod error;
 pub mod expiry;
 pub mod feed;
 pub mod finds;
+pub mod holders;
 pub mod intake;
 pub mod moves;
 pub mod picks;

@@ -1,8 +1,8 @@
 //! An order on its way: from the frame it came in to the answer that goes back.
 
 use croupier_protocol::{
-    Hold, Priority, Refusal, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL,
-    STEP_FLAG_STAY, STEP_FLAG_WAIT, Step, StepItem,
+    Hold, Priority, Refusal, STEP_FLAG_HOLDER, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD,
+    STEP_FLAG_PARTIAL, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step, StepItem,
 };
 
 use crate::state::index::Settled;
@@ -43,6 +43,8 @@ impl Ticket {
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     pub id: u128,
+    /// For whom it is: of an issue and a reserve; 0: nobody is named.
+    pub holder: u128,
     /// Of an issue and a reserve; 0 else.
     pub sku: u32,
     /// As in [`StepItem`].
@@ -53,7 +55,8 @@ pub struct Order {
     pub deadline_unix_ms: u64,
     /// Of a reserve and an extend.
     pub ttl_ms: u32,
-    /// Cards that its record may name, once that has been found out: a commit of all that is held does not say.
+    /// Cards that its record may name, the key of its holder counted as one, once that has been found out: a commit of all that is
+    /// held does not say, nor does a cancel say whose.
     pub cards_at_most: u16,
     /// Those of its [`StepItem`], and [`FLAG_FIRST`].
     pub flags: u8,
@@ -63,13 +66,14 @@ pub struct Order {
 /// This ask, and none before it, has the order wait: what it is told in the end is no repeat.
 pub const FLAG_FIRST: u8 = 1 << 7;
 
-const _: () = assert!(size_of::<Order>() == 64, "an order is a cache line");
+const _: () = assert!(size_of::<Order>() == 80, "lanes are full of them");
 
 impl Order {
     /// An issue of standard priority, without a deadline.
     pub fn issue(id: u128, sku: u32, quantity: u16, ticket: Ticket) -> Order {
         Order {
             id,
+            holder: 0,
             sku,
             quantity,
             priority: Priority::Standard,
@@ -92,6 +96,7 @@ impl Order {
         let priority = check_item(step, item)?;
         Ok(Order {
             id: item.order_id.as_u128(),
+            holder: item.holder.as_u128(),
             // A step of an order that must be there names none, whatever the item says: dealers tell the two apart by it.
             sku: match step {
                 Step::Issue | Step::Reserve => item.sku.0,
@@ -111,6 +116,11 @@ impl Order {
     /// A commit does not take other cards when the hold has expired.
     pub fn only_held(&self) -> bool {
         self.flags & STEP_FLAG_ONLY_HELD != 0
+    }
+
+    /// It is to hold cards.
+    pub fn is_reserve(&self) -> bool {
+        self.step == Step::Reserve
     }
 
     /// It takes fewer cards if there are not so many.
@@ -218,7 +228,9 @@ fn check_item(step: Step, item: &StepItem) -> Result<Priority, Refusal> {
     }
     let flags = match step {
         Step::Commit => STEP_FLAG_ONLY_HELD,
-        Step::Issue | Step::Reserve => STEP_FLAG_WAIT | STEP_FLAG_STAY | STEP_FLAG_PARTIAL,
+        Step::Issue | Step::Reserve => {
+            STEP_FLAG_WAIT | STEP_FLAG_STAY | STEP_FLAG_PARTIAL | STEP_FLAG_HOLDER
+        }
         Step::Cancel | Step::Extend => 0,
     };
     let waits = item.flags & STEP_FLAG_WAIT != 0;
@@ -231,6 +243,9 @@ fn check_item(step: Step, item: &StepItem) -> Result<Priority, Refusal> {
     };
     if item.flags & !flags != 0 || bad {
         return Err(Refusal::UnsupportedFlag);
+    }
+    if item.flags & STEP_FLAG_HOLDER != 0 && item.holder.is_none() {
+        return Err(Refusal::HolderInvalid);
     }
     if waits && item.deadline_ms == 0 {
         return Err(Refusal::WaitInvalid);

@@ -15,6 +15,7 @@ use crate::card::CardStatus;
 use crate::engine::{Engine, ROOM_WAIT, Refused};
 use crate::order::{Outcome, Ticket, Verdict};
 use crate::slab::claim;
+use crate::state::holders::{Limits, Share};
 use crate::state::index::{self, Claim, Hashed, IndexView, Look, OrderState, Settled};
 use crate::state::record::{
     Credits, Issued, Reserved, Run, Runs, Stamp, Way, put_issued, put_reserved,
@@ -38,6 +39,8 @@ struct Wish<'a> {
     which: Which<'a>,
     /// Of the hold that it is to become; none: it is to be issued.
     ttl_ms: Option<u32>,
+    /// For whom it is; 0: nobody is named.
+    holder: u128,
 }
 
 enum Which<'a> {
@@ -100,6 +103,7 @@ impl Engine {
             sku,
             which,
             ttl_ms,
+            holder: asked.holder.0.map_or(0, u128::from_be_bytes),
         };
         for look in 0..LOOKS_MAX {
             if look > 0 {
@@ -167,11 +171,46 @@ impl Engine {
         if share == Some(0) {
             return Err(Refused::plain(Refusal::HoldShareReached));
         }
-        let dealt = self.deal_one(wish, cards, (hashed, seen), view);
+        let dealt = self.take_cap(wish).and_then(|cap| {
+            let dealt = self.deal_one(wish, cards, (hashed, seen), view);
+            let is_new = matches!(
+                dealt,
+                Ok(Step::Told(
+                    Verdict::Issued { repeat: false, .. } | Verdict::Held { repeat: false, .. }
+                ))
+            );
+            if let Some(cap) = cap.filter(|_| !is_new) {
+                self.state.holders.give_back(cap);
+            }
+            dealt
+        });
         if let Some(granted) = share {
             wish.sku.unpromise(granted);
         }
         dealt
+    }
+
+    /// Takes the card from the caps of its holder, if one is named.
+    fn take_cap(&self, wish: &Wish<'_>) -> Result<Option<Share>, Refused> {
+        if wish.holder == 0 {
+            return Ok(None);
+        }
+        let share = Share {
+            holder: wish.holder,
+            sku: wish.sku.sku,
+            cards: 1,
+            is_open: wish.ttl_ms.is_some(),
+        };
+        let limits = Limits {
+            cap: wish.sku.cap(),
+            open_max: self.config.holder_holds_max,
+        };
+        let now = self.store.disk.unix_ms();
+        let taken = self.state.holders.take(&share, &limits, now);
+        match taken {
+            Ok(_) => Ok(Some(share)),
+            Err((refusal, _)) => Err(Refused::plain(refusal)),
+        }
     }
 
     /// Deals one of the cards.
@@ -223,7 +262,9 @@ impl Engine {
         let promise = Promise { place, row };
         let verdict = match &reserved {
             None => Verdict::Issued {
-                settled: self.state.apply_issued(lsn, &issued, promise, view),
+                settled: self
+                    .state
+                    .apply_issued(lsn, stamp.unix_ms, &issued, promise, view),
                 repeat: false,
             },
             Some(reserved) => {
@@ -273,6 +314,9 @@ impl Engine {
                 lsn: settled.lsn,
             })
         };
+        if self.state.holders.of(wish.id) != wish.holder {
+            return refuse(Refusal::OrderIdReused);
+        }
         let is_picked = |(slab, slot)| {
             let catalog = self.state.catalog.load();
             let slab = catalog.slab(slab);
@@ -331,6 +375,9 @@ fn check(asked: &Pick) -> Result<&str, Refused> {
     }
     if asked.quantity != 1 {
         return invalid("a pick is of one card: give each its order");
+    }
+    if asked.holder.0 == Some([0; 16]) {
+        return Err(Refused::plain(Refusal::HolderInvalid));
     }
     if asked.ttl_ms == Some(0) {
         return Err(Refused::plain(Refusal::TtlInvalid));
@@ -450,6 +497,7 @@ fn put_back(slab: &SlabState, slot: u32) {
 fn issued<'r>(wish: &Wish<'_>, run: &'r [Run; 1]) -> Issued<'r> {
     Issued {
         order_id: wish.id,
+        holder: wish.holder,
         sku: wish.sku.sku,
         principal: 0,
         quantity: 1,
@@ -466,6 +514,7 @@ fn reserved(wish: &Wish<'_>, ttl_ms: u32, slab: &SlabState, slot: u32) -> Reserv
     credits.0[0] = (slab.pool.index, 1);
     Reserved {
         order_id: wish.id,
+        holder: wish.holder,
         sku: wish.sku.sku,
         principal: 0,
         quantity: 1,

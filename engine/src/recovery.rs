@@ -263,9 +263,9 @@ impl Apply<OwnedChunk> for Restorer<'_> {
         loop {
             batch.clear();
             for order in orders.by_ref().take(BATCH) {
-                let (lsn, _, ended) = order?;
+                let (lsn, _, unix_ms, ended) = order?;
                 self.read.add(lsn, &ended);
-                batch.push((lsn, ended));
+                batch.push((lsn, unix_ms, ended));
             }
             if batch.is_empty() {
                 return Ok(ControlFlow::Continue(()));

@@ -340,6 +340,11 @@ impl Turns {
         self.orders.clear();
     }
 
+    /// What came of the batch that was dealt last, until it is sorted out.
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
+    }
+
     /// Answers what needs no record, keeps what waits for one, and hands other cores what they owe the answer to. Returns
     /// these cores as bits, by index modulo 64: they must be woken.
     pub fn sort_out(

@@ -53,6 +53,7 @@ fn order(number: u8, priority: u8, runs: &[Run]) -> Vec<u8> {
     let runs = Runs::Given(runs);
     bytes_of(Fact::Issued(Issued {
         order_id,
+        holder: 0,
         sku: 1,
         principal: 0,
         quantity,

@@ -5,9 +5,11 @@
 
 use bincode::config::{self, Config};
 use bincode::de::read::Reader;
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::enc::Encoder;
 use bincode::enc::write::Writer;
 use bincode::error::{DecodeError, EncodeError};
-use bincode::{Decode, Encode};
+use bincode::{BorrowDecode, Decode, Encode};
 use bytes::BytesMut;
 
 use crate::body::BodyError;
@@ -17,6 +19,52 @@ use crate::limits::{FRAME_BYTES_MAX_DEFAULT, FRAME_BYTES_MAX_LIMIT};
 pub trait ControlBody: Encode + Decode<()> {
     /// Its name on the wire page, for errors.
     const NAME: &'static str;
+}
+
+/// The last field of a body that came later than the body: `None` is no byte at all, so a body that does without it is the one
+/// that there was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trailing<T>(pub Option<T>);
+
+impl<T> Default for Trailing<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Encode> Encode for Trailing<T> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.0.iter().try_for_each(|value| value.encode(encoder))
+    }
+}
+
+impl<Context, T: Decode<Context>> Decode<Context> for Trailing<T> {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        match decoder.reader().peek_read(1) {
+            None => Ok(Self(None)),
+            Some(_) => T::decode(decoder).map(|value| Self(Some(value))),
+        }
+    }
+}
+
+impl<'de, Context, T: BorrowDecode<'de, Context>> BorrowDecode<'de, Context> for Trailing<T> {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = Context>>(
+        decoder: &mut D,
+    ) -> Result<Self, DecodeError> {
+        match decoder.reader().peek_read(1) {
+            None => Ok(Self(None)),
+            Some(_) => T::borrow_decode(decoder).map(|value| Self(Some(value))),
+        }
+    }
+}
+
+/// How many cards of a SKU a holder may get, and within which time. What is `None` stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct HolderCap {
+    /// Most cards; 0 = as many as there are.
+    pub cards_max: Option<u32>,
+    /// Within any time of this length, in milliseconds.
+    pub window_ms: Option<u64>,
 }
 
 macro_rules! control_bodies {
@@ -68,6 +116,8 @@ control_bodies! {
         deal_order: Option<u16>,
         /// How much of what is free and held may be held at once, in per cent; 100 = all of it.
         hold_share_max_percent: Option<u16>,
+        /// The cap on the cards of a holder.
+        holder: Trailing<HolderCap>,
     }
 
     /// How a SKU is sold.
@@ -80,6 +130,8 @@ control_bodies! {
         deal_order: u16,
         /// How much of what is free and held may be held at once, in per cent.
         hold_share_max_percent: u16,
+        /// The cap on the cards of a holder, if there is one.
+        holder: Trailing<HolderCap>,
     }
 
     /// Asks for counts of cards.
@@ -153,6 +205,40 @@ control_bodies! {
         card: Option<CardPlace>,
         /// Any free card of the SKU that has this label.
         label: Option<String>,
+        /// For whom it is, by the 16 bytes of the key.
+        holder: Trailing<[u8; 16]>,
+    }
+
+    /// Asks for the orders of a holder.
+    ListOrders {
+        /// Whose, by the 16 bytes of the key.
+        holder: [u8; 16],
+        /// Only those behind this LSN: the `next` of the page before; 0 = from the first.
+        after: u64,
+        /// Most orders of the page; 0 = as many as fit.
+        limit: u32,
+    }
+
+    /// Orders of a holder: a page of them.
+    OrderList {
+        /// By LSN, the oldest first.
+        rows: Vec<OrderRow>,
+        /// Where to go on; `None` = that is all.
+        next: Option<u64>,
+    }
+
+    /// How an order stands.
+    OrderRow {
+        /// The order, by the 16 bytes of its id.
+        order: [u8; 16],
+        /// Numeric id of the SKU.
+        sku: u32,
+        /// Cards that it has, holds, waits for, or has held or waited for.
+        quantity: u16,
+        /// As the status of an OrderItem.
+        state: u16,
+        /// The place of its last record in the log.
+        lsn: u64,
     }
 
     /// The cards have been moved.
@@ -481,6 +567,15 @@ impl Reader for OffsetReader<'_> {
         bytes.copy_from_slice(next);
         self.offset += bytes.len();
         Ok(())
+    }
+
+    fn peek_read(&mut self, bytes: usize) -> Option<&[u8]> {
+        self.body[self.offset..].get(..bytes)
+    }
+
+    /// What has been looked at is taken: who peeks need not read.
+    fn consume(&mut self, bytes: usize) {
+        self.offset += bytes;
     }
 }
 

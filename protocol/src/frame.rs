@@ -122,6 +122,8 @@ kinds! {
     SkuSet = 39,
     /// An order for one card that the caller picks: bincode.
     Pick = 40,
+    /// Asks for the orders of a holder: bincode.
+    ListOrders = 41,
     /// Opens an import on this connection: bincode.
     ImportBegin = 48,
     /// Cards of the open import: import id, `count` × row.
@@ -171,6 +173,8 @@ kinds! {
     /// One `OrderItem`.
     PickReply = 168,
     /// Bincode.
+    ListOrdersReply = 169,
+    /// Bincode.
     ImportBeginReply = 176,
     /// Fixed.
     ImportRowsReply = 177,
@@ -212,6 +216,7 @@ impl Kind {
             Self::ListBatches => Self::ListBatchesReply,
             Self::SkuSet => Self::SkuSetReply,
             Self::Pick => Self::PickReply,
+            Self::ListOrders => Self::ListOrdersReply,
             Self::ImportBegin => Self::ImportBeginReply,
             Self::ImportRows => Self::ImportRowsReply,
             Self::ImportEnd => Self::ImportEndReply,

@@ -10,7 +10,7 @@
 //!  | length   u32  | checksum u32  | magic |ver|knd| flags | count | request_id                u64 | body …
 //!  +---------------+---------------+-------+---+---+-------+-------+-------------------------------+------ - -
 //!
-//!  Issue       body = count × StepItem (32 bytes)
+//!  Issue       body = count × StepItem (32 bytes, then 16 of a holder's key if it names one)
 //!  IssueReply  body = count × OrderItem (48 bytes, then its cards)
 //!  Reserve, Commit, Cancel, Extend and their replies: as for Issue
 //!  LookUp      body = count × order id  (16 bytes)         the reply is as for Issue
@@ -73,10 +73,11 @@ pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
     BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, Feed, FeedReply,
-    FeedRow, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches, ListCards, MoveCards,
-    MoveCardsReply, Pick, ReasonCount, RejectedLine, RoutesLoad, RoutesLoadReply, RoutesShowReply,
-    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
-    StockReply, StockRow, decode_control, encode_control,
+    FeedRow, HolderCap, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches, ListCards,
+    ListOrders, MoveCards, MoveCardsReply, OrderList, OrderRow, Pick, ReasonCount, RejectedLine,
+    RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply,
+    SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow, Trailing,
+    decode_control, encode_control,
 };
 pub use feed::{FeedKind, HoldEnd, IssueWay, MoveCause};
 pub use find::FindSecret;
@@ -88,13 +89,13 @@ pub use limits::*;
 pub use moves::{CardMove, CardStatus};
 pub use numbered::UnknownNumber;
 pub use order::{
-    STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step,
-    StepItem, lookup_items, put_lookup, step_items,
+    STEP_FLAG_HOLDER, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY,
+    STEP_FLAG_WAIT, Step, StepItem, StepItems, lookup_items, put_lookup, step_items,
 };
 pub use refusal::{FaultCode, Refusal, RejectReason};
 pub use refused::{FaultBody, RefusedBody};
 pub use sku::DealOrder;
 pub use words::{
-    CardRef, CardRefError, Lsn, Name, NameError, OrderId, OrderIdParseError, Priority,
+    CardRef, CardRefError, Holder, Lsn, Name, NameError, OrderId, OrderIdParseError, Priority,
     PriorityParseError, Secret, SkuId,
 };

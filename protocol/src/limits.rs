@@ -51,3 +51,10 @@ pub const CARDS_NAMED_MAX: usize = 1000;
 pub const FEED_FACTS_MAX: u32 = 1000;
 /// The longest that a server waits for a fact of the feed, in milliseconds.
 pub const FEED_WAIT_MS_MAX: u32 = 30_000;
+
+/// Most orders in one page of a holder's.
+pub const ORDERS_LISTED_MAX: u32 = 1000;
+/// The longest window in which the cards of a holder are counted, in milliseconds: ten years.
+pub const HOLDER_WINDOW_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
+/// The largest cap on cards of a holder.
+pub const HOLDER_CARDS_MAX_LIMIT: u32 = 10_000_000;

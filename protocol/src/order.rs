@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmut
 
 use crate::body::BodyError;
 use crate::frame::Kind;
-use crate::words::{OrderId, Priority, SkuId};
+use crate::words::{Holder, OrderId, Priority, SkuId};
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -113,6 +113,8 @@ pub const STEP_FLAG_PARTIAL: u8 = 8;
 /// `flags` of an issue or a reserve that is *linked* with the next item of its frame: all orders of such a chain get their cards,
 /// or none does.
 pub const STEP_FLAG_LINKED: u8 = 16;
+/// `flags` of an issue or a reserve that names its *holder*: the 16 bytes of the key follow the item.
+pub const STEP_FLAG_HOLDER: u8 = 32;
 
 /// One step of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,17 +128,19 @@ pub struct StepItem {
     pub quantity: u16,
     /// The number of a [`crate::Priority`], as it came.
     pub priority: u8,
-    /// See [`STEP_FLAG_ONLY_HELD`], [`STEP_FLAG_WAIT`], [`STEP_FLAG_STAY`], [`STEP_FLAG_PARTIAL`] and
-    /// [`STEP_FLAG_LINKED`].
+    /// See [`STEP_FLAG_ONLY_HELD`], [`STEP_FLAG_WAIT`], [`STEP_FLAG_STAY`], [`STEP_FLAG_PARTIAL`],
+    /// [`STEP_FLAG_LINKED`] and [`STEP_FLAG_HOLDER`].
     pub flags: u8,
     /// From arrival at the server, in milliseconds; 0 = none.
     pub deadline_ms: u32,
     /// How long a hold lasts from now, in milliseconds: of a reserve and an extend. 0 else.
     pub ttl_ms: u32,
+    /// For whom the order is, if [`STEP_FLAG_HOLDER`] is set; else [`Holder::NONE`].
+    pub holder: Holder,
 }
 
 impl StepItem {
-    /// Bytes of one item.
+    /// Bytes of one item, without the key of a holder.
     pub const BYTES: usize = 32;
 
     /// One card, of standard priority, without a deadline.
@@ -149,7 +153,28 @@ impl StepItem {
             flags: 0,
             deadline_ms: 0,
             ttl_ms: 0,
+            holder: Holder::NONE,
         }
+    }
+
+    /// The item with its holder, and the flag that says so; without both if that is none.
+    #[must_use]
+    pub const fn of_holder(self, holder: Holder) -> StepItem {
+        let flags = if holder.is_none() {
+            self.flags & !STEP_FLAG_HOLDER
+        } else {
+            self.flags | STEP_FLAG_HOLDER
+        };
+        StepItem {
+            flags,
+            holder,
+            ..self
+        }
+    }
+
+    /// Bytes of this item, with the key of its holder.
+    pub const fn bytes(&self) -> usize {
+        Self::BYTES + key_bytes(self.flags)
     }
 
     /// A commit, cancel or extend of an order, of standard priority, without a deadline.
@@ -173,9 +198,12 @@ impl StepItem {
             ttl_ms: U32::new(self.ttl_ms),
         };
         out.extend_from_slice(layout.as_bytes());
+        if self.flags & STEP_FLAG_HOLDER != 0 {
+            out.extend_from_slice(&self.holder.to_bytes());
+        }
     }
 
-    /// Reads one item.
+    /// Reads one item; the key of a holder stands behind it.
     #[inline]
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Self {
         let layout: &StepItemLayout = transmute_ref!(bytes);
@@ -187,22 +215,92 @@ impl StepItem {
             flags: layout.flags,
             deadline_ms: layout.deadline_ms.get(),
             ttl_ms: layout.ttl_ms.get(),
+            holder: Holder::NONE,
         }
     }
 }
 
+/// Bytes of the key behind an item of these flags.
+const fn key_bytes(flags: u8) -> usize {
+    if flags & STEP_FLAG_HOLDER != 0 {
+        Holder::BYTES
+    } else {
+        0
+    }
+}
+
+/// The items of a frame of steps: see [`step_items`].
+#[derive(Debug, Clone)]
+pub struct StepItems<'a> {
+    rest: &'a [u8],
+    left: u16,
+}
+
+impl Iterator for StepItems<'_> {
+    type Item = StepItem;
+
+    #[inline]
+    fn next(&mut self) -> Option<StepItem> {
+        // They have been measured: it ends where the count does.
+        let (bytes, rest) = self.rest.split_first_chunk::<{ StepItem::BYTES }>()?;
+        let mut item = StepItem::decode(bytes);
+        self.rest = rest;
+        self.left -= 1;
+        if item.flags & STEP_FLAG_HOLDER != 0 {
+            let (key, rest) = self.rest.split_first_chunk::<{ Holder::BYTES }>()?;
+            item.holder = Holder::from_bytes(*key);
+            self.rest = rest;
+        }
+        Some(item)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left.into(), Some(self.left.into()))
+    }
+}
+
+impl ExactSizeIterator for StepItems<'_> {}
+
 /// The items of a frame of steps, read in place.
 ///
 /// # Errors
-/// If `body` is not `count` items long.
+/// If `body` is not as long as `count` items and the keys of those that name a holder.
 #[inline]
-pub fn step_items(
-    body: &[u8],
-    count: u16,
-) -> Result<impl ExactSizeIterator<Item = StepItem> + '_, BodyError> {
-    let items = fixed_items::<{ StepItem::BYTES }>("steps of orders", body, count)?;
-    Ok(items.iter().map(StepItem::decode))
+pub fn step_items(body: &[u8], count: u16) -> Result<StepItems<'_>, BodyError> {
+    let mut need = usize::from(count) * StepItem::BYTES;
+    if body.len() == need {
+        // What most frames are: a key would be bytes that there are not.
+        let items: &[[u8; StepItem::BYTES]] = body.as_chunks().0;
+        let any = items.iter().fold(0, |any, item| any | item[FLAGS_AT]);
+        if any & STEP_FLAG_HOLDER == 0 {
+            let left = count;
+            return Ok(StepItems { rest: body, left });
+        }
+    }
+    let (mut at, mut seen) = (0, 0);
+    while seen < count
+        && let Some(flags) = body.get(at + FLAGS_AT)
+    {
+        let key = key_bytes(*flags);
+        need += key;
+        at += StepItem::BYTES + key;
+        seen += 1;
+    }
+    if body.len() != need {
+        return Err(BodyError {
+            what: "steps of orders",
+            offset: 0,
+            need,
+            have: body.len(),
+        });
+    }
+    let left = count;
+    Ok(StepItems { rest: body, left })
 }
+
+/// Where the flags of an item are.
+const FLAGS_AT: usize = offset_of!(StepItemLayout, flags);
 
 /// The order ids of a LookUp, read in place.
 ///

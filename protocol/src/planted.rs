@@ -89,6 +89,8 @@ bugs! {
     TellEndEarly = "tell-end-early", Sim;
     /// Whoever comes takes stock that orders wait for.
     OvertakeLine = "overtake-line", Engine;
+    /// A start does not know when the cards of holders were dealt.
+    ForgetHolderOnReplay = "forget-holder-on-replay", Sim;
     /// The orders of a chain for which there is stock are dealt without the one for which there is none.
     SplitChain = "split-chain", Sim;
     /// Orders that wait are filled last come, first served.

@@ -12,7 +12,7 @@ numbered! {
         QuantityZero = 2, "QuantityZero", "the quantity must be at least 1";
         QuantityTooLarge = 3, "QuantityTooLarge", "the quantity is above the server's limit, or more than one frame can answer: split the order";
         OrderIdZero = 4, "OrderIdZero", "an order id of all zeros is not allowed: choose another id";
-        OrderIdReused = 5, "OrderIdReused", "this id belongs to an order of another kind, SKU or quantity: use a new id";
+        OrderIdReused = 5, "OrderIdReused", "this id belongs to an order of another kind, SKU, quantity or holder: use a new id";
         OutOfStock = 6, "OutOfStock", "fewer cards are free than were asked for: import more, or ask for fewer";
         Busy = 7, "Busy", "the lane is full: try again after the given time";
         DeadlineExceeded = 8, "DeadlineExceeded", "the order was not dealt in time and nothing was taken: try again with the same id";
@@ -52,8 +52,11 @@ numbered! {
         LinkedRefused = 42, "LinkedRefused", "another order of the chain was refused, or stands already, so nothing was taken: look which";
         LinkInvalid = 43, "LinkInvalid", "a chain has 2 to 64 orders of different ids, none of which waits or takes a part, and ends within its frame";
         HoldShareReached = 44, "HoldShareReached", "as many of the SKU's cards are held as may be at once: try again when a hold has ended, or issue";
-        SettingInvalid = 45, "SettingInvalid", "a deal order is 1 fifo, 2 lifo, 3 random or 4 expiry-first; a share is 0 to 100 per cent";
+        SettingInvalid = 45, "SettingInvalid", "a deal order is 1 fifo, 2 lifo, 3 random or 4 expiry-first; a share is 0 to 100 per cent; a cap on cards needs a window, of ten years at most";
         PickInvalid = 46, "PickInvalid", "a pick is of one card, by its place or by its label: say one of them, and no quantity but 1";
+        HolderCardsReached = 47, "HolderCardsReached", "the holder has as many cards of the SKU, in its window, as it may have: try again when the first of them are that old";
+        HolderHoldsReached = 48, "HolderHoldsReached", "the holder has as many open holds and waiting orders as it may have: end one";
+        HolderInvalid = 49, "HolderInvalid", "the key of a holder is 16 bytes, not all of them zero";
     }
 }
 

@@ -89,6 +89,61 @@ impl FromStr for OrderId {
     }
 }
 
+/// The caller's customer, for whom an order is: a key of 16 bytes that the caller chooses; all zero: nobody is named.
+///
+/// Prints as UUID text, as [`OrderId`] does. How a key is made of a text is for callers to agree on; the client has one way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Holder(u128);
+
+impl Holder {
+    /// Nobody is named.
+    pub const NONE: Self = Self(0);
+    /// Bytes of a key.
+    pub const BYTES: usize = 16;
+
+    /// From the 16 bytes of the key.
+    #[inline]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+
+    /// The 16 bytes of the key.
+    #[inline]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// From the number that the bytes, read as one, denote.
+    #[inline]
+    pub const fn from_u128(key: u128) -> Self {
+        Self(key)
+    }
+
+    /// The key as one number.
+    #[inline]
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+
+    /// True if nobody is named.
+    #[inline]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(Uuid::from_u128(self.0).as_hyphenated(), f)
+    }
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// The numeric id of a SKU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SkuId(pub u32);

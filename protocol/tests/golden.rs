@@ -49,6 +49,7 @@ fn step_items_example() -> [StepItem; 2] {
         flags: 0,
         deadline_ms: 250,
         ttl_ms: 0,
+        holder: Holder::NONE,
     };
     let standard = StepItem {
         order_id: other_order_id(),
@@ -58,6 +59,7 @@ fn step_items_example() -> [StepItem; 2] {
         flags: 0,
         deadline_ms: 0,
         ttl_ms: 0,
+        holder: Holder::NONE,
     };
     [vip, standard]
 }
@@ -423,13 +425,24 @@ fn skus_and_stock() {
         name: name(),
         deal_order: Some(DealOrder::ExpiryFirst.as_u16()),
         hold_share_max_percent: None,
+        holder: Trailing(None),
     };
-    check_control(Kind::SkuSet, 0, set);
+    check_control(Kind::SkuSet, 0, set.clone());
+    let cap = HolderCap {
+        cards_max: Some(2),
+        window_ms: None,
+    };
+    let capped = SkuSet {
+        holder: Trailing(Some(cap)),
+        ..set.clone()
+    };
+    check_tail(&set, &capped, &[1, 2, 0, 0, 0, 0]);
     let reply = SkuSetReply {
         sku: 7,
         lsn: 42,
         deal_order: 4,
         hold_share_max_percent: 100,
+        holder: Trailing(None),
     };
     check_control(Kind::SkuSetReply, 0, reply);
     check_bytes(Kind::SkuList, b"");
@@ -486,8 +499,14 @@ fn picks() {
             generation: 0,
         }),
         label: None,
+        holder: Trailing(None),
     };
-    check_control(Kind::Pick, 0, by_place);
+    check_control(Kind::Pick, 0, by_place.clone());
+    let named = Pick {
+        holder: Trailing(Some([9; 16])),
+        ..by_place.clone()
+    };
+    check_tail(&by_place, &named, &[9; 16]);
     let bound = HeldOrder {
         order_id: order_id(),
         lsn: Lsn(45),
@@ -509,6 +528,67 @@ fn picks() {
             assert_eq!(order_items(body, 1).unwrap(), expect);
         },
     );
+}
+
+/// A body with its last field is the one without it, and these bytes behind. One byte more or less is an error.
+fn check_tail<T: ControlBody + PartialEq + std::fmt::Debug>(without: &T, with: &T, tail: &[u8]) {
+    let (mut plain, mut longer) = (BytesMut::new(), BytesMut::new());
+    encode_control(without, &mut plain);
+    encode_control(with, &mut longer);
+    assert_eq!(longer[..], [&plain[..], tail].concat()[..]);
+    assert_eq!(&decode_control::<T>(&longer).unwrap(), with);
+    assert!(decode_control::<T>(&longer[..longer.len() - 1]).is_err());
+    longer.extend_from_slice(&[0]);
+    assert!(decode_control::<T>(&longer).is_err());
+}
+
+#[test]
+fn orders_of_holders() {
+    let asked = ListOrders {
+        holder: [9; 16],
+        after: 40,
+        limit: 100,
+    };
+    check_control(Kind::ListOrders, 0, asked);
+    let row = OrderRow {
+        order: order_id().to_bytes(),
+        sku: 7,
+        quantity: 2,
+        state: STATUS_HELD.into(),
+        lsn: 41,
+    };
+    let list = OrderList {
+        rows: vec![row],
+        next: Some(41),
+    };
+    check_control(Kind::ListOrdersReply, 0, list);
+    // The key of a holder stands behind its item; others stay as they are.
+    let [vip, standard] = step_items_example();
+    let named = vip.of_holder(Holder::from_bytes([9; 16]));
+    let mut body = BytesMut::new();
+    for item in [named, standard, named] {
+        item.encode_into(&mut body);
+    }
+    let mut bytes = BytesMut::new();
+    for item in [vip, standard, vip] {
+        item.encode_into(&mut bytes);
+    }
+    let mut expect = bytes.to_vec();
+    (expect[23], expect[64 + 23]) = (STEP_FLAG_HOLDER, STEP_FLAG_HOLDER);
+    expect.splice(96..96, [9; 16]);
+    expect.splice(32..32, [9; 16]);
+    assert_eq!(body[..], expect[..]);
+    let read: Vec<_> = step_items(&body, 3).unwrap().collect();
+    assert_eq!(read, [named, standard, named]);
+    assert_eq!((named.bytes(), standard.bytes()), (48, 32));
+    for length in 0..body.len() {
+        assert!(step_items(&body[..length], 3).is_err(), "{length} bytes");
+    }
+    for count in [0, 1, 2, 4] {
+        assert!(step_items(&body, count).is_err(), "{count} items");
+    }
+    // As long as two items without keys, and one says that it has one.
+    assert!(step_items(&[&body[..32], &body[..32]].concat(), 2).is_err());
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use croupier_client::testing::{Resend, Tries, leaves_doubt};
-use croupier_client::{Order, OrderId, OrderOutcome, OrderStep, Priority, Refusal, SkuId, Wait};
+use croupier_client::{
+    Holder, Order, OrderId, OrderOutcome, OrderStep, Priority, Refusal, SkuId, Wait,
+};
 use croupier_tests::{Ask, Oracle};
 use fastrand::Rng;
 
@@ -15,6 +17,8 @@ use crate::plan::{Feature, Plan};
 const CALLS_MAX: usize = 10;
 /// Orders that others may ask for at the same time.
 const SHARED_MAX: usize = 24;
+/// How many holders there are.
+const HOLDERS: u128 = 4;
 /// Retries of a call, and its time.
 const RETRIES: u32 = 6;
 const CALL_TIMEOUT_US: u64 = 5_000_000;
@@ -151,7 +155,17 @@ impl Callers {
         let mut asks: Vec<Ask> = Vec::new();
         if abuse {
             let known = *self.dice.choice(&self.answered).expect("not empty");
-            let other = known.quantity(known.quantity % QUANTITY_MAX + 1);
+            let other = match self.plan.has(Feature::Holders) && self.dice.bool() {
+                // Of somebody else, or of nobody.
+                true => Order {
+                    holder: match known.holder {
+                        None => Some(Holder::from_u128(1)),
+                        Some(_) => None,
+                    },
+                    ..known
+                },
+                false => known.quantity(known.quantity % QUANTITY_MAX + 1),
+            };
             asks.push(Ask::unbooked(other));
         } else if self.plan.has(Feature::Links) && self.dice.u32(0..6) == 0 {
             asks.extend(oracle.ask_linked(&self.chain(skus)));
@@ -303,6 +317,14 @@ impl Callers {
         self.reserves.push(begun);
     }
 
+    /// The order, of a holder now and then.
+    pub fn of_holder(&mut self, order: Order) -> Order {
+        if !self.plan.has(Feature::Holders) || self.dice.bool() {
+            return order;
+        }
+        order.holder(Holder::from_u128(self.dice.u128(1..=HOLDERS)))
+    }
+
     fn order(&mut self, skus: &[u32]) -> Order {
         let again = self.plan.has(Feature::Duplicates);
         match self.dice.u32(0..10) {
@@ -324,6 +346,7 @@ impl Callers {
                 let mut order = Order::new(id, SkuId(sku))
                     .quantity(quantity)
                     .priority(*self.dice.choice(Priority::ALL.as_slice()).expect("some"));
+                order = self.of_holder(order);
                 if self.dice.u32(0..16) == 0 {
                     order = order.deadline(std::time::Duration::from_millis(self.dice.u64(1..40)));
                 }

@@ -16,7 +16,7 @@
 //! come to a state that the oracle accepts. Some of these copies start for real, and crash again while they do.
 //!
 //! Reading order: [`plan`] (what a seed may do), [`world`] (who acts next), [`node`] (the server), [`callers`], [`network`],
-//! [`imports`], [`crash`] (images, recovery and judgement), [`run`] (a seed from begin to end, shrinking).
+//! [`imports`], [`holders`] (who may have how much), [`crash`] (images, recovery and judgement), [`run`] (a seed from begin to end, shrinking).
 #![allow(missing_docs)] // of inner parts: the module pages explain them
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ pub mod plan;
 pub mod world;
 
 pub mod callers;
+pub mod holders;
 pub mod imports;
 pub mod network;
 pub mod node;

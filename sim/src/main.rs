@@ -96,6 +96,8 @@ struct Sum {
     expired_cards: u64,
     expired_holds: u64,
     picks: u64,
+    /// Orders that were refused because their holders had as much as they may.
+    capped: u64,
     issued: u64,
     repeats: u64,
     refused: u64,
@@ -130,6 +132,7 @@ impl Sum {
         self.expired_cards += tally.expired[0];
         self.expired_holds += tally.expired[1];
         self.picks += tally.picks;
+        self.capped += tally.capped;
         self.issued += issued;
         self.repeats += repeats;
         self.refused += refused;
@@ -169,11 +172,12 @@ impl Sum {
             self.starts, self.power_cuts, self.kills, self.log_failures, self.stops
         );
         println!(
-            "checkpoints          {:>12}   {} imports, {} moves of cards, {} picks; {} cards expired in stock, and {} holds for want of them",
+            "checkpoints          {:>12}   {} imports, {} moves of cards, {} picks, {} orders beyond the caps of holders; {} cards expired in stock, and {} holds for want of them",
             self.checkpoints,
             self.imports,
             self.moves,
             self.picks,
+            self.capped,
             self.expired_cards,
             self.expired_holds
         );

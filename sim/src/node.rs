@@ -1,17 +1,18 @@
 //! One running server: the real engine, its log driven in steps, and cores whose turns are taken by the world.
 
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use croupier_client::{
     Card, CardRef, HeldOrder, Hold, IssuedOrder, Lsn, OrderId, OrderOutcome, OrderStep, Priority,
-    Refusal, SkuId, StockRow,
+    Refusal, SkuId, Step, StockRow,
 };
 use croupier_engine::card::CardStatus;
 use croupier_engine::config::{Config, Sync};
-use croupier_engine::dealer::{Dealer, OrderLimits, holds};
+use croupier_engine::dealer::{Append, Dealer, OrderLimits, holds};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::engine::{Engine, Ground};
 use croupier_engine::error::EngineError;
@@ -24,10 +25,12 @@ use croupier_engine::state::index::{OrderState, Settled, Spread};
 use croupier_engine::state::record::{HOLD_POOLS_MAX, Release};
 use croupier_engine::store::Store;
 use croupier_engine::turns::{Pick, Queues, Turns};
+use croupier_engine::wal::Log;
 use croupier_engine::wal::log::Drive;
 use croupier_engine::wal::segments::make_segment;
 use croupier_tests::{OutOfSale, Standing, StateView};
 
+use crate::holders::Turn;
 use crate::imports::{StandIns, secret_of};
 use crate::network::Link;
 use crate::plan::Plan;
@@ -91,6 +94,30 @@ pub struct Node {
     cores: Vec<Core>,
     /// From which LSN on, and when, each turn's records are: turns do not overlap here.
     dealt: BTreeMap<u64, u64>,
+    /// Orders that name holders, and commits, by call, try and place.
+    asked: HashMap<(u64, u32, u16), OrderStep>,
+    /// What the last turn has come to, until somebody has looked.
+    turn: Option<Turn>,
+}
+
+/// The log, and what has been appended to it.
+struct Spy<'l> {
+    log: &'l Log,
+    lsn: Cell<u64>,
+    words: RefCell<Vec<u64>>,
+}
+
+impl Append for Spy<'_> {
+    fn append(&self, units: &[u64]) -> Option<u64> {
+        let lsn = self.log.append(units)?;
+        self.lsn.set(lsn);
+        self.words.borrow_mut().extend_from_slice(units);
+        Some(lsn)
+    }
+
+    fn units_max(&self) -> usize {
+        Append::units_max(self.log)
+    }
 }
 
 impl Node {
@@ -99,6 +126,7 @@ impl Node {
         let config = Config {
             ring_bytes: plan.segment_bytes / 4,
             quantity_max: QUANTITY_MAX.into(),
+            holder_holds_max: plan.holder_holds_max,
             sync: if plan.sync_direct {
                 Sync::Direct
             } else {
@@ -130,6 +158,8 @@ impl Node {
                 .collect(),
             cores: (0..plan.cores).map(core).collect(),
             dealt: BTreeMap::new(),
+            asked: HashMap::new(),
+            turn: None,
             engine: Arc::new(engine),
         })
     }
@@ -160,6 +190,11 @@ impl Node {
             (asked.item(Duration::ZERO), deadline_unix_ms, ticket)
         };
         let items: Vec<Asked> = (index..).zip(asked).map(read).collect();
+        for (index, step) in (index..).zip(asked) {
+            if step.order.holder.is_some() || step.step == Step::Commit {
+                self.asked.insert((call, try_number, index), *step);
+            }
+        }
         let core = &mut self.cores[usize::from(link.core)];
         core.dealer.refresh();
         let queues = &self.queues[usize::from(link.core)];
@@ -197,7 +232,30 @@ impl Node {
                 // Room was seen when the batch was picked, and must still be there, whatever the others did since.
                 let refusal = self.engine.cannot_record();
                 self.dealt.insert(log.end(), now_ms);
-                core.turns.deal(&mut core.dealer, now_ms, log, refusal);
+                let spy = Spy {
+                    log,
+                    lsn: Cell::new(0),
+                    words: RefCell::default(),
+                };
+                core.turns.deal(&mut core.dealer, now_ms, &spy, refusal);
+                let refused = core.turns.outcomes().iter().filter_map(|outcome| {
+                    let Verdict::Refused { refusal, .. } = outcome.verdict else {
+                        return None;
+                    };
+                    let is_cap = matches!(
+                        refusal,
+                        Refusal::HolderCardsReached | Refusal::HolderHoldsReached
+                    );
+                    let ticket = outcome.ticket;
+                    let place = (ticket.request_id, ticket.request_slot, ticket.index);
+                    is_cap.then(|| (self.asked[&place], refusal))
+                });
+                self.turn = Some(Turn {
+                    now_ms,
+                    refused: refused.collect(),
+                    lsn: spy.lsn.get(),
+                    words: spy.words.into_inner(),
+                });
                 core.phase = Phase::Dealt;
                 true
             }
@@ -210,6 +268,11 @@ impl Node {
         }
     }
 
+    /// What the last turn has come to, if nobody has looked yet.
+    pub fn take_turn(&mut self) -> Option<Turn> {
+        self.turn.take()
+    }
+
     /// Whether nothing is under way on any core.
     pub fn is_idle(&self) -> bool {
         let can_record = self.engine.cannot_record().is_none();
@@ -217,11 +280,17 @@ impl Node {
         !self.cores.iter().any(calls) && self.is_at_rest()
     }
 
-    /// Goes on until nothing is under way and everything is durable.
-    pub fn settle(&mut self, now_ms: u64, answered: &mut Vec<Outcome>) {
+    /// Goes on until nothing is under way and everything is durable. `looked`: what to do after each step.
+    pub fn settle(
+        &mut self,
+        now_ms: u64,
+        answered: &mut Vec<Outcome>,
+        mut looked: impl FnMut(&mut Node),
+    ) {
         while !self.is_idle() || self.engine.log.durable() < self.engine.log.end() {
             for index in 0..self.cores.len() {
                 self.step_core(index, now_ms, answered);
+                looked(self);
             }
             self.engine.log.make_segment();
             if self.engine.log.take_block() {

@@ -49,11 +49,14 @@ pub enum Feature {
     Links,
     /// Callers who pick their cards.
     Picks,
+    /// Orders that name holders, who have caps.
+    Holders,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 22] = [
+pub const FEATURES: [Feature; 23] = [
     Feature::Settings,
+    Feature::Holders,
     Feature::Flips,
     Feature::ClockJumps,
     Feature::Routes,
@@ -99,6 +102,8 @@ pub struct Plan {
     pub index_shards: usize,
     /// Blocks are written through, instead of synced.
     pub sync_direct: bool,
+    /// Most open holds and waiting orders of a holder; 0: any number.
+    pub holder_holds_max: u32,
 }
 
 impl Plan {
@@ -131,6 +136,7 @@ impl Plan {
             lane_orders_max: *dice.choice([2, 8, 64].as_slice()).expect("some"),
             index_shards: *dice.choice([1, 2, 4].as_slice()).expect("some"),
             sync_direct: dice.bool(),
+            holder_holds_max: *dice.choice([0, 2, 5].as_slice()).expect("some"),
         }
     }
 

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::callers::Callers;
 use crate::crash::{Crasher, landing};
+use crate::holders::Accounts;
 use crate::network::{Letter, Link, Network};
 use crate::node::{self, Node, View};
 use crate::plan::{Feature, Plan};
@@ -41,6 +42,15 @@ pub struct Tally {
     /// Cards that expired in stock, and holds that ended because of it.
     pub expired: [u64; 2],
     pub picks: u64,
+    /// Orders that were refused because their holders had as much as they may.
+    pub capped: u64,
+}
+
+/// Holds what a turn has come to against the caps of holders.
+fn count_turn(accounts: &mut Accounts, node: &mut Node, plan: &Plan) {
+    if let Some(turn) = node.take_turn() {
+        accounts.turn(&node.engine.state, plan.holder_holds_max.into(), &turn);
+    }
 }
 
 /// Everything there is.
@@ -65,6 +75,7 @@ pub struct World {
     dice: Rng,
     faults: Rng,
     skus: Vec<(u32, &'static str)>,
+    accounts: Accounts,
     /// Picks that were asked for, to be asked for again.
     picks: Vec<(OrderStep, CardRef)>,
     pub tally: Tally,
@@ -98,6 +109,7 @@ impl World {
             dice: plan.dice(4),
             faults: plan.dice(5),
             skus: Vec::new(),
+            accounts: Accounts::default(),
             picks: Vec::new(),
             tally: Tally::default(),
             trace: traced.then(Vec::new),
@@ -248,6 +260,7 @@ impl World {
             return false;
         };
         let did = node.step_core(index, now_ms, &mut answered);
+        count_turn(&mut self.accounts, node, &self.plan);
         answered
             .iter()
             .for_each(|outcome| node.check_expiry(outcome));
@@ -478,6 +491,7 @@ impl World {
             Ok(node) => {
                 self.tally.starts += 1;
                 self.note(|| "the server starts".into());
+                self.accounts.restart(&node.engine.state);
                 self.oracle.settle_orders(|id| node.look_up(id));
                 self.oracle.settle_imports(&node::stock(&node.engine.state));
                 self.oracle.move_over(&View(&node.engine.state), None);
@@ -553,13 +567,17 @@ impl World {
         let mut node = self.node.take().expect("it has started");
         let mut answered = Vec::new();
         // Orders whose callers gave up may still be under way.
-        node.settle(now_ms, &mut answered);
+        node.settle(now_ms, &mut answered, |node| {
+            count_turn(&mut self.accounts, node, &self.plan);
+        });
         if node.engine.cannot_record().is_none() {
             node.check_lines(now_ms);
             self.oracle.move_under_way();
             node.engine.sweep_expired(now_ms).expect("the log takes it");
             node.check_stock(now_ms);
-            node.settle(now_ms, &mut answered);
+            node.settle(now_ms, &mut answered, |node| {
+                count_turn(&mut self.accounts, node, &self.plan);
+            });
             self.crash_copies();
             self.oracle.move_over(&View(&node.engine.state), None);
         }
@@ -567,6 +585,7 @@ impl World {
         self.oracle.settle_orders(|id| node.look_up(id));
         self.oracle.judge(&View(&node.engine.state));
         let live = node.engine.digest();
+        let holders = node.engine.state.holders.all();
         node.stop(now_ms)
             .expect("a disk that does not fail lets it stop");
         let _ = self.disk.take_images();
@@ -576,6 +595,12 @@ impl World {
             live,
             "the same state after a stop and a start"
         );
+        assert_eq!(
+            node.engine.state.holders.all(),
+            holders,
+            "the same holders after a stop and a start"
+        );
+        self.tally.capped = self.accounts.refused;
         self.oracle.judge(&View(&node.engine.state));
         self.tally.simulated_us = self.now_us + self.skew_ms * 1000;
         self.tally.changes = self.disk.changes();

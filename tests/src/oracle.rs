@@ -265,9 +265,7 @@ impl Oracle {
             .orders
             .iter()
             .filter(|(_, booked)| booked.answer.is_some());
-        answered
-            .map(|(&id, booked)| Order::new(id, booked.sku).quantity(booked.quantity))
-            .collect()
+        answered.map(|(&id, booked)| booked.order(id)).collect()
     }
 
     /// Cards that acknowledged orders have got.

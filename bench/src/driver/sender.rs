@@ -1,7 +1,7 @@
 //! Makes requests: decides what the next frame asks for and encodes it.
 
 use bytes::BytesMut;
-use croupier_protocol::{FrameWriter, Kind, SkuId, Step, StepItem, put_lookup};
+use croupier_protocol::{FrameWriter, Holder, Kind, SkuId, Step, StepItem, put_lookup};
 
 use super::Plan;
 use super::in_flight::{Asked, InFlight};
@@ -119,6 +119,7 @@ impl<'a> Sender<'a> {
                 flags: 0,
                 deadline_ms: 0,
                 ttl_ms: ttl_ms(sequence),
+                holder: Holder::NONE,
             };
             item.encode_into(frame.body());
         }
@@ -153,6 +154,7 @@ impl<'a> Sender<'a> {
                 flags: 0,
                 deadline_ms: 0,
                 ttl_ms: 0,
+                holder: Holder::NONE,
             };
             item.encode_into(frame.body());
         }

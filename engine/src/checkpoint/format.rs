@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
 use crate::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
 use crate::state::held::HeldFact;
-use crate::state::record::SkuSet;
+use crate::state::record::{Cap, SkuSet};
 use crate::state::{Batch, Digest, SlabFacts, StateSeed};
 use crate::wal::Position;
 use crate::wal::format::{StoreId, crc32c};
@@ -27,13 +27,16 @@ const FEATURE_PARTS: u64 = 8;
 const FEATURE_SETTINGS: u64 = 16;
 /// Some of them hold a card that is bound.
 const FEATURE_BOUND: u64 = 32;
+/// At the end of the body are what holders may get of SKUs, and the holders of orders that hold cards.
+const FEATURE_HOLDERS: u64 = 64;
 /// All that this version knows.
 const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_HELD
     | FEATURE_WAITING
     | FEATURE_PARTS
     | FEATURE_SETTINGS
-    | FEATURE_BOUND;
+    | FEATURE_BOUND
+    | FEATURE_HOLDERS;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +92,11 @@ impl Out {
     }
     fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
+    }
+    /// The high half first, as ids lie here.
+    fn key(&mut self, key: u128) {
+        self.u64((key >> 64) as u64);
+        self.u64(key as u64);
     }
     fn text(&mut self, text: &str) {
         self.u16(text.len() as u16);
@@ -151,14 +159,47 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
             fact.words().iter().for_each(|word| out.u64(*word));
         });
     }
-    if !snapshot.settings.is_empty() {
-        out.list(&snapshot.settings, |out, set| {
+    let settings = settings_of(snapshot);
+    if !settings.is_empty() {
+        out.list(&settings, |out, set| {
             out.u32(set.sku);
             out.u16(set.deal_order.as_u16());
             out.u16(set.hold_share_max_percent.into());
         });
     }
+    if has_holders(snapshot) {
+        out.list(&caps_of(snapshot), |out, (sku, cap)| {
+            out.u32(*sku);
+            out.u32(cap.cards_max);
+            out.u64(cap.window_ms);
+        });
+        let held = snapshot.held.iter().filter(|fact| fact.holder != 0);
+        out.list(&held.collect::<Vec<_>>(), |out, fact| {
+            out.key(fact.order_id);
+            out.key(fact.holder);
+        });
+    }
     out.0
+}
+
+/// Settings that are not those of a SKU of which nothing was said, but for caps.
+fn settings_of(snapshot: &Snapshot) -> Vec<SkuSet> {
+    let all = snapshot.settings.iter().map(|set| SkuSet {
+        cap: Cap::default(),
+        ..*set
+    });
+    all.filter(|set| *set != SkuSet::default_of(set.sku))
+        .collect()
+}
+
+fn caps_of(snapshot: &Snapshot) -> Vec<(u32, Cap)> {
+    let all = snapshot.settings.iter().map(|set| (set.sku, set.cap));
+    all.filter(|(_, cap)| *cap != Cap::default()).collect()
+}
+
+fn has_holders(snapshot: &Snapshot) -> bool {
+    let held = snapshot.held.iter().any(|fact| fact.holder != 0);
+    held || !caps_of(snapshot).is_empty()
 }
 
 fn features_of(snapshot: &Snapshot) -> u64 {
@@ -170,8 +211,9 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(!snapshot.held.is_empty(), FEATURE_HELD)
         | bit(waits, FEATURE_WAITING)
         | bit(parts, FEATURE_PARTS)
-        | bit(!snapshot.settings.is_empty(), FEATURE_SETTINGS)
+        | bit(!settings_of(snapshot).is_empty(), FEATURE_SETTINGS)
         | bit(bound, FEATURE_BOUND)
+        | bit(has_holders(snapshot), FEATURE_HOLDERS)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -258,6 +300,9 @@ impl<'a> In<'a> {
     }
     fn u64(&mut self) -> Result<u64, String> {
         Ok(u64::from_le_bytes(self.array()?))
+    }
+    fn key(&mut self) -> Result<u128, String> {
+        Ok(u128::from(self.u64()?) << 64 | u128::from(self.u64()?))
     }
     fn string(&mut self, bytes: usize) -> Result<String, String> {
         let text = std::str::from_utf8(self.take(bytes)?).map_err(|_| "a text is not UTF-8")?;
@@ -355,7 +400,7 @@ fn decode_body(
             Ok((slab, status.try_into()?, body.list(In::u64)?))
         })?
     };
-    let held = if features & FEATURE_HELD == 0 {
+    let mut held = if features & FEATURE_HELD == 0 {
         Vec::new()
     } else {
         body.list(|body| {
@@ -366,11 +411,17 @@ fn decode_body(
             Ok(HeldFact::from_words(words))
         })?
     };
-    let settings = if features & FEATURE_SETTINGS == 0 {
+    let mut settings = if features & FEATURE_SETTINGS == 0 {
         Vec::new()
     } else {
-        body.list(|body| SkuSet::of_numbers(body.u32()?, body.u16()?, body.u16()?))?
+        body.list(|body| {
+            let (sku, order, percent) = (body.u32()?, body.u16()?, body.u16()?);
+            SkuSet::of_numbers(sku, order, percent, Cap::default())
+        })?
     };
+    if features & FEATURE_HOLDERS != 0 {
+        decode_holders(&mut body, &mut settings, &mut held)?;
+    }
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
@@ -388,6 +439,37 @@ fn decode_body(
         },
         files,
     ))
+}
+
+/// Reads what stands of holders, and puts it to the settings and the held orders.
+fn decode_holders(
+    body: &mut In<'_>,
+    settings: &mut Vec<SkuSet>,
+    held: &mut [HeldFact],
+) -> Result<(), String> {
+    let caps = body.list(|body| {
+        let (sku, cards_max, window_ms) = (body.u32()?, body.u32()?, body.u64()?);
+        let cap = Cap {
+            cards_max,
+            window_ms,
+        };
+        let set = SkuSet::default_of(sku);
+        let (order, percent) = (set.deal_order.as_u16(), set.hold_share_max_percent.into());
+        SkuSet::of_numbers(sku, order, percent, cap)
+    })?;
+    for set in caps {
+        match settings.binary_search_by_key(&set.sku, |other| other.sku) {
+            Ok(at) => settings[at].cap = set.cap,
+            Err(at) => settings.insert(at, set),
+        }
+    }
+    let holders = body.list(|body| Ok((body.key()?, body.key()?)))?;
+    for (id, holder) in holders {
+        let at = held.binary_search_by_key(&id, |fact| fact.order_id);
+        let at = at.map_err(|_| "an order of a holder, which is not there")?;
+        held[at].holder = holder;
+    }
+    Ok(())
 }
 
 /// Reads a checkpoint from bytes; the error says offset and reason.
@@ -588,6 +670,7 @@ mod tests {
         round_trip(&sample(marks.to_vec(), Vec::new()), FEATURE_MARKS);
         let fact = HeldFact {
             order_id: 9 << 64 | 7,
+            holder: 0,
             lsn: 12,
             hold: Hold {
                 waits: None,
@@ -603,7 +686,13 @@ mod tests {
                 ends_unix_ms: 13,
             },
         };
-        let held = vec![fact.clone(), HeldFact { lsn: 13, ..fact }];
+        let held = vec![
+            fact.clone(),
+            HeldFact {
+                lsn: 13,
+                ..fact.clone()
+            },
+        ];
         round_trip(&sample(Vec::new(), held.clone()), FEATURE_HELD);
         round_trip(
             &sample(marks.into(), held.clone()),
@@ -629,8 +718,28 @@ mod tests {
             sku: 1,
             deal_order: DealOrder::Lifo,
             hold_share_max_percent: 30,
+            cap: Cap::default(),
         }];
         round_trip(&set, FEATURE_SETTINGS);
+        let cap = Cap {
+            cards_max: 3,
+            window_ms: 1 << 33,
+        };
+        set.snapshot.settings[0].cap = cap;
+        round_trip(&set, FEATURE_SETTINGS | FEATURE_HOLDERS);
+        set.snapshot.settings = vec![SkuSet {
+            cap,
+            ..SkuSet::default_of(1)
+        }];
+        round_trip(&set, FEATURE_HOLDERS);
+        let mut named = fact.clone();
+        named.holder = 5 << 64 | 3;
+        let other = HeldFact {
+            order_id: fact.order_id + 1,
+            ..fact.clone()
+        };
+        let held_named = sample(Vec::new(), vec![named, other]);
+        round_trip(&held_named, FEATURE_HELD | FEATURE_HOLDERS);
         waits.truncate(1);
         waits[0].hold.fewer = 0;
         waits[0].hold.credits = Credits([(2, 1), (0, 0), (0, 0), (0, 0)]);

@@ -246,7 +246,7 @@ impl OrderFileReader {
     ) -> Result<(), EngineError> {
         while let Some(chunk) = self.take_chunk()? {
             for order in chunk.orders() {
-                let (lsn, bytes, _) = order?;
+                let (lsn, bytes, ..) = order?;
                 visit(lsn, bytes).map_err(|what| chunk.damaged(what))?;
             }
             // Its memory serves the next one.
@@ -264,8 +264,8 @@ pub struct OwnedChunk {
     bytes: Vec<u8>,
 }
 
-/// LSN, record bytes and what the order ended as.
-type Row<'a> = (u64, &'a [u8], Ended<'a>);
+/// LSN, record bytes, the record's time in Unix milliseconds, and what the order ended as.
+type Row<'a> = (u64, &'a [u8], u64, Ended<'a>);
 
 impl OwnedChunk {
     /// Its orders; the first error is the last.
@@ -283,7 +283,7 @@ impl OwnedChunk {
             }
             let row = self.row(&self.bytes[at..]);
             match &row {
-                Ok((_, bytes, _)) => {
+                Ok((_, bytes, ..)) => {
                     at += 8 + bytes.len();
                     seen += 1;
                 }
@@ -297,7 +297,8 @@ impl OwnedChunk {
         let (lsn, rest) = bytes.split_first_chunk().ok_or("a row is cut short")?;
         let (record, length) = record::decode(rest)?;
         let ended = Ended::of(&record.fact).ok_or("a record that ends no order")?;
-        Ok((u64::from_le_bytes(*lsn), &rest[..length], ended))
+        let (lsn, unix_ms) = (u64::from_le_bytes(*lsn), record.stamp.unix_ms);
+        Ok((lsn, &rest[..length], unix_ms, ended))
     }
 
     /// Damage of this chunk.

@@ -10,6 +10,7 @@ use croupier_protocol::{HeldOrder, OrderId, Priority, SkuId};
 use super::Globals;
 use super::connect::{ServerArgs, sku_name};
 use super::error::CliError;
+use super::holder::HolderArgs;
 use super::issue::WaitArgs;
 use super::linked::LinkedArgs;
 use super::order::{CANCELLED, HELD, print_held, print_order};
@@ -52,6 +53,8 @@ pub(super) struct ReserveArgs {
     wait: WaitArgs,
     #[command(flatten)]
     pick: PickArgs,
+    #[command(flatten)]
+    holder: HolderArgs,
     /// When the card is bound: "commit", or "now", which goes with --card and --label, and they with it [default: commit]
     #[arg(long, value_name = "WHEN")]
     bind: Option<Bind>,
@@ -138,7 +141,13 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
     }
     let Some(name) = &args.sku else {
         let linked = &args.linked;
-        linked.run(&args.server, args.priority, Some(ttl), globals)?;
+        linked.run(
+            &args.server,
+            args.priority,
+            Some(ttl),
+            &args.holder,
+            globals,
+        )?;
         return Ok(ExitCode::SUCCESS);
     };
     let order_id = args.order.unwrap_or_else(OrderId::new_v7);
@@ -147,10 +156,11 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
         let order = Order::new(order_id, sku)
             .quantity(args.quantity)
             .priority(args.priority);
+        let order = args.holder.of(order);
         let named = |error| {
             CliError::of_step(error, order_id, || {
                 format!(
-                    "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms{}{}{}{}",
+                    "reserve --sku '{}' --order {order_id} --quantity {} --ttl {}ms{}{}{}{}{}",
                     name,
                     args.quantity,
                     ttl.as_millis(),
@@ -158,6 +168,7 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
                     args.wait.words(),
                     args.pick.words(),
                     if pick.is_some() { " --bind now" } else { "" },
+                    args.holder.words(),
                 )
             })
         };

@@ -11,6 +11,7 @@ use super::Globals;
 use super::connect::ServerArgs;
 use super::error::CliError;
 use super::hold::ttl;
+use super::holder::HolderArgs;
 use super::linked::LinkedArgs;
 use super::order::{WAITING, print_held, print_order};
 use super::pick::PickArgs;
@@ -93,13 +94,15 @@ pub(super) struct IssueArgs {
     #[command(flatten)]
     pick: PickArgs,
     #[command(flatten)]
+    holder: HolderArgs,
+    #[command(flatten)]
     server: ServerArgs,
 }
 
 pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliError> {
     let Some(name) = &args.sku else {
         let linked = &args.linked;
-        linked.run(&args.server, args.priority, None, globals)?;
+        linked.run(&args.server, args.priority, None, &args.holder, globals)?;
         return Ok(ExitCode::SUCCESS);
     };
     let order_id = args.order.unwrap_or_else(OrderId::new_v7);
@@ -109,15 +112,17 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
         let order = Order::new(order_id, sku)
             .quantity(args.quantity)
             .priority(args.priority);
+        let order = args.holder.of(order);
         let named = |error| {
             CliError::of_step(error, order_id, || {
                 format!(
-                    "issue --sku '{}' --order {order_id} --quantity {}{}{}{}",
+                    "issue --sku '{}' --order {order_id} --quantity {}{}{}{}{}",
                     name,
                     args.quantity,
                     if args.partial { " --partial" } else { "" },
                     args.wait.words(),
-                    args.pick.words()
+                    args.pick.words(),
+                    args.holder.words()
                 )
             })
         };

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::Globals;
 use super::connect::ServerArgs;
 use super::error::CliError;
+use super::holder::HolderArgs;
 use super::order::{HELD, held_facts, order_json, print_order};
 use super::print;
 
@@ -74,6 +75,7 @@ impl LinkedArgs {
         server: &ServerArgs,
         priority: Priority,
         ttl: Option<Duration>,
+        holder: &HolderArgs,
         globals: &Globals,
     ) -> Result<(), CliError> {
         if !(2..=LINKED_ORDERS_MAX).contains(&self.linked.len()) {
@@ -81,19 +83,19 @@ impl LinkedArgs {
             return Err(CliError::Usage(what));
         }
         let answers = server.run(async |client| {
-            let named = self.named(&client, priority).await?;
+            let named = self.named(&client, priority, holder).await?;
             let orders: Vec<Order> = named.iter().map(|(order, _)| *order).collect();
             match ttl {
                 None => {
                     let issued = client.issue_linked(&orders).await;
-                    let issued = issued.map_err(|error| said(error, "issue", "", &named))?;
+                    let options = holder.words();
+                    let issued = issued.map_err(|error| said(error, "issue", &options, &named))?;
                     Ok(Answers::Issued(issued, named))
                 }
                 Some(ttl) => {
                     let held = client.reserve_linked(&orders, ttl).await;
-                    let for_so_long = format!(" --ttl {}ms", ttl.as_millis());
-                    let held =
-                        held.map_err(|error| said(error, "reserve", &for_so_long, &named))?;
+                    let options = format!(" --ttl {}ms{}", ttl.as_millis(), holder.words());
+                    let held = held.map_err(|error| said(error, "reserve", &options, &named))?;
                     Ok(Answers::Held(held, named))
                 }
             }
@@ -101,7 +103,12 @@ impl LinkedArgs {
         answers.print(globals.json)
     }
 
-    async fn named(&self, client: &Client, priority: Priority) -> Result<Vec<Named>, CliError> {
+    async fn named(
+        &self,
+        client: &Client,
+        priority: Priority,
+        holder: &HolderArgs,
+    ) -> Result<Vec<Named>, CliError> {
         let mut named = Vec::with_capacity(self.linked.len());
         for line in &self.linked {
             let sku = client.sku_id(&line.sku).await?;
@@ -109,7 +116,7 @@ impl LinkedArgs {
             let order = Order::new(id, sku)
                 .quantity(line.quantity)
                 .priority(priority);
-            named.push((order, line.sku.clone()));
+            named.push((holder.of(order), line.sku.clone()));
         }
         Ok(named)
     }

@@ -19,6 +19,7 @@ mod signals;
 mod cards;
 mod feed;
 mod hold;
+mod holder;
 mod import;
 mod issue;
 mod linked;
@@ -88,6 +89,7 @@ enum Command {
     Cancel(hold::CancelArgs),
     Extend(hold::ExtendArgs),
     Order(order::OrderArgs),
+    Orders(holder::OrdersArgs),
     Stock(stock::StockArgs),
     Cards(cards::CardsArgs),
     Batches(cards::BatchesArgs),
@@ -122,6 +124,7 @@ impl Command {
             Command::Cancel(args) => hold::cancel(args, globals),
             Command::Extend(args) => hold::extend(args, globals),
             Command::Order(args) => order::run(args, globals),
+            Command::Orders(args) => holder::orders(args, globals),
             Command::Stock(args) => stock::run(args, globals),
             Command::Cards(args) => cards::cards(args, globals),
             Command::Batches(args) => cards::batches(args, globals),

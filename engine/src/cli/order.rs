@@ -48,7 +48,7 @@ pub(super) fn run(args: OrderArgs, globals: &Globals) -> Result<ExitCode, CliErr
 /// `state` of an order, in JSON and for people.
 pub(super) const HELD: &str = "held";
 pub(super) const CANCELLED: &str = "cancelled";
-const EXPIRED: &str = "expired";
+pub(super) const EXPIRED: &str = "expired";
 pub(super) const WAITING: &str = "waiting";
 
 /// An order that holds cards, or did.

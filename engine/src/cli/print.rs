@@ -159,6 +159,14 @@ impl Facts {
         self
     }
 
+    /// A field that there is only if there is something to say.
+    pub(super) fn with_some(self, field: &'static str, value: Option<impl Into<Value>>) -> Self {
+        match value {
+            Some(value) => self.with(field, value),
+            None => self,
+        }
+    }
+
     /// `field=value` one after the other, for lists with one thing a line.
     pub(super) fn into_line(self) -> String {
         let facts = self.0.into_iter().map(|(field, value)| match value {

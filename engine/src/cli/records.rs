@@ -12,7 +12,7 @@ use super::wal::Until;
 use crate::checkpoint;
 use crate::error::{EngineError, IoContext as _};
 use crate::state::record::{
-    Fact, Issued, RECORD_UNIT_BYTES, Record, Release, Released, Run, Way, decode,
+    Cap, Fact, Issued, RECORD_UNIT_BYTES, Record, Release, Released, Run, Way, decode,
 };
 use crate::store::Store;
 use crate::wal::format::{BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES};
@@ -103,7 +103,15 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("kind", "SkuSet")
             .with("sku_id", set.sku)
             .with("selection", set.deal_order.name())
-            .with("hold_share_max_percent", set.hold_share_max_percent),
+            .with("hold_share_max_percent", set.hold_share_max_percent)
+            .with_some(
+                "holder_cards_max",
+                (set.cap != Cap::default()).then_some(set.cap.cards_max),
+            )
+            .with_some(
+                "holder_window_ms",
+                (set.cap != Cap::default()).then_some(set.cap.window_ms),
+            ),
         Fact::SlabAdded {
             slab,
             sku,
@@ -145,6 +153,7 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             let facts = common
                 .with("kind", "Reserved")
                 .with("order_id", order_id(reserved.order_id))
+                .with_some("holder", holder(reserved.holder))
                 .with("sku_id", reserved.sku)
                 .with("quantity", reserved.quantity)
                 .with("priority", priority(reserved.priority))
@@ -166,6 +175,7 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
         Fact::Backordered(waits) => common
             .with("kind", "Backordered")
             .with("order_id", order_id(waits.order_id))
+            .with_some("holder", holder(waits.holder))
             .with("sku_id", waits.sku)
             .with("quantity", waits.quantity)
             .with("priority", priority(waits.priority))
@@ -198,6 +208,7 @@ fn issued_facts(common: Facts, issued: &Issued<'_>) -> Facts {
     let runs: Vec<Value> = issued.runs.iter().map(run).collect();
     let facts = common
         .with("order_id", order_id(issued.order_id))
+        .with_some("holder", holder(issued.holder))
         .with("sku_id", issued.sku)
         .with("quantity", issued.quantity)
         .with("priority", priority(issued.priority))
@@ -216,6 +227,7 @@ fn released_facts(common: Facts, released: &Released) -> Facts {
     let facts = common
         .with("kind", "Released")
         .with("order_id", order_id(released.order_id))
+        .with_some("holder", holder(released.holder))
         .with("sku_id", released.sku)
         .with("quantity", released.quantity)
         .with(
@@ -229,6 +241,11 @@ fn released_facts(common: Facts, released: &Released) -> Facts {
         true => facts.with("was_issue", true),
         false => facts,
     }
+}
+
+/// A holder's key, if one is named.
+fn holder(key: u128) -> Option<String> {
+    (key != 0).then(|| order_id(key))
 }
 
 fn order_id(id: u128) -> String {
@@ -279,6 +296,7 @@ mod tests {
         }];
         let issued = Issued {
             order_id: 7,
+            holder: 0,
             sku: 4,
             principal: 0,
             quantity: 2,

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{Priority, Refusal, Step};
 
-use super::holds::{Answer, Change, Putting, To, decided};
+use super::caps::no_share;
+use super::holds::{Answer, Change, Putting, To, decided, units_of_end};
 use super::{Dealer, Spare, cursor_of, outcome, refused, take_slots};
 use crate::order::{FLAG_FIRST, Order, Outcome, Ticket, Verdict};
 use crate::state::Promise;
 use crate::state::index::{Claim, Hold, OrderState, Place, Settled};
 use crate::state::line::{Desk, Line, Waiter};
-use crate::state::record::{Backordered, Credits, HOLD_POOLS_MAX, Reserved, Stamp, issued_units};
+use crate::state::record::{
+    Backordered, Credits, HOLD_POOLS_MAX, Reserved, Stamp, about_units, issued_units, key_runs,
+};
 
 /// How long an ask stays before it is told that its order still waits. Callers ask again, and those that are gone cost no
 /// more than that.
@@ -139,6 +142,7 @@ pub(super) fn waits(putting: &Putting, orders: &[(u8, Order)]) -> Backordered {
     let (lane, order) = &orders[usize::from(putting.nth)];
     Backordered {
         order_id: order.id,
+        holder: order.holder,
         sku: order.sku,
         principal: 0,
         quantity: order.quantity,
@@ -158,6 +162,8 @@ pub(super) fn filled_hold(change: &Change, credits: Credits) -> Reserved {
     let priority = hold.waits.map_or(0, |waits| waits.priority);
     Reserved {
         order_id: change.id,
+        // That of the order that waited.
+        holder: 0,
         sku: change.sku,
         principal: 0,
         quantity: hold.quantity(),
@@ -182,6 +188,11 @@ impl Dealer {
         out: &mut Vec<Outcome>,
     ) {
         let (lane, order) = &orders[usize::from(nth)];
+        match self.open_cap(nth, order) {
+            Some(Ok(())) => {}
+            Some(Err(no)) => return out.push(no_share(order, no)),
+            None => return self.deferred.push((*lane, *order)),
+        }
         let sku = self.resolver.catalog().sku(order.sku);
         let Some(sku) = sku.filter(|_| order.may_wait()) else {
             out.push(refused(order, Refusal::OutOfStock, 0));
@@ -202,6 +213,7 @@ impl Dealer {
             }
             return;
         };
+        self.use_cap(nth, order, order.quantity);
         self.backordered.push(Putting {
             nth,
             place,
@@ -282,7 +294,7 @@ impl Dealer {
                 .state
                 .apply_backordered(catalog, *lsn, stamp, &waits, promise, view);
             self.timers.add(hold.ends_unix_ms, row);
-            *lsn += 1;
+            *lsn += about_units(waits.holder) as u64;
             let (lane, order) = &orders[usize::from(putting.nth)];
             let order = Order {
                 flags: order.flags | FLAG_FIRST,
@@ -302,7 +314,8 @@ impl Dealer {
         }
         let desk = self.desk.as_ref().filter(|desk| desk.is_due(now_unix_ms));
         let wanted = desk.map_or(0, |desk| desk.wants.max(1));
-        wanted.max(self.timers.is_due(now_unix_ms).into())
+        let ends = usize::from(self.timers.is_due(now_unix_ms));
+        wanted.max(ends * units_of_end(&self.state.holders))
     }
 
     /// Whether a line calls for the desk that is kept here.
@@ -397,6 +410,10 @@ impl Dealer {
             match self.serve_one(number, waiter, free, now, spare) {
                 Served::Gone => gone.push(*waiter),
                 Served::Stays => least = least.min(waiter.quantity),
+                Served::Later => {
+                    (least, over) = (queue.least, Gone::Again);
+                    break;
+                }
                 Served::NoRoom(units) => {
                     (least, over) = (queue.least, Gone::Wants(units));
                     break;
@@ -442,8 +459,11 @@ impl Dealer {
         if hold.ends_unix_ms <= now || free < quantity.into() {
             return Served::Stays;
         }
+        let Some(holder) = self.state.holders.try_of(id) else {
+            return Served::Later;
+        };
         let units = match hold.is_issue() {
-            true => issued_units(quantity.into()),
+            true => issued_units(usize::from(quantity) + key_runs(holder)),
             false => 1,
         };
         // One order alone may be larger than a turn.
@@ -516,6 +536,7 @@ impl Dealer {
         self.changes.push(Change {
             nth: None,
             id,
+            holder,
             sku,
             claimed,
             hold: Some(hold),
@@ -530,6 +551,8 @@ enum Served {
     /// It waits no longer.
     Gone,
     Stays,
+    /// Somebody else is just where it is known whose it is.
+    Later,
     /// The turn has no room for its record, which takes so many units.
     NoRoom(usize),
 }

@@ -10,13 +10,14 @@ use super::{
     Dealer, Grouped, RETRY_AFTER_MS, Spare, cursor_of, outcome, push_runs, refused, retry_after,
     runs_of, take_slots, units_at_most,
 };
-use crate::order::{FLAG_FIRST, Order, Outcome, Verdict};
+use crate::order::{Order, Outcome, Verdict};
 use crate::state::Promise;
 use crate::state::held::hold_of;
+use crate::state::holders::Holders;
 use crate::state::index::{Claimed, Hold, Look, OrderIndex, OrderState, Place, Settled};
 use crate::state::record::{
-    Credits, Extended, Issued, Release, Released, Reserved, Runs, Stamp, Way, issued_units,
-    put_backordered, put_extended, put_issued, put_released, put_reserved,
+    Credits, Extended, Issued, Release, Released, Reserved, Runs, Stamp, Way, about_units,
+    issued_units, key_runs, put_backordered, put_extended, put_issued, put_released, put_reserved,
 };
 
 /// An order that has its id and its credits and waits for its record.
@@ -31,6 +32,8 @@ pub(super) struct Change {
     /// Which of the turn's orders asks for it; `None`: its time is up, or there is stock for it.
     pub(super) nth: Option<u16>,
     pub(super) id: u128,
+    /// For whom it is; 0: nobody is named.
+    pub(super) holder: u128,
     pub(super) sku: u32,
     pub(super) claimed: Claimed,
     /// As it was; none of an order whose hold has expired.
@@ -144,100 +147,6 @@ impl Dealer {
         [next, desk].into_iter().flatten().min()
     }
 
-    /// The answer to an issue or a reserve under an id that is known: the same again, or a refusal when it was another
-    /// order. One that is just changing comes again.
-    pub(super) fn tell_known(
-        &mut self,
-        now: u64,
-        cannot_record: Option<Refusal>,
-        (lane, order): (u8, &Order),
-        settled: Settled,
-        out: &mut Vec<Outcome>,
-    ) {
-        let answer = match (settled.state, order.step) {
-            (OrderState::Waiting, _) => self.wait_again(order, settled),
-            (_, Step::Issue) => self.issue_again(order, settled),
-            _ => self.reserve_again(order, settled),
-        };
-        match answer {
-            Answer::Told(verdict @ Verdict::Waiting { .. }) => {
-                self.tell_waiting(now, cannot_record, (lane, order), verdict, out);
-            }
-            Answer::Told(verdict) => out.push(outcome(order, verdict)),
-            Answer::Later | Answer::Change => self.deferred.push((lane, *order)),
-        }
-    }
-
-    fn issue_again(&mut self, order: &Order, settled: Settled) -> Answer {
-        if matches!(settled.state, OrderState::Cancelled | OrderState::Expired) {
-            return self.ended_again(order, settled);
-        }
-        let first = self.state.index.cards(settled).next();
-        let sku = first.and_then(|(slab, _)| {
-            let catalog = self.resolver.catalog();
-            catalog.slab(slab).map(|slab| slab.facts.sku)
-        });
-        let is_issued = matches!(settled.state, OrderState::Issued | OrderState::IssuedPart);
-        let asked = self.state.index.asked(settled);
-        let same = is_issued && sku == Some(order.sku) && asked == order.quantity;
-        let ignored = planted::is(Bug::IgnoreIdReuse) && is_issued;
-        if !same && !ignored {
-            return decided(Refusal::OrderIdReused, settled);
-        }
-        Answer::Told(Verdict::Issued {
-            settled,
-            repeat: order.flags & FLAG_FIRST == 0,
-        })
-    }
-
-    /// The answer to an issue or a reserve of an order that has ended without cards.
-    fn ended_again(&self, order: &Order, settled: Settled) -> Answer {
-        let Some(row) = self.state.index.released(settled) else {
-            return Answer::Later;
-        };
-        let was = if row.was_issue {
-            Step::Issue
-        } else {
-            Step::Reserve
-        };
-        let refusal = match settled.state {
-            _ if order.step != was => Refusal::OrderIdReused,
-            OrderState::Cancelled => Refusal::AlreadyCancelled,
-            _ => Refusal::Expired,
-        };
-        decided(refusal, settled)
-    }
-
-    fn reserve_again(&self, order: &Order, settled: Settled) -> Answer {
-        match settled.state {
-            OrderState::Issued | OrderState::IssuedPart => decided(Refusal::OrderIdReused, settled),
-            OrderState::Committed | OrderState::CommittedPart => {
-                decided(Refusal::AlreadyCommitted, settled)
-            }
-            OrderState::Cancelled | OrderState::Expired => self.ended_again(order, settled),
-            OrderState::Waiting => Answer::Later,
-            OrderState::Held => {
-                let Some(hold) = self.state.index.hold(settled) else {
-                    return Answer::Later;
-                };
-                let asked = (order.sku, order.quantity, order.ttl_ms);
-                if asked != (hold.sku, hold.asked(), hold.ttl_ms) {
-                    return decided(Refusal::OrderIdReused, settled);
-                }
-                // As it was told first, whatever extensions have made of it.
-                Answer::Told(Verdict::Held {
-                    lsn: hold.reserved_lsn,
-                    quantity: settled.quantity,
-                    hold: Told {
-                        ends_unix_ms: hold.first_end_unix_ms(),
-                        extensions: 0,
-                    },
-                    repeat: order.flags & FLAG_FIRST == 0,
-                })
-            }
-        }
-    }
-
     /// Of a SKU of which not all may be held: promises what new reserves may hold, and refuses those for which that is too
     /// little. Returns how many cards are promised so, for as long as it takes to deal them.
     pub(super) fn promise_share(
@@ -249,15 +158,18 @@ impl Dealer {
     ) -> Option<u64> {
         let granted = self.resolver.catalog().sku(sku)?.promise_share(*need)?;
         let mut left = granted;
-        self.fresh.retain(|(nth, _)| {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.retain(|(nth, _)| {
             let (_, order) = &orders[usize::from(*nth)];
-            let fits = u64::from(order.quantity) <= left;
+            let wanted = u64::from(self.wanted(*nth, order));
+            let fits = wanted <= left;
             match fits {
-                true => left -= u64::from(order.quantity),
+                true => left -= wanted,
                 false => out.push(refused(order, Refusal::HoldShareReached, 0)),
             }
             fits
         });
+        self.fresh = fresh;
         *need = granted - left;
         Some(granted)
     }
@@ -456,6 +368,9 @@ impl Dealer {
                 None => return Answer::Later,
             },
         };
+        let Some(holder) = self.state.holders.try_of(order.id) else {
+            return Answer::Later;
+        };
         let cards = match (order.step, order.quantity) {
             (Step::Commit, 0) => settled.quantity,
             (Step::Commit, some) => some,
@@ -468,10 +383,12 @@ impl Dealer {
             if !self.limits.fits(cards, class_bytes) {
                 return Answer::Told(Verdict::refused(Refusal::QuantityTooLarge, 0));
             }
-            let more = issued_units(cards.into()) - units_at_most(order);
+            let units = issued_units(usize::from(cards) + key_runs(holder));
+            let more = units - units_at_most(order);
             if !spare.take(more) {
                 let order = Order {
-                    cards_at_most: cards,
+                    // The key of its holder is as long as a run.
+                    cards_at_most: cards + key_runs(holder) as u16,
                     ..*order
                 };
                 self.deferred.push((lane, order));
@@ -486,7 +403,42 @@ impl Dealer {
                 _ => decided(refusal, settled),
             };
         }
+        if order.step == Step::Cancel && holder != 0 {
+            let more = about_units(holder).saturating_sub(units_at_most(order));
+            if more > 0 && !spare.take(more) {
+                let cards_at_most = key_runs(holder) as u16;
+                let order = Order {
+                    cards_at_most,
+                    ..*order
+                };
+                self.deferred.push((lane, order));
+                return Answer::Change;
+            }
+        }
+        let late = Order {
+            sku,
+            holder,
+            step: Step::Issue,
+            quantity: cards,
+            flags: 0,
+            ..*order
+        };
+        let is_late = order.step == Step::Commit && hold.is_none();
+        if is_late {
+            match self.take_whole_cap(now, nth, &late) {
+                Some(Ok(())) => {}
+                Some(Err((refusal, retry_after_ms))) => {
+                    return Answer::Told(Verdict::Refused {
+                        refusal,
+                        retry_after_ms,
+                        lsn: settled.lsn,
+                    });
+                }
+                None => return Answer::Later,
+            }
+        }
         let Some(claimed) = self.state.index.claim_order(settled) else {
+            self.settle_caps();
             return Answer::Later;
         };
         let to = match order.step {
@@ -495,8 +447,9 @@ impl Dealer {
                 match &hold {
                     Some(hold) => self.bind(hold, cards),
                     None => {
-                        let bound = self.bind_late(now, sku, order, cards);
+                        let bound = self.bind_late(now, &late);
                         if bound != Ok(true) {
+                            self.settle_caps();
                             self.state.index.let_go(claimed);
                             return match bound {
                                 Ok(_) => Answer::Later,
@@ -516,9 +469,14 @@ impl Dealer {
             Step::Extend => To::Longer,
             _ => To::Release(Release::Cancelled),
         };
+        if is_late {
+            self.use_cap(nth, &late, cards);
+            self.settle_caps();
+        }
         self.changes.push(Change {
             nth: Some(nth),
             id: order.id,
+            holder,
             sku,
             claimed,
             hold,
@@ -564,19 +522,9 @@ impl Dealer {
 
     /// Claims cards for an order whose hold has expired, as for an issue; false: orders that wait come first. The error:
     /// there are not so many, or not just now.
-    fn bind_late(
-        &mut self,
-        now: u64,
-        sku: u32,
-        order: &Order,
-        cards: u16,
-    ) -> Result<bool, Refusal> {
-        let like = Order {
-            sku,
-            step: Step::Issue,
-            ..*order
-        };
-        if !self.take_credits_in_line(now, &like, cards.into())? {
+    fn bind_late(&mut self, now: u64, like: &Order) -> Result<bool, Refusal> {
+        let cards = like.quantity;
+        if !self.take_credits_in_line(now, like, cards.into())? {
             return Ok(false);
         }
         let got: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
@@ -599,7 +547,7 @@ impl Dealer {
     /// Ends holds and waits whose time is up, as far as there is room for their records.
     pub(super) fn expire(&mut self, now: u64, spare: &mut Spare) {
         let index = &self.state.index;
-        while self.timers.is_due(now) && spare.take(1) {
+        while self.timers.is_due(now) && spare.take(units_of_end(&self.state.holders)) {
             let Some(row) = self.timers.take_due(now) else {
                 break;
             };
@@ -609,6 +557,10 @@ impl Dealer {
             if !settled.state.has_hold() {
                 continue;
             }
+            let Some(holder) = self.state.holders.try_of(id) else {
+                self.timers.add(now + 1, row);
+                continue;
+            };
             let hold = index.hold(settled);
             match hold {
                 Some(hold) if hold.ends_unix_ms > now => self.timers.add(hold.ends_unix_ms, row),
@@ -616,6 +568,7 @@ impl Dealer {
                     Some(claimed) => self.changes.push(Change {
                         nth: None,
                         id,
+                        holder,
                         sku: hold.sku,
                         claimed,
                         hold: Some(hold),
@@ -691,7 +644,7 @@ impl Dealer {
                         .apply_reserved(lsn, stamp, &reserved, promise, &mut self.index);
                 self.timers.add(hold.ends_unix_ms, row);
                 out.push(held(&orders[usize::from(putting.nth)].1, settled, &hold));
-                lsn += 1;
+                lsn += about_units(reserved.holder) as u64;
             }
             self.sweep_timers();
         }
@@ -715,18 +668,19 @@ impl Dealer {
                     let settled = match issued.way {
                         Way::Filled => {
                             let view = &mut self.index;
-                            state.apply_filled(catalog, lsn, &issued, change.claimed, view)
+                            let when = (lsn, stamp.unix_ms);
+                            state.apply_filled(catalog, when, &issued, change.claimed, view)
                         }
                         _ => state.apply_commit(
                             catalog,
-                            lsn,
+                            (lsn, stamp.unix_ms),
                             &issued,
                             change.claimed,
                             hold.as_ref(),
                             &mut self.index,
                         ),
                     };
-                    lsn += issued_units(runs) as u64;
+                    lsn += issued_units(runs + key_runs(change.holder)) as u64;
                     let verdict = Verdict::Issued {
                         settled,
                         repeat: false,
@@ -757,6 +711,8 @@ impl Dealer {
                         repeat: false,
                     };
                     out.extend(order.map(|order| outcome_of(order, change.sku, verdict)));
+                    lsn += about_units(change.holder) as u64;
+                    continue;
                 }
                 (To::Longer | To::Release(_) | To::Hold(_), None) => {
                     unreachable!("only orders with a hold do that")
@@ -766,6 +722,11 @@ impl Dealer {
         }
         self.bound.clear();
     }
+}
+
+/// Units that the record of an end may take.
+pub(super) fn units_of_end(holders: &Holders) -> usize {
+    about_units(holders.is_used().into())
 }
 
 fn held(order: &Order, settled: Settled, hold: &Hold) -> Outcome {
@@ -795,6 +756,7 @@ fn reserved(putting: &Putting, orders: &[(u8, Order)]) -> Reserved {
     let quantity = putting.credits.sum() as u16;
     Reserved {
         order_id: order.id,
+        holder: order.holder,
         sku: order.sku,
         principal: 0,
         quantity,
@@ -826,6 +788,7 @@ fn issued<'r>(
     };
     Issued {
         order_id: change.id,
+        holder: change.holder,
         sku: change.sku,
         principal: 0,
         quantity: (bound.end - bound.start) as u16,
@@ -856,6 +819,7 @@ fn extended(change: &Change, orders: &[(u8, Order)]) -> Extended {
 fn released(change: &Change, why: Release) -> Released {
     Released {
         order_id: change.id,
+        holder: change.holder,
         sku: change.sku,
         principal: 0,
         quantity: change.claimed.settled.quantity,

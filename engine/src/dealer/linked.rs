@@ -107,6 +107,7 @@ impl Dealer {
             Some((nth, refusal)) => Err(Stop::Refused(nth, refusal)),
             None => self.take_chain(now, orders, chain.clone(), &seen),
         };
+        self.settle_caps();
         match stop {
             Ok(()) => {}
             Err(Stop::Later) => self.deferred_chains.push(those().copied().collect()),
@@ -228,6 +229,15 @@ impl Dealer {
         if skus.flatten().any(|sku| sku.line.is_first()) {
             return Err(Stop::Later);
         }
+        for &(nth, _) in &fresh {
+            let taken = self.take_whole_cap(now, nth, order_of(nth));
+            let stop = match taken {
+                Some(Ok(())) => continue,
+                Some(Err((refusal, _))) => Stop::Refused(nth, refusal),
+                None => Stop::Later,
+            };
+            return Err(stop);
+        }
         fresh.sort_unstable_by_key(|&(nth, _)| (order_of(nth).sku, nth));
         let shares = self.take_shares(fresh.iter().map(|&(nth, _)| (nth, order_of(nth))))?;
         let mut taken: Vec<Taken> = Vec::with_capacity(fresh.len());
@@ -264,6 +274,7 @@ impl Dealer {
         places.sort_unstable_by_key(|&(nth, _)| nth);
         for (nth, place) in places {
             let order = order_of(nth);
+            self.use_cap(nth, order, order.quantity);
             let pools = taken.iter().filter(|&&(of, ..)| of == nth);
             match order.step {
                 Step::Reserve => {

@@ -425,6 +425,7 @@ impl Connection {
             | Kind::FindSecret
             | Kind::ListCards
             | Kind::ListBatches
+            | Kind::ListOrders
             | Kind::Pick
             | Kind::ImportBegin
             | Kind::ImportRows

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use croupier_protocol::{
-    BatchList, CardMove, CardRef, ControlBody, FLAG_MORE, FaultCode, FindSecret, ImportBegin,
-    ImportBeginReply, ImportEnd, ImportEndReply, ImportRowsReply, Kind, ListBatches, ListCards,
-    MoveCards, MoveCardsReply, OrderId, Pick, Refusal, RejectedLine, RoutesLoad, RoutesLoadReply,
-    RoutesShowReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
-    StockReply, decode_control, encode_control, import_rows,
+    BatchList, CardMove, CardRef, ControlBody, FLAG_MORE, FaultCode, FindSecret, HolderCap,
+    ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply, ImportRowsReply, Kind, ListBatches,
+    ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId, Pick, Refusal, RejectedLine,
+    RoutesLoad, RoutesLoadReply, RoutesShowReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow,
+    SkuSet, SkuSetReply, Stock, StockReply, Trailing, decode_control, encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
@@ -17,6 +17,7 @@ use super::core::Core;
 use crate::engine::{Engine, Refused};
 use crate::intake::Intake;
 use crate::moves::{Done, Selection};
+use crate::state::record::Cap;
 
 /// The import of a connection, if one is open.
 #[derive(Default)]
@@ -107,17 +108,26 @@ fn decode<T: ControlBody>(job: &Job) -> Result<T, Refused> {
 }
 
 fn sku_set(engine: &Engine, asked: &SkuSet) -> Result<SkuSetReply, Refused> {
-    let (set, lsn) = if asked.deal_order.is_none() && asked.hold_share_max_percent.is_none() {
+    let cap = asked.holder.0.unwrap_or_default();
+    let (order, share) = (asked.deal_order, asked.hold_share_max_percent);
+    let says_nothing = order.is_none() && share.is_none() && cap == HolderCap::default();
+    let (set, lsn) = if says_nothing {
         (engine.sku_settings(&asked.name)?, 0)
     } else {
         refuse_when_draining(engine)?;
-        engine.sku_set(&asked.name, asked.deal_order, asked.hold_share_max_percent)?
+        engine.sku_set(&asked.name, order, share, cap)?
+    };
+    let cap = HolderCap {
+        cards_max: Some(set.cap.cards_max),
+        window_ms: Some(set.cap.window_ms),
     };
     Ok(SkuSetReply {
         sku: set.sku,
         lsn,
         deal_order: set.deal_order.as_u16(),
         hold_share_max_percent: set.hold_share_max_percent.into(),
+        // Clients that know no caps read what is sold without one.
+        holder: Trailing((set.cap != Cap::default()).then_some(cap)),
     })
 }
 
@@ -179,6 +189,13 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
             (
                 Kind::ListCardsReply,
                 vec![page(&engine.list_cards(&asked)?)],
+            )
+        }
+        Kind::ListOrders => {
+            let asked: ListOrders = decode(job)?;
+            (
+                Kind::ListOrdersReply,
+                vec![page(&engine.list_orders(&asked)?)],
             )
         }
         Kind::ListBatches => {

@@ -9,6 +9,7 @@ use croupier_protocol::planted::{self, Bug};
 
 use super::catalog::{Batch, Catalog, NEVER, Pool, SkuState, SlabFacts, SlabSource, SlabState};
 use super::held::HeldFact;
+use super::holders::{Holders, Share};
 use super::index::{IndexView, OrderIndex, OrderState, Place, Settled, Spread};
 use super::line::{Desk, Line};
 use super::moved::{SlabMarks, marks_of, restore_marks, take_moved};
@@ -78,6 +79,8 @@ pub struct State {
     pub index: Arc<OrderIndex>,
     /// Where orders that wait for stock are filled.
     pub desk: Arc<Desk>,
+    /// For whom orders are. Of a state that only counts its orders, nothing.
+    pub holders: Holders,
     pub(super) orders: Orders,
     /// Cards are dealt from here: in the order that is set for each SKU.
     pub(super) arranges: AtomicBool,
@@ -147,6 +150,7 @@ impl State {
         State {
             catalog: Arc::default(),
             desk: Arc::default(),
+            holders: Holders::default(),
             index: Arc::new(index),
             orders,
             arranges: AtomicBool::new(false),
@@ -171,12 +175,17 @@ impl State {
     /// that is dealt twice. A dealer has taken them before it wrote the record, so it goes on from there:
     /// [`apply_issued`](Self::apply_issued). The error says what in the record cannot be.
     pub fn apply(&self, lsn: u64, record: &Record<'_>, hand: &mut Hand) -> Result<(), Unfit> {
+        let unix_ms = if planted::is(Bug::ForgetHolderOnReplay) {
+            0
+        } else {
+            record.stamp.unix_ms
+        };
         match &record.fact {
             Fact::Issued(issued) if matches!(issued.way, Way::Issue | Way::Part) => {
                 take_cards(hand.catalog(), issued)?;
                 match &self.orders {
                     Orders::Indexed => self
-                        .place_order(lsn, issued, hand)
+                        .place_order(lsn, unix_ms, issued, hand)
                         .ok_or("an order is dealt twice")?,
                     Orders::Counted(counted) => {
                         if !(planted::is(Bug::FoldForgets) && issued.quantity > 2) {
@@ -187,9 +196,9 @@ impl State {
                 Ok(())
             }
             Fact::Issued(issued) if issued.way == Way::Filled => {
-                Ok(self.replay_filled(lsn, issued, hand)?)
+                Ok(self.replay_filled(lsn, unix_ms, issued, hand)?)
             }
-            Fact::Issued(issued) => Ok(self.replay_commit(lsn, issued, hand)?),
+            Fact::Issued(issued) => Ok(self.replay_commit(lsn, unix_ms, issued, hand)?),
             Fact::Backordered(backordered) => {
                 Ok(self.replay_backordered(lsn, record.stamp, backordered, hand)?)
             }
@@ -270,6 +279,7 @@ impl State {
     pub fn apply_issued(
         &self,
         lsn: u64,
+        unix_ms: u64,
         issued: &Issued<'_>,
         promise: Promise,
         view: &mut IndexView,
@@ -294,14 +304,26 @@ impl State {
                 }
             }
         };
+        if issued.holder != 0 {
+            self.holders.begins(id, issued.holder, row);
+            self.holders
+                .ended(share_of(issued), issued.quantity, unix_ms);
+        }
         view.publish(place, row);
         settled
     }
 
     /// Takes the place in the index that a dealer would have taken, and the order becomes known; `None` when it is already.
-    fn place_order(&self, lsn: u64, issued: &Issued<'_>, hand: &mut Hand) -> Option<()> {
+    fn place_order(
+        &self,
+        lsn: u64,
+        unix_ms: u64,
+        issued: &Issued<'_>,
+        hand: &mut Hand,
+    ) -> Option<()> {
         let promise = hand.promise(self, issued.order_id)?;
-        self.apply_issued(lsn, issued, promise, &mut hand.view);
+        self.holders.promised(share_of(issued));
+        self.apply_issued(lsn, unix_ms, issued, promise, &mut hand.view);
         Some(())
     }
 
@@ -309,17 +331,18 @@ impl State {
     pub fn restore_order(
         &self,
         lsn: u64,
+        unix_ms: u64,
         ended: &Ended<'_>,
         hand: &mut Hand,
     ) -> Result<(), String> {
         if let Ended::Issued(issued) = ended {
             check_cards(issued)?;
             if matches!(issued.way, Way::Issue | Way::Filled | Way::Part) {
-                let placed = self.place_order(lsn, issued, hand);
+                let placed = self.place_order(lsn, unix_ms, issued, hand);
                 return placed.ok_or_else(|| TWICE.into());
             }
         }
-        self.restore_ended(lsn, ended, hand)
+        self.restore_ended(lsn, unix_ms, ended, hand)
     }
 
     /// Whether orders are kept by their ids.
@@ -335,7 +358,8 @@ impl State {
                 let mut all = StateSeed::default();
                 self.index.for_each(|id, settled| {
                     if !settled.state.has_hold() {
-                        all.add_settled(&self.index, id, settled);
+                        let holder = self.holders.of(id);
+                        all.add_settled(&self.index, id, holder, settled);
                     }
                 });
                 all
@@ -609,6 +633,16 @@ impl State {
 
 pub(super) fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {
     counted.lock().expect("no one panics with this lock")
+}
+
+/// What an order that is issued takes from its holder's caps.
+pub(super) fn share_of(issued: &Issued<'_>) -> Share {
+    Share {
+        holder: issued.holder,
+        sku: issued.sku,
+        cards: issued.quantity,
+        is_open: false,
+    }
 }
 
 pub(super) const TWICE: &str = "an order stands twice in the order files";

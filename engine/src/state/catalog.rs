@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use croupier_protocol::planted::{self, Bug};
-use croupier_protocol::{DealOrder, StockRow};
+use croupier_protocol::{DealOrder, HOLDER_CARDS_MAX_LIMIT, HOLDER_WINDOW_MS_MAX, StockRow};
 
 use super::line::Line;
-use super::record::{Credits, SkuSet};
+use super::record::{Cap, Credits, SkuSet};
 use super::selection::Arranged;
 use crate::card::CardStatus;
 use crate::slab::{Slab, claim};
@@ -451,7 +451,16 @@ pub struct SkuState {
     deal_order: AtomicU32,
     /// How much of what is free and promised may be promised, in per cent.
     hold_share_max_percent: AtomicU32,
+    /// What holders may get: in one word, as they are set together.
+    cap: AtomicU64,
 }
+
+/// Bits of a cap's word that are its window; those above are cards.
+const CAP_WINDOW_BITS: u32 = 40;
+const _: () = assert!(
+    HOLDER_WINDOW_MS_MAX < 1 << CAP_WINDOW_BITS
+        && (HOLDER_CARDS_MAX_LIMIT as u64) < 1 << (64 - CAP_WINDOW_BITS)
+);
 
 /// A row of the stock report: the first four add up to the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -477,6 +486,17 @@ impl SkuState {
             promised: 0.into(),
             deal_order: u32::from(DealOrder::Fifo.as_u16()).into(),
             hold_share_max_percent: 100.into(),
+            cap: 0.into(),
+        }
+    }
+
+    /// What holders may get of it.
+    pub fn cap(&self) -> Cap {
+        // Relaxed: as the other settings.
+        let word = self.cap.load(Ordering::Relaxed);
+        Cap {
+            cards_max: (word >> CAP_WINDOW_BITS) as u32,
+            window_ms: word & ((1 << CAP_WINDOW_BITS) - 1),
         }
     }
 
@@ -488,6 +508,7 @@ impl SkuState {
             sku: self.sku,
             deal_order: order.try_into().unwrap_or(DealOrder::Fifo),
             hold_share_max_percent: self.hold_share_max_percent.load(Ordering::Relaxed) as u8,
+            cap: self.cap(),
         }
     }
 
@@ -497,6 +518,8 @@ impl SkuState {
         let percent = set.hold_share_max_percent.into();
         self.hold_share_max_percent
             .store(percent, Ordering::Relaxed);
+        let cap = u64::from(set.cap.cards_max) << CAP_WINDOW_BITS | set.cap.window_ms;
+        self.cap.store(cap, Ordering::Relaxed);
     }
 
     /// Promises up to `want` cards before their credits are taken, as many as may be held; `None` if all may be: then there is

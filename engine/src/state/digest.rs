@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::apply::{Snapshot, State, StateSeed};
 use super::index::{OrderIndex, OrderState, Settled};
-use super::record::{Ended, Release, Way};
+use super::record::{Cap, Ended, Release, Way};
 
 /// SHA-256 over the state, as docs/checkpoint-format.md lists it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,13 @@ impl std::fmt::Debug for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Digest({self})")
     }
+}
+
+/// A holder as what goes into the digest of an order before all else, in the place of two cards; nothing of one that names none.
+fn key_cards(holder: u128) -> impl Iterator<Item = (u32, u32)> {
+    let card = |at: u32| ((holder >> (at + 32)) as u32, (holder >> at) as u32);
+    let cards = (holder != 0).then_some([card(64), card(0)]);
+    cards.into_iter().flatten()
 }
 
 /// The digest of one order: its id, its LSN and its cards. Not cryptographic: it finds mistakes, and the log's hash chain
@@ -114,7 +121,8 @@ impl StateSeed {
             }
             _ => More::Nothing,
         };
-        let mark = mark_of(state, quantity, more).into_iter();
+        let holder = ended.holder();
+        let mark = key_cards(holder).chain(mark_of(state, quantity, more));
         let lsn = lsn_of(state, lsn);
         let digest = match ended {
             Ended::Issued(issued) => order_digest(id, lsn, mark.chain(issued.cards())),
@@ -130,7 +138,7 @@ impl StateSeed {
                 issued.quantity + issued.fewer,
                 More::Nothing,
             );
-            let before = order_digest(id, 0, mark.into_iter());
+            let before = order_digest(id, 0, key_cards(holder).chain(mark));
             // Wrapping: the sums of several readers are joined, and one may see the late commit alone.
             self.orders = self.orders.wrapping_sub(1);
             self.orders_sum = self.orders_sum.wrapping_sub(before);
@@ -138,7 +146,13 @@ impl StateSeed {
     }
 
     /// Adds an order as the index knows it.
-    pub(crate) fn add_settled(&mut self, index: &OrderIndex, id: u128, settled: Settled) {
+    pub(crate) fn add_settled(
+        &mut self,
+        index: &OrderIndex,
+        id: u128,
+        holder: u128,
+        settled: Settled,
+    ) {
         let cards = index.cards(settled);
         let more = match settled.state {
             OrderState::IssuedPart => More::Asked(index.asked(settled)),
@@ -148,7 +162,8 @@ impl StateSeed {
             },
             _ => More::Nothing,
         };
-        let mark = mark_of(settled.state, settled.quantity, more).into_iter();
+        let mark = mark_of(settled.state, settled.quantity, more);
+        let mark = key_cards(holder).chain(mark);
         let lsn = lsn_of(settled.state, settled.lsn);
         self.orders += 1;
         self.orders_sum = self
@@ -214,11 +229,18 @@ pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
         ] {
             context.update(&word.to_le_bytes());
         }
+        if set.cap != Cap::default() {
+            context.update(&set.cap.cards_max.to_le_bytes());
+            context.update(&set.cap.window_ms.to_le_bytes());
+        }
     }
     for held in &snapshot.held {
         held.words().iter().for_each(|word| {
             context.update(&word.to_le_bytes());
         });
+        if held.holder != 0 {
+            context.update(&held.holder.to_be_bytes());
+        }
     }
     context.update(&snapshot.routes.version.to_le_bytes());
     context.update(&orders.orders.to_le_bytes());

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use super::Promise;
 use croupier_protocol::planted::{self, Bug};
 
-use super::apply::{Orders, State, TWICE, check_cards, lock, slab_of, take_cards};
+use super::apply::{Orders, State, TWICE, check_cards, lock, share_of, slab_of, take_cards};
 use super::catalog::{Catalog, SkuState, SlabState};
 use super::digest::state_after;
+use super::holders::Share;
 use super::index::{Claimed, Hold, IndexView, Look, OrderState, ReleasedRow, Settled};
 use super::record::{
     Credits, Ended, Extended, Issued, QUANTITY_LIMIT, Release, Released, Reserved, Run, Stamp, Way,
@@ -25,13 +26,15 @@ use crate::slab::claim;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldFact {
     pub order_id: u128,
+    /// For whom it is; 0: nobody is named.
+    pub holder: u128,
     /// Of its last record.
     pub lsn: u64,
     pub hold: Hold,
 }
 
 impl HeldFact {
-    /// As a checkpoint keeps it and a digest takes it: docs/checkpoint-format.md.
+    /// As a checkpoint keeps it and a digest takes it, but for its holder: docs/checkpoint-format.md.
     pub fn words(&self) -> [u64; HeldFact::WORDS] {
         let [first, second] = self.hold.credit_words();
         [
@@ -51,12 +54,13 @@ impl HeldFact {
     /// Words of one.
     pub const WORDS: usize = 10;
 
-    /// From [`words`](Self::words).
+    /// From [`words`](Self::words); of nobody who is named.
     pub fn from_words(words: [u64; HeldFact::WORDS]) -> HeldFact {
         let (sku, extensions, waits, fewer, bound) = Hold::of_what_word(words[3]);
         let (credits, card) = Hold::of_credit_words([words[4], words[5]], bound);
         HeldFact {
             order_id: u128::from(words[0]) << 64 | u128::from(words[1]),
+            holder: 0,
             lsn: words[2],
             hold: Hold {
                 sku,
@@ -89,6 +93,16 @@ pub fn hold_of(lsn: u64, stamp: Stamp, reserved: &Reserved) -> Hold {
         extensions: 0,
         extended_ttl_ms: 0,
         ends_unix_ms: stamp.unix_ms + u64::from(reserved.ttl_ms),
+    }
+}
+
+/// What an open hold, or an order that waits, takes from its holder's caps.
+pub(super) fn share_of_hold(holder: u128, hold: &Hold) -> Share {
+    Share {
+        holder,
+        sku: hold.sku,
+        cards: hold.quantity(),
+        is_open: true,
     }
 }
 
@@ -125,6 +139,8 @@ impl State {
         let settled = self
             .index
             .put_held(places, promise.row, reserved.order_id, lsn, &hold);
+        self.holders
+            .begins(reserved.order_id, reserved.holder, promise.row);
         view.publish(promise.place, promise.row);
         (settled, hold)
     }
@@ -133,12 +149,19 @@ impl State {
     pub fn apply_commit(
         &self,
         catalog: &Catalog,
-        lsn: u64,
+        (lsn, unix_ms): (u64, u64),
         issued: &Issued<'_>,
         claimed: Claimed,
         hold: Option<&Hold>,
         view: &mut IndexView,
     ) -> Settled {
+        if issued.holder != 0 {
+            let held = match hold {
+                Some(hold) => share_of_hold(issued.holder, hold),
+                None => share_of(issued),
+            };
+            self.holders.ended(held, issued.quantity, unix_ms);
+        }
         let (state, _) = state_after(&Ended::Issued(*issued));
         let mut one = issued.cards();
         let settled = match (issued.quantity, one.next()) {
@@ -189,6 +212,8 @@ impl State {
         hold: &Hold,
         view: &mut IndexView,
     ) -> Settled {
+        let held = share_of_hold(released.holder, hold);
+        self.holders.ended(held, 0, 0);
         let (state, _) = state_after(&Ended::Released(*released));
         let places = &mut view.places;
         let what = row_of(released);
@@ -217,6 +242,14 @@ fn row_of(released: &Released) -> ReleasedRow {
     ReleasedRow {
         sku: released.sku,
         was_issue: released.was_issue,
+    }
+}
+
+/// The error: a record names another holder than the order has that it is about.
+pub(super) fn same_holder(named: u128, known: u128) -> Result<(), String> {
+    match named == known {
+        true => Ok(()),
+        false => Err("a record names another holder than its order".into()),
     }
 }
 
@@ -253,6 +286,8 @@ impl State {
             }
         }
         if reserved.filled {
+            // Its holder is that of the order that waited.
+            same_holder(reserved.holder, 0)?;
             let hold = hold_of(lsn, stamp, reserved);
             return self.replay_filled_hold(lsn, reserved.order_id, &hold, hand);
         }
@@ -260,11 +295,14 @@ impl State {
             Orders::Indexed => {
                 let promise = hand.promise(self, reserved.order_id);
                 let promise = promise.ok_or("an order is dealt twice")?;
+                let hold = hold_of(lsn, stamp, reserved);
+                self.holders.promised(share_of_hold(reserved.holder, &hold));
                 self.apply_reserved(lsn, stamp, reserved, promise, &mut hand.view);
             }
             Orders::Counted(counted) => {
                 let fact = HeldFact {
                     order_id: reserved.order_id,
+                    holder: reserved.holder,
                     lsn,
                     hold: hold_of(lsn, stamp, reserved),
                 };
@@ -280,6 +318,7 @@ impl State {
     pub(super) fn replay_commit(
         &self,
         lsn: u64,
+        unix_ms: u64,
         issued: &Issued<'_>,
         hand: &mut Hand,
     ) -> Result<(), String> {
@@ -287,9 +326,11 @@ impl State {
             take_cards(hand.catalog(), issued)?;
             match &self.orders {
                 Orders::Indexed => {
+                    same_holder(issued.holder, self.holders.of(issued.order_id))?;
                     let (claimed, _) = hand.claim(self, issued.order_id, is_expired)?;
                     let (catalog, view) = hand.parts();
-                    self.apply_commit(catalog, lsn, issued, claimed, None, view);
+                    self.holders.promised(share_of(issued));
+                    self.apply_commit(catalog, (lsn, unix_ms), issued, claimed, None, view);
                 }
                 Orders::Counted(counted) => lock(counted).ended.add(lsn, &Ended::Issued(*issued)),
             }
@@ -311,9 +352,11 @@ impl State {
                 let (claimed, hold) = hand.claim(self, issued.order_id, is_held)?;
                 let hold = hold.filter(|hold| fits(hand.catalog(), hold));
                 let hold = hold.ok_or_else(other)?;
+                same_holder(issued.holder, self.holders.of(issued.order_id))?;
                 bind(hand.catalog(), &hold, issued)?;
                 let (catalog, view) = hand.parts();
-                self.apply_commit(catalog, lsn, issued, claimed, Some(&hold), view);
+                let when = (lsn, unix_ms);
+                self.apply_commit(catalog, when, issued, claimed, Some(&hold), view);
             }
             Orders::Counted(counted) => {
                 let mut counted = lock(counted);
@@ -321,6 +364,7 @@ impl State {
                 if !fits(hand.catalog(), &fact.hold) {
                     return Err(other());
                 }
+                same_holder(issued.holder, fact.holder)?;
                 bind(hand.catalog(), &fact.hold, issued)?;
                 counted.ended.add(lsn, &Ended::Issued(*issued));
                 let credits = fact.hold.credits;
@@ -378,6 +422,7 @@ impl State {
             Orders::Indexed => {
                 let (claimed, hold) = hand.claim(self, released.order_id, OrderState::has_hold)?;
                 let hold = hold.filter(fits).ok_or_else(other)?;
+                same_holder(released.holder, self.holders.of(released.order_id))?;
                 let (catalog, view) = hand.parts();
                 self.apply_released(catalog, lsn, released, claimed, &hold, view);
             }
@@ -387,6 +432,7 @@ impl State {
                 if !fits(&fact.hold) {
                     return Err(other());
                 }
+                same_holder(released.holder, fact.holder)?;
                 counted.ended.add(lsn, &Ended::Released(*released));
                 give_back(hand.catalog(), &fact.hold);
             }
@@ -399,6 +445,7 @@ impl State {
     pub(super) fn restore_ended(
         &self,
         lsn: u64,
+        unix_ms: u64,
         ended: &Ended<'_>,
         hand: &mut Hand,
     ) -> Result<(), String> {
@@ -410,6 +457,9 @@ impl State {
                     let cards: Vec<(u32, u32)> = issued.cards().collect();
                     let cards = cards.into_iter();
                     self.index.put_many(promise.row, id, lsn, state, cards);
+                    self.holders.promised(share_of(issued));
+                    self.holders
+                        .ended(share_of(issued), issued.quantity, unix_ms);
                 }
                 Ended::Released(released) => {
                     let settled = Settled::released(lsn, quantity, state);
@@ -417,6 +467,7 @@ impl State {
                         .put_released(promise.row, id, row_of(released), settled);
                 }
             }
+            self.holders.begins(id, ended.holder(), promise.row);
             hand.view.publish(promise.place, promise.row);
             return Ok(());
         }
@@ -424,7 +475,8 @@ impl State {
             Ended::Issued(issued) if issued.way == Way::LateCommit => {
                 let (claimed, _) = hand.claim(self, id, is_expired)?;
                 let (catalog, view) = hand.parts();
-                self.apply_commit(catalog, lsn, issued, claimed, None, view);
+                self.holders.promised(share_of(issued));
+                self.apply_commit(catalog, (lsn, unix_ms), issued, claimed, None, view);
                 Ok(())
             }
             // Its late commit came first.
@@ -447,6 +499,7 @@ impl State {
                 let open = self.index.open_holds();
                 open.map(|(order_id, settled, hold)| HeldFact {
                     order_id,
+                    holder: self.holders.of(order_id),
                     lsn: settled.lsn,
                     hold,
                 })
@@ -480,6 +533,9 @@ impl State {
                 let places = &mut hand.view.places;
                 self.index
                     .put_held(places, promise.row, fact.order_id, fact.lsn, &fact.hold);
+                self.holders
+                    .promised(share_of_hold(fact.holder, &fact.hold));
+                self.holders.begins(fact.order_id, fact.holder, promise.row);
                 hand.view.publish(promise.place, promise.row);
             }
             Orders::Counted(counted) => {

@@ -2,12 +2,13 @@
 //!
 //! Pure: no I/O of its own (slabs come through [`SlabSource`]), no clock, no randomness. The live system, recovery and
 //! checkpoints all go through [`State::apply`] (DESIGN, rule 5), and [`State::digest`] proves that they agree. Reading order:
-//! `record`, `catalog`, `line`, `index`, `apply`, `held`, `waiting`, `moved`, `replay`, `digest`.
+//! `record`, `catalog`, `line`, `holders`, `index`, `apply`, `held`, `waiting`, `moved`, `replay`, `digest`.
 
 pub mod apply;
 pub mod catalog;
 pub mod digest;
 pub mod held;
+pub mod holders;
 pub mod index;
 pub mod line;
 pub mod moved;

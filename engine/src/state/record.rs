@@ -2,9 +2,14 @@
 //!
 //! Records are built as `u64` words because that is what the ring moves; on disk they are little-endian bytes.
 
-use croupier_protocol::DealOrder;
+use croupier_protocol::{DealOrder, HOLDER_CARDS_MAX_LIMIT, HOLDER_WINDOW_MS_MAX};
 
-use crate::card::{CardStatus, Cause, is_move};
+use crate::card::{CardStatus, Cause};
+
+mod read;
+
+pub use read::{Placed, are_orders, decode, records};
+use read::{u16_at, u32_at, unknown_flags};
 
 /// Bytes of a unit, the grain of LSNs.
 pub const RECORD_UNIT_BYTES: usize = 64;
@@ -95,6 +100,8 @@ impl TryFrom<u8> for Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued<'a> {
     pub order_id: u128,
+    /// For whom it is; 0: nobody is named.
+    pub holder: u128,
     pub sku: u32,
     /// Who asked; 0 until there are identities.
     pub principal: u32,
@@ -156,6 +163,8 @@ impl Credits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reserved {
     pub order_id: u128,
+    /// For whom it is; 0: nobody is named.
+    pub holder: u128,
     pub sku: u32,
     /// Who asked; 0 until there are identities.
     pub principal: u32,
@@ -178,6 +187,8 @@ pub struct Reserved {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backordered {
     pub order_id: u128,
+    /// For whom it is; 0: nobody is named.
+    pub holder: u128,
     pub sku: u32,
     /// Who asked; 0 until there are identities.
     pub principal: u32,
@@ -214,6 +225,8 @@ pub enum Release {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released {
     pub order_id: u128,
+    /// For whom it is; 0: nobody is named.
+    pub holder: u128,
     pub sku: u32,
     pub principal: u32,
     /// Cards that were held, or waited for.
@@ -231,6 +244,14 @@ pub enum Ended<'a> {
 }
 
 impl<'a> Ended<'a> {
+    /// For whom it was; 0: nobody is named.
+    pub fn holder(&self) -> u128 {
+        match self {
+            Ended::Issued(issued) => issued.holder,
+            Ended::Released(released) => released.holder,
+        }
+    }
+
     /// The end that a fact tells, if it tells one.
     pub fn of(fact: &Fact<'a>) -> Option<Ended<'a>> {
         match fact {
@@ -258,6 +279,30 @@ pub struct Moved<'a> {
     pub runs: Runs<'a>,
 }
 
+/// How many cards of a SKU a holder may get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cap {
+    /// Most cards; 0: as many as there are.
+    pub cards_max: u32,
+    /// Within any time of this length, in milliseconds.
+    pub window_ms: u64,
+}
+
+impl Cap {
+    /// Whether it can be meant.
+    fn check(self) -> Result<(), String> {
+        let Cap {
+            cards_max,
+            window_ms,
+        } = self;
+        let needs_window = cards_max > 0 && window_ms == 0;
+        if cards_max > HOLDER_CARDS_MAX_LIMIT || window_ms > HOLDER_WINDOW_MS_MAX || needs_window {
+            return Err(format!("{cards_max} cards of a holder in {window_ms} ms"));
+        }
+        Ok(())
+    }
+}
+
 /// How a SKU is sold from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SkuSet {
@@ -265,6 +310,7 @@ pub struct SkuSet {
     pub deal_order: DealOrder,
     /// How much of what is free and held may be held at once, in per cent; 100: all of it.
     pub hold_share_max_percent: u8,
+    pub cap: Cap,
 }
 
 impl SkuSet {
@@ -274,11 +320,12 @@ impl SkuSet {
             sku,
             deal_order: DealOrder::Fifo,
             hold_share_max_percent: 100,
+            cap: Cap::default(),
         }
     }
 
     /// From the numbers of a record or a checkpoint.
-    pub fn of_numbers(sku: u32, deal_order: u16, percent: u16) -> Result<SkuSet, String> {
+    pub fn of_numbers(sku: u32, deal_order: u16, percent: u16, cap: Cap) -> Result<SkuSet, String> {
         let deal_order = DealOrder::try_from(deal_order).map_err(|_| {
             format!(
                 "deal order {deal_order}, which this version does not know: use a newer croupier"
@@ -287,10 +334,12 @@ impl SkuSet {
         if percent > 100 {
             return Err(format!("{percent} per cent of a SKU's cards"));
         }
+        cap.check()?;
         Ok(SkuSet {
             sku,
             deal_order,
             hold_share_max_percent: percent as u8,
+            cap,
         })
     }
 }
@@ -374,10 +423,23 @@ const FLAG_BOUND: u8 = 4;
 /// Flag of a Released record: the order was to be issued.
 const FLAG_WAS_ISSUE: u8 = 1;
 
+/// Flag of every record that names a holder, or says what holders may get.
+const FLAG_HOLDER: u8 = 0x80;
+
 /// Most cards of one order that a record can tell.
 pub const QUANTITY_LIMIT: u16 = 4000;
 
-/// Units of an Issued record with `runs` runs.
+/// Runs that the key of a holder takes the place of.
+pub const fn key_runs(holder: u128) -> usize {
+    if holder == 0 { 0 } else { 1 }
+}
+
+/// Units of a record about an order that names no cards.
+pub const fn about_units(holder: u128) -> usize {
+    1 + key_runs(holder)
+}
+
+/// Units of an Issued record with `runs` runs, the key of a holder counted as one.
 pub const fn issued_units(runs: usize) -> usize {
     if runs <= 1 {
         1
@@ -406,11 +468,12 @@ fn head_word(kind: u8, units: usize, route_table: u32) -> u64 {
 /// Appends an Issued record to `out`; returns its units. The hot one: no bytes in between.
 pub fn put_issued(out: &mut Vec<u64>, stamp: Stamp, issued: &Issued<'_>) -> usize {
     let runs = issued.runs.len();
-    let units = issued_units(runs);
+    let units = issued_units(runs + key_runs(issued.holder));
+    let flags = issued.way as u8 | flag_of(issued.holder);
     let [id_high, id_low] = id_words(issued.order_id);
     let begin = out.len();
     out.extend_from_slice(&[
-        head_word(KIND_ISSUED, units, stamp.route_table) | (issued.way as u64) << 8,
+        head_word(KIND_ISSUED, units, stamp.route_table) | u64::from(flags) << 8,
         stamp.unix_ms,
         id_high,
         id_low,
@@ -421,6 +484,9 @@ pub fn put_issued(out: &mut Vec<u64>, stamp: Stamp, issued: &Issued<'_>) -> usiz
             | u64::from(issued.lane) << 40
             | u64::from(issued.fewer) << 48,
     ]);
+    if issued.holder != 0 {
+        out.extend_from_slice(&id_words(issued.holder));
+    }
     for run in issued.runs.iter() {
         out.push(u64::from(run.slab) | u64::from(run.slot) << 32);
         out.push(u64::from(run.count) | u64::from(run.generation) << 32);
@@ -429,26 +495,43 @@ pub fn put_issued(out: &mut Vec<u64>, stamp: Stamp, issued: &Issued<'_>) -> usiz
     units
 }
 
+fn flag_of(holder: u128) -> u8 {
+    if holder == 0 { 0 } else { FLAG_HOLDER }
+}
+
 /// An id as it lies in a record: in text order.
 fn id_words(id: u128) -> [u64; 2] {
     [((id >> 64) as u64).swap_bytes(), (id as u64).swap_bytes()]
 }
 
-/// Appends a record of one unit about an order: what comes behind the SKU.
+/// Whose a record is.
+struct About {
+    id: u128,
+    holder: u128,
+    sku: u32,
+    principal: u32,
+}
+
+/// Appends a record about an order that names no cards: what comes behind the SKU. Returns its units.
 fn put_about(
     out: &mut Vec<u64>,
     (kind, flags): (u8, u8),
     stamp: Stamp,
-    id: u128,
-    (sku, principal): (u32, u32),
+    about: About,
     rest: [u64; 3],
 ) -> usize {
-    let [id_high, id_low] = id_words(id);
-    let head = head_word(kind, 1, stamp.route_table) | u64::from(flags) << 8;
-    let sku = u64::from(sku) | u64::from(principal) << 32;
+    let units = about_units(about.holder);
+    let flags = flags | flag_of(about.holder);
+    let [id_high, id_low] = id_words(about.id);
+    let head = head_word(kind, units, stamp.route_table) | u64::from(flags) << 8;
+    let sku = u64::from(about.sku) | u64::from(about.principal) << 32;
     out.extend_from_slice(&[head, stamp.unix_ms, id_high, id_low, sku]);
     out.extend_from_slice(&rest);
-    1
+    if about.holder != 0 {
+        let [key_high, key_low] = id_words(about.holder);
+        out.extend_from_slice(&[key_high, key_low, 0, 0, 0, 0, 0, 0]);
+    }
+    units
 }
 
 /// Appends a Reserved record to `out`; returns its units.
@@ -469,10 +552,14 @@ pub fn put_reserved(out: &mut Vec<u64>, stamp: Stamp, reserved: &Reserved) -> us
         assert_eq!(second, 0, "that place is for the card");
         second = u64::from(slab) | u64::from(slot) << 32;
     }
-    let whose = (reserved.sku, reserved.principal);
-    let rest = [what, first, second];
+    let about = About {
+        id: reserved.order_id,
+        holder: reserved.holder,
+        sku: reserved.sku,
+        principal: reserved.principal,
+    };
     let kind = (KIND_RESERVED, flags);
-    put_about(out, kind, stamp, reserved.order_id, whose, rest)
+    put_about(out, kind, stamp, about, [what, first, second])
 }
 
 /// Appends a Backordered record to `out`; returns its units.
@@ -481,39 +568,43 @@ pub fn put_backordered(out: &mut Vec<u64>, stamp: Stamp, backordered: &Backorder
         | u64::from(backordered.priority) << 16
         | u64::from(backordered.lane) << 24
         | u64::from(backordered.ttl_ms) << 32;
-    let whose = (backordered.sku, backordered.principal);
+    let about = About {
+        id: backordered.order_id,
+        holder: backordered.holder,
+        sku: backordered.sku,
+        principal: backordered.principal,
+    };
     let rest = [what, backordered.ends_unix_ms, 0];
-    let kind = (KIND_BACKORDERED, 0);
-    put_about(out, kind, stamp, backordered.order_id, whose, rest)
+    put_about(out, (KIND_BACKORDERED, 0), stamp, about, rest)
 }
 
 /// Appends an Extended record to `out`; returns its units.
 pub fn put_extended(out: &mut Vec<u64>, stamp: Stamp, extended: &Extended) -> usize {
     let what = u64::from(extended.nth) | u64::from(extended.ttl_ms) << 32;
-    let whose = (extended.sku, extended.principal);
-    let rest = [what, 0, 0];
-    put_about(
-        out,
-        (KIND_EXTENDED, 0),
-        stamp,
-        extended.order_id,
-        whose,
-        rest,
-    )
+    let about = About {
+        id: extended.order_id,
+        holder: 0,
+        sku: extended.sku,
+        principal: extended.principal,
+    };
+    put_about(out, (KIND_EXTENDED, 0), stamp, about, [what, 0, 0])
 }
 
 /// Appends a Released record to `out`; returns its units.
 pub fn put_released(out: &mut Vec<u64>, stamp: Stamp, released: &Released) -> usize {
     let what = u64::from(released.quantity) | (released.why as u64) << 16;
-    let whose = (released.sku, released.principal);
-    let rest = [what, 0, 0];
+    let about = About {
+        id: released.order_id,
+        holder: released.holder,
+        sku: released.sku,
+        principal: released.principal,
+    };
     let flags = if released.was_issue {
         FLAG_WAS_ISSUE
     } else {
         0
     };
-    let kind = (KIND_RELEASED, flags);
-    put_about(out, kind, stamp, released.order_id, whose, rest)
+    put_about(out, (KIND_RELEASED, flags), stamp, about, [what, 0, 0])
 }
 
 impl Record<'_> {
@@ -531,7 +622,12 @@ impl Record<'_> {
         let kind = self.put_body(&mut body);
         let units = (16 + body.len()).div_ceil(RECORD_UNIT_BYTES);
         body.resize(units * RECORD_UNIT_BYTES - 16, 0);
-        out.push(head_word(kind, units, self.stamp.route_table));
+        let flags = match self.fact {
+            Fact::SkuSet(set) if set.cap != Cap::default() => FLAG_HOLDER,
+            _ => 0,
+        };
+        let head = head_word(kind, units, self.stamp.route_table);
+        out.push(head | u64::from(flags) << 8);
         out.push(self.stamp.unix_ms);
         out.extend(
             body.chunks_exact(8)
@@ -558,6 +654,8 @@ impl Record<'_> {
                 body.extend_from_slice(&set.sku.to_le_bytes());
                 body.extend_from_slice(&set.deal_order.as_u16().to_le_bytes());
                 body.extend_from_slice(&u16::from(set.hold_share_max_percent).to_le_bytes());
+                body.extend_from_slice(&u64::from(set.cap.cards_max).to_le_bytes());
+                body.extend_from_slice(&set.cap.window_ms.to_le_bytes());
                 KIND_SKU_SET
             }
             Fact::SlabAdded {
@@ -622,286 +720,6 @@ impl Record<'_> {
             | Fact::Backordered(_) => unreachable!("put as words"),
         }
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("2 bytes"))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
-}
-
-fn text(bytes: &[u8], at: usize, len: usize) -> Result<&str, String> {
-    let part = bytes
-        .get(at..at + len)
-        .ok_or("a name reaches beyond its record")?;
-    std::str::from_utf8(part).map_err(|_| "a name is not UTF-8".into())
-}
-
-fn unknown_flags(flags: u8) -> String {
-    format!("record flags {flags:#x}, which this version does not know: use a newer croupier")
-}
-
-/// Reads the record at the start of `bytes`; returns it and its bytes. The error says what is wrong.
-pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
-    if bytes.len() < RECORD_UNIT_BYTES {
-        return Err("a record is cut short".into());
-    }
-    let len = usize::from(u16_at(bytes, 2)) * RECORD_UNIT_BYTES;
-    if len == 0 || len > bytes.len() {
-        return Err(format!("a record of {len} bytes in {} bytes", bytes.len()));
-    }
-    let whole = &bytes[..len];
-    // Those of an Issued record are numbers of their own.
-    let flags = match whole[0] {
-        KIND_ISSUED => u8::MAX,
-        KIND_RESERVED => FLAG_FILLED | FLAG_PART | FLAG_BOUND,
-        KIND_RELEASED => FLAG_WAS_ISSUE,
-        _ => 0,
-    };
-    if whole[1] & !flags != 0 {
-        return Err(unknown_flags(whole[1]));
-    }
-    let stamp = Stamp {
-        route_table: u32_at(whole, 4),
-        unix_ms: u64_at(whole, 8),
-    };
-    let fact = decode_fact(whole)?;
-    Ok((Record { stamp, fact }, len))
-}
-
-/// Whether all records of a block's body are orders that were issued at once, as far as can be told without reading them:
-/// these may be applied in any order.
-pub fn are_orders(body: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(head) = body.get(at..at + 4) {
-        if head[..2] != [KIND_ISSUED, Way::Issue as u8] || u16_at(head, 2) == 0 {
-            return false;
-        }
-        at += usize::from(u16_at(head, 2)) * RECORD_UNIT_BYTES;
-    }
-    true
-}
-
-/// A record in its place in a block's body.
-#[derive(Clone, Copy, Debug)]
-pub struct Placed<'a> {
-    pub lsn: u64,
-    /// Offset in the body.
-    pub at: usize,
-    pub bytes: &'a [u8],
-    pub record: Record<'a>,
-}
-
-impl Placed<'_> {
-    /// LSN of the record behind this one.
-    pub fn end_lsn(&self) -> u64 {
-        self.lsn + (self.bytes.len() / RECORD_UNIT_BYTES) as u64
-    }
-}
-
-/// The records of a block's body, whose first has `first_lsn`. An error says at which offset and what, and is the last.
-pub fn records(
-    body: &[u8],
-    first_lsn: u64,
-) -> impl Iterator<Item = Result<Placed<'_>, (usize, String)>> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        if at >= body.len() {
-            return None;
-        }
-        let here = at;
-        Some(match decode(&body[here..]) {
-            Ok((record, bytes)) => {
-                at += bytes;
-                Ok(Placed {
-                    lsn: first_lsn + (here / RECORD_UNIT_BYTES) as u64,
-                    at: here,
-                    bytes: &body[here..at],
-                    record,
-                })
-            }
-            Err(what) => {
-                at = body.len();
-                Err((here, what))
-            }
-        })
-    })
-}
-
-fn id_of(whole: &[u8]) -> u128 {
-    u128::from_be_bytes(whole[16..32].try_into().expect("16 bytes"))
-}
-
-fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
-    let at_least_two_units = || {
-        (whole.len() >= 2 * RECORD_UNIT_BYTES)
-            .then_some(())
-            .ok_or("a SlabAdded is cut short")
-    };
-    Ok(match whole[0] {
-        KIND_STARTED => {
-            let version = text(whole, 24, 40)?;
-            Fact::Started {
-                epoch: u64_at(whole, 16),
-                version: version.trim_end_matches('\0'),
-            }
-        }
-        KIND_SKU_CREATED => Fact::SkuCreated {
-            sku: u32_at(whole, 16),
-            name: text(whole, 24, u16_at(whole, 20).into())?,
-        },
-        KIND_SKU_SET => Fact::SkuSet(SkuSet::of_numbers(
-            u32_at(whole, 16),
-            u16_at(whole, 20),
-            u16_at(whole, 22),
-        )?),
-        KIND_SLAB_ADDED => {
-            at_least_two_units()?;
-            Fact::SlabAdded {
-                slab: u32_at(whole, 16),
-                sku: u32_at(whole, 20),
-                batch: u32_at(whole, 24),
-                pool: u16_at(whole, 28),
-                cards: u32_at(whole, 32),
-                class_bytes: u32_at(whole, 36),
-                header_hash: whole[64..96].try_into().expect("32 bytes"),
-            }
-        }
-        KIND_BATCH_SEALED => {
-            let label_bytes = usize::from(u16_at(whole, 26));
-            Fact::BatchSealed {
-                batch: u32_at(whole, 16),
-                sku: u32_at(whole, 20),
-                pool: u16_at(whole, 24),
-                cards: u64_at(whole, 32),
-                slabs: u32_at(whole, 40),
-                label: text(whole, 48, label_bytes)?,
-                pool_name: text(whole, 48 + label_bytes, u16_at(whole, 28).into())?,
-            }
-        }
-        KIND_ISSUED => {
-            let runs = usize::from(u16_at(whole, 42));
-            let bytes = whole
-                .get(48..48 + runs * RUN_BYTES)
-                .ok_or("an Issued record is shorter than its runs")?;
-            Fact::Issued(Issued {
-                order_id: id_of(whole),
-                sku: u32_at(whole, 32),
-                principal: u32_at(whole, 36),
-                quantity: u16_at(whole, 40),
-                priority: whole[44],
-                lane: whole[45],
-                way: whole[1].try_into()?,
-                fewer: u16_at(whole, 46),
-                runs: Runs::Read(bytes),
-            })
-        }
-        KIND_RESERVED => {
-            let flags = whole[1];
-            let (first, mut second) = (u64_at(whole, 48), u64_at(whole, 56));
-            let mut fewer = 0;
-            if flags & FLAG_PART != 0 {
-                fewer = (second >> 48) as u16;
-                if fewer == 0 || second >> 32 & 0xffff != 0 || flags & FLAG_FILLED != 0 {
-                    return Err("a Reserved record of a part is no such record".into());
-                }
-                second &= u64::from(u32::MAX);
-            }
-            let mut card = None;
-            if flags & FLAG_BOUND != 0 {
-                if flags != FLAG_BOUND || first >> 16 != 1 {
-                    return Err("a Reserved record of a bound card is no such record".into());
-                }
-                card = Some((second as u32, (second >> 32) as u32));
-                second = 0;
-            }
-            Fact::Reserved(Reserved {
-                order_id: id_of(whole),
-                sku: u32_at(whole, 32),
-                principal: u32_at(whole, 36),
-                quantity: u16_at(whole, 40),
-                priority: whole[42],
-                lane: whole[43],
-                ttl_ms: u32_at(whole, 44),
-                filled: flags & FLAG_FILLED != 0,
-                fewer,
-                credits: Credits::from_words([first, second]),
-                card,
-            })
-        }
-        KIND_EXTENDED => Fact::Extended(Extended {
-            order_id: id_of(whole),
-            sku: u32_at(whole, 32),
-            principal: u32_at(whole, 36),
-            nth: u16_at(whole, 40),
-            ttl_ms: u32_at(whole, 44),
-        }),
-        KIND_RELEASED => Fact::Released(Released {
-            order_id: id_of(whole),
-            sku: u32_at(whole, 32),
-            principal: u32_at(whole, 36),
-            quantity: u16_at(whole, 40),
-            why: match whole[42] {
-                1 => Release::Cancelled,
-                2 => Release::Expired,
-                other => {
-                    return Err(format!(
-                        "a hold ends for a reason {other} that there is not"
-                    ));
-                }
-            },
-            was_issue: whole[1] == FLAG_WAS_ISSUE,
-        }),
-        KIND_BACKORDERED => Fact::Backordered(Backordered {
-            order_id: id_of(whole),
-            sku: u32_at(whole, 32),
-            principal: u32_at(whole, 36),
-            quantity: u16_at(whole, 40),
-            priority: whole[42],
-            lane: whole[43],
-            ttl_ms: u32_at(whole, 44),
-            ends_unix_ms: u64_at(whole, 48),
-        }),
-        KIND_CARDS_MOVED => {
-            let runs = usize::from(u16_at(whole, 24));
-            let bytes = whole
-                .get(MOVED_HEAD_BYTES..MOVED_HEAD_BYTES + runs * RUN_BYTES)
-                .ok_or("a CardsMoved record is shorter than its runs")?;
-            let moved = Moved {
-                sku: u32_at(whole, 16),
-                from: whole[20].try_into()?,
-                to: whole[21].try_into()?,
-                cause: whole[22].try_into()?,
-                runs: Runs::Read(bytes),
-            };
-            if !is_move(moved.from, moved.to) {
-                return Err(format!(
-                    "cards go from {} to {}, and no card goes that way",
-                    moved.from.name(),
-                    moved.to.name()
-                ));
-            }
-            Fact::CardsMoved(moved)
-        }
-        KIND_ROUTES_LOADED => {
-            let toml = text(whole, 24, u32_at(whole, 20) as usize)?;
-            Fact::RoutesLoaded {
-                version: u32_at(whole, 16),
-                toml,
-            }
-        }
-        kind => {
-            return Err(format!(
-                "record kind {kind}, which this version does not know: use a newer croupier"
-            ));
-        }
-    })
 }
 
 #[cfg(test)]

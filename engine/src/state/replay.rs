@@ -94,12 +94,14 @@ impl<'s> Replay<'s> {
         Ok(())
     }
 
-    /// Puts back orders that a checkpoint holds; their cards are among the bits that it holds.
-    pub fn restored(&mut self, orders: &[(u64, Ended<'_>)]) -> Result<(), String> {
-        self.touch(orders.iter().map(|(_, ended)| ended.order_id()));
+    /// Puts back orders that a checkpoint holds, each with the LSN and the time of its record, in Unix milliseconds; their cards
+    /// are among the bits that it holds.
+    pub fn restored(&mut self, orders: &[(u64, u64, Ended<'_>)]) -> Result<(), String> {
+        self.touch(orders.iter().map(|(.., ended)| ended.order_id()));
+        let (state, hand) = (self.state, &mut self.hand);
         orders
             .iter()
-            .try_for_each(|(lsn, ended)| self.state.restore_order(*lsn, ended, &mut self.hand))
+            .try_for_each(|(lsn, unix_ms, ended)| state.restore_order(*lsn, *unix_ms, ended, hand))
     }
 
     fn touch(&mut self, ids: impl Iterator<Item = u128>) {

@@ -1,8 +1,9 @@
 //! Orders that wait for stock, and what becomes of them: docs/orders.md. In halves, as [`held`](super::held) has it.
 
-use super::apply::{Orders, Promise, State, TWICE, lock, take_cards};
+use super::apply::{Orders, Promise, State, TWICE, lock, share_of, take_cards};
 use super::catalog::{Catalog, SkuState};
-use super::held::HeldFact;
+use super::held::{HeldFact, same_holder, share_of_hold};
+use super::holders::Share;
 use super::index::{Claimed, Hold, IndexView, OrderState, Settled, Waits};
 use super::line::Waiter;
 use super::record::{Backordered, Credits, Ended, Issued, Stamp};
@@ -55,21 +56,26 @@ impl State {
         view: &mut IndexView,
     ) -> (Settled, Hold) {
         let hold = waits_of(lsn, stamp, backordered);
-        let settled = self.put_waiting(catalog, lsn, backordered.order_id, &hold, promise, view);
-        (settled, hold)
+        let fact = HeldFact {
+            order_id: backordered.order_id,
+            holder: backordered.holder,
+            lsn,
+            hold,
+        };
+        (self.put_waiting(catalog, &fact, promise, view), hold)
     }
 
     fn put_waiting(
         &self,
         catalog: &Catalog,
-        lsn: u64,
-        id: u128,
-        hold: &Hold,
+        fact: &HeldFact,
         promise: Promise,
         view: &mut IndexView,
     ) -> Settled {
         let Promise { place, row } = promise;
+        let (id, lsn, hold) = (fact.order_id, fact.lsn, &fact.hold);
         let settled = self.index.put_held(&mut view.places, row, id, lsn, hold);
+        self.holders.begins(id, fact.holder, row);
         view.publish(place, row);
         let line = &catalog.sku(hold.sku).expect("it was counted there").line;
         line.join(Waiter {
@@ -85,11 +91,16 @@ impl State {
     pub fn apply_filled(
         &self,
         catalog: &Catalog,
-        lsn: u64,
+        (lsn, unix_ms): (u64, u64),
         issued: &Issued<'_>,
         claimed: Claimed,
         view: &mut IndexView,
     ) -> Settled {
+        let waited = Share {
+            is_open: true,
+            ..share_of(issued)
+        };
+        self.holders.ended(waited, issued.quantity, unix_ms);
         let cards: Vec<_> = issued.cards().collect();
         let settled = self.index.end_with(
             &mut view.places,
@@ -135,6 +146,7 @@ impl State {
         self.restore_waiting(
             &HeldFact {
                 order_id: backordered.order_id,
+                holder: backordered.holder,
                 lsn,
                 hold: waits_of(lsn, stamp, backordered),
             },
@@ -145,6 +157,7 @@ impl State {
     pub(super) fn replay_filled(
         &self,
         lsn: u64,
+        unix_ms: u64,
         issued: &Issued<'_>,
         hand: &mut Hand,
     ) -> Result<(), String> {
@@ -158,13 +171,15 @@ impl State {
                 let (claimed, hold) =
                     hand.claim(self, issued.order_id, |state| state == OrderState::Waiting)?;
                 hold.filter(fits).ok_or(NOT_WAITING)?;
+                same_holder(issued.holder, self.holders.of(issued.order_id))?;
                 let (catalog, view) = hand.parts();
-                self.apply_filled(catalog, lsn, issued, claimed, view);
+                self.apply_filled(catalog, (lsn, unix_ms), issued, claimed, view);
             }
             Orders::Counted(counted) => {
                 let mut counted = lock(counted);
                 let fact = counted.held.remove(&issued.order_id);
-                fact.filter(|fact| fits(&fact.hold)).ok_or(NOT_WAITING)?;
+                let fact = fact.filter(|fact| fits(&fact.hold)).ok_or(NOT_WAITING)?;
+                same_holder(issued.holder, fact.holder)?;
                 counted.ended.add(lsn, &Ended::Issued(*issued));
             }
         }
@@ -214,7 +229,9 @@ impl State {
                 let (catalog, view) = hand.parts();
                 // As the dealer that had it wait has counted it; nobody looks while a log is read.
                 sku_of(catalog, fact.hold.sku)?.line.count_again();
-                self.put_waiting(catalog, fact.lsn, fact.order_id, &fact.hold, promise, view);
+                self.holders
+                    .promised(share_of_hold(fact.holder, &fact.hold));
+                self.put_waiting(catalog, fact, promise, view);
             }
             Orders::Counted(counted) => {
                 let held = &mut lock(counted).held;

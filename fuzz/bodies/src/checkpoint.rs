@@ -8,7 +8,7 @@ use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
 use croupier_engine::state::held::HeldFact;
 use croupier_engine::state::index::{Hold, Waits};
-use croupier_engine::state::record::{Credits, SkuSet};
+use croupier_engine::state::record::{Cap, Credits, SkuSet};
 use croupier_engine::state::{Batch, Digest, SlabFacts, StateSeed};
 use croupier_engine::wal::Position;
 use croupier_engine::wal::format::{StoreId, crc32c};
@@ -109,15 +109,21 @@ fn sample() -> Checkpoint {
             sku: 1,
             deal_order: DealOrder::Lifo,
             hold_share_max_percent: 30,
+            cap: Cap {
+                cards_max: 2,
+                window_ms: 1000,
+            },
         }],
         held: vec![
             HeldFact {
                 order_id: 9 << 64 | 7,
+                holder: 0,
                 lsn: 12,
                 hold,
             },
             HeldFact {
                 order_id: 9 << 64 | 8,
+                holder: 5,
                 lsn: 14,
                 hold: Hold {
                     credits: Credits::default(),

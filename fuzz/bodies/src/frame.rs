@@ -106,6 +106,8 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::StockReply => control::<StockReply>(body),
         Kind::MoveCards => control::<MoveCards>(body),
         Kind::Pick => control::<Pick>(body),
+        Kind::ListOrders => control::<ListOrders>(body),
+        Kind::ListOrdersReply => control::<OrderList>(body),
         Kind::MoveCardsReply => control::<MoveCardsReply>(body),
         Kind::FindSecret => {
             if let Ok(find) = FindSecret::decode(body) {

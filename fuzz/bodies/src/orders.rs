@@ -82,6 +82,7 @@ pub(crate) fn issued(runs: u32) -> Vec<u8> {
         .collect();
     let issued = Issued {
         order_id: 0x0192_0000_0000_7000_8000_0000_0000_0000 + runs.len() as u128,
+        holder: (runs.len() % 2) as u128,
         sku: 1,
         principal: 0,
         quantity: 2 * runs.len() as u16,

@@ -165,6 +165,7 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
                 ttl_ms: Some(60_000),
                 card: Some(CardPlace::default()),
                 label: Some("卡密".into()),
+                holder: Trailing(Some([9; 16])),
             };
             encode_control(&pick, out);
         }
@@ -178,7 +179,24 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
                 };
                 item.encode_into(out);
             }
-            return 2;
+            let named = StepItem::one(id, SkuId(1)).of_holder(Holder::from_u128(7));
+            named.encode_into(out);
+            return 3;
+        }
+        Kind::ListOrders => {
+            let list = ListOrders {
+                holder: [9; 16],
+                after: 7,
+                limit: 10,
+            };
+            encode_control(&list, out);
+        }
+        Kind::ListOrdersReply => {
+            let list = OrderList {
+                rows: vec![OrderRow::default()],
+                next: Some(9),
+            };
+            encode_control(&list, out);
         }
         Kind::LookUp => {
             put_lookup(out, id);
@@ -289,6 +307,10 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
                 name: name(),
                 deal_order: Some(4),
                 hold_share_max_percent: Some(50),
+                holder: Trailing(Some(HolderCap {
+                    cards_max: Some(2),
+                    window_ms: None,
+                })),
             };
             encode_control(&set, out)
         }

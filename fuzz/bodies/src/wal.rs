@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use croupier_engine::card::{CardStatus, Cause};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::state::record::{
-    Backordered, Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved, Run,
-    Runs, SkuSet, Stamp, decode,
+    Backordered, Cap, Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved,
+    Run, Runs, SkuSet, Stamp, decode,
 };
 use croupier_engine::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, block_bytes, block_hash,
@@ -90,6 +90,10 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             sku: 1,
             deal_order: DealOrder::ExpiryFirst,
             hold_share_max_percent: 50,
+            cap: Cap {
+                cards_max: 2,
+                window_ms: 86_400_000,
+            },
         }),
         Fact::SlabAdded {
             slab: 1,
@@ -123,6 +127,7 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
         }),
         Fact::Reserved(Reserved {
             order_id: 7,
+            holder: 0,
             sku: 1,
             principal: 0,
             quantity: 7,
@@ -143,6 +148,7 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
         }),
         Fact::Released(Released {
             order_id: 7,
+            holder: 0,
             sku: 1,
             principal: 0,
             quantity: 7,
@@ -151,6 +157,7 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
         }),
         Fact::Backordered(Backordered {
             order_id: 8,
+            holder: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
             sku: 1,
             principal: 0,
             quantity: 2,

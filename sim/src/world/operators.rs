@@ -6,7 +6,7 @@ use croupier_client::{CardMove, CardRef, SkuId};
 use croupier_engine::engine::Engine;
 use croupier_engine::error::EngineError;
 use croupier_engine::moves::Selection;
-use croupier_protocol::Refusal;
+use croupier_protocol::{HolderCap, Refusal};
 
 use super::{SKUS, World};
 use crate::imports::Import;
@@ -67,11 +67,30 @@ impl World {
             return false;
         };
         match engine.sku_create(name) {
-            Ok((sku, _)) => self.skus.push((sku, name)),
+            Ok((sku, _)) => {
+                self.skus.push((sku, name));
+                let cap = self.holder_cap();
+                let set = engine.sku_set(name, None, None, cap);
+                self.note(|| format!("{name} has a cap for holders: {set:?}"));
+            }
             // It may have been made by an attempt whose outcome nobody knows.
             Err(refused) => self.note(|| format!("SKU {name}: {}", refused.text)),
         }
         true
+    }
+
+    /// How much holders may get, or nothing new.
+    fn holder_cap(&mut self) -> HolderCap {
+        if !self.plan.has(Feature::Holders) {
+            return HolderCap::default();
+        }
+        HolderCap {
+            cards_max: self.dice.choice([0, 3, 10, 60].as_slice()).copied(),
+            window_ms: self
+                .dice
+                .choice([20, 200, 2_000, 3_600_000].as_slice())
+                .copied(),
+        }
     }
 
     /// Another deal order, or another share that may be held.
@@ -87,7 +106,11 @@ impl World {
         };
         let order = self.dice.bool().then(|| self.dice.u16(1..=4));
         let share = self.dice.choice([30, 60, 100].as_slice()).copied();
-        let set = engine.sku_set(name, order, share);
+        let cap = match self.dice.u32(0..4) {
+            0 => self.holder_cap(),
+            _ => HolderCap::default(),
+        };
+        let set = engine.sku_set(name, order, share, cap);
         self.note(|| format!("{name} is sold otherwise: {set:?}"));
         true
     }

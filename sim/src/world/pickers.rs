@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use croupier_client::{CardRef, Order, OrderId, OrderOutcome, OrderStep, SkuId, Step};
-use croupier_protocol::{CardPlace, Pick, Refusal};
+use croupier_client::{
+    CardRef, HeldOrder, IssuedOrder, Order, OrderId, OrderOutcome, OrderStep, SkuId, Step,
+};
+use croupier_protocol::{CardPlace, Holder, Pick, Refusal, Trailing};
 
 use super::World;
 use crate::plan::Feature;
@@ -36,6 +38,7 @@ impl World {
                 generation: card.generation,
             }),
             label: None,
+            holder: Trailing(step.order.holder.map(Holder::to_bytes)),
         };
         self.tally.picks += 1;
         let ask = self.oracle.ask_step(step);
@@ -60,6 +63,25 @@ impl World {
             }
         };
         self.oracle.book(&ask, &outcome);
+        let (open_max, now_ms) = (self.plan.holder_holds_max.into(), self.now_ms());
+        let state = &engine.state;
+        match &outcome {
+            OrderOutcome::Refused {
+                refusal: refusal @ (Refusal::HolderCardsReached | Refusal::HolderHoldsReached),
+                ..
+            } => self
+                .accounts
+                .pick_refused(state, open_max, now_ms, &step, *refusal),
+            OrderOutcome::Issued(IssuedOrder {
+                lsn, repeat: false, ..
+            })
+            | OrderOutcome::Held(HeldOrder {
+                lsn, repeat: false, ..
+            }) => self
+                .accounts
+                .picked(state, open_max, (&step, lsn.0), now_ms),
+            _ => {}
+        }
         match outcome {
             OrderOutcome::Issued(issued) => {
                 let cards: Vec<_> = issued.cards.iter().map(|card| card.card).collect();
@@ -87,7 +109,7 @@ impl World {
             generation: 0,
         };
         let id = OrderId::from_u128(self.dice.u128(1..));
-        let order = Order::new(id, SkuId(facts.sku));
+        let order = self.callers.of_holder(Order::new(id, SkuId(facts.sku)));
         let holds = self.plan.has(Feature::Holds) && self.dice.u32(0..3) > 0;
         let step = if holds {
             let ttl_ms = match self.dice.u32(0..3) {

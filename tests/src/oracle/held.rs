@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use croupier_client::{
-    CardRef, HeldOrder, Lsn, Order, OrderId, OrderStep, Refusal, SkuId, Step, Wait,
+    CardRef, HeldOrder, Holder, Lsn, Order, OrderId, OrderStep, Refusal, SkuId, Step, Wait,
 };
 
 use super::Ask;
@@ -67,6 +67,7 @@ pub(super) struct HeldBook {
     pub(super) sku: SkuId,
     /// For how many cards it asks.
     pub(super) quantity: u16,
+    holder: Option<Holder>,
     /// An ask of it holds fewer cards if there are not so many.
     pub(super) may_be_part: bool,
     /// How many it holds, or has held, once that was told.
@@ -112,6 +113,7 @@ impl HeldBook {
             may_wait: false,
             sku: step.order.sku,
             quantity: step.order.quantity,
+            holder: step.order.holder,
             may_be_part: false,
             granted: None,
             bound: None,
@@ -149,7 +151,10 @@ impl HeldBook {
 
     /// Its issue or reserve, once more.
     pub(super) fn begin(&self, id: OrderId) -> OrderStep {
-        let order = Order::new(id, self.sku).quantity(self.quantity);
+        let order = Order {
+            holder: self.holder,
+            ..Order::new(id, self.sku).quantity(self.quantity)
+        };
         match self.is_issue {
             true => OrderStep::issue(order),
             false => OrderStep::reserve(order, Duration::from_millis(self.ttl_ms.into())),
@@ -161,12 +166,13 @@ impl HeldBook {
         match step.step {
             Step::Issue => {
                 let order = &step.order;
-                self.is_issue && (self.sku, self.quantity) == (order.sku, order.quantity)
+                let asked = (order.sku, order.quantity, order.holder);
+                self.is_issue && (self.sku, self.quantity, self.holder) == asked
             }
             Step::Reserve => {
                 let item = step.item(Duration::ZERO);
-                let asked = (item.sku, item.quantity, item.ttl_ms);
-                !self.is_issue && (self.sku, self.quantity, self.ttl_ms) == asked
+                let asked = (item.sku, item.quantity, item.ttl_ms, step.order.holder);
+                !self.is_issue && (self.sku, self.quantity, self.ttl_ms, self.holder) == asked
             }
             Step::Commit | Step::Cancel | Step::Extend => true,
         }

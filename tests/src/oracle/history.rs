@@ -1,6 +1,6 @@
 //! What a long history of many callers asks of the books besides: look-ups under load, what is in doubt, samples.
 
-use croupier_client::{Order, OrderId, OrderOutcome, OrderStep};
+use croupier_client::{OrderId, OrderOutcome, OrderStep};
 
 use super::held::{HeldBook, Told};
 use super::issued::Booked;
@@ -74,8 +74,7 @@ impl Books {
     fn answered(&self) -> impl Iterator<Item = OrderStep> + '_ {
         let issued = self.orders.iter().filter_map(|(&id, book)| {
             book.answer.as_ref()?;
-            let order = Order::new(id, book.sku).quantity(book.quantity);
-            Some(OrderStep::issue(order))
+            Some(OrderStep::issue(book.order(id)))
         });
         let held = self.held.iter().filter_map(|(&id, book)| match &book.told {
             Some(Told::Cards(_)) if book.is_issue => Some(book.begin(id)),

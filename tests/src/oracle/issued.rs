@@ -1,7 +1,7 @@
 //! Orders that are issued at once: what they may be, from what was asked and answered.
 
 use croupier_client::{
-    Client, IssuedOrder, Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step,
+    Client, Holder, IssuedOrder, Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, Step,
 };
 
 use super::cards::Answer;
@@ -17,6 +17,7 @@ pub(super) struct Booked {
     pub(super) sku: SkuId,
     /// How many cards it asks for.
     pub(super) quantity: u16,
+    pub(super) holder: Option<Holder>,
     /// An ask of it takes fewer cards if there are not so many.
     pub(super) may_be_part: bool,
     pub(super) answer: Option<Answer>,
@@ -35,6 +36,7 @@ impl Booked {
         Self {
             sku: order.sku,
             quantity: order.quantity,
+            holder: order.holder,
             may_be_part: false,
             answer: None,
             first_seen: false,
@@ -47,7 +49,16 @@ impl Booked {
     /// Whether the step is the one that this order was booked with.
     pub(super) fn owns(&self, step: &OrderStep) -> bool {
         let order = &step.order;
-        step.step == Step::Issue && (self.sku, self.quantity) == (order.sku, order.quantity)
+        let asked = (order.sku, order.quantity, order.holder);
+        step.step == Step::Issue && (self.sku, self.quantity, self.holder) == asked
+    }
+
+    /// As it was asked for.
+    pub(super) fn order(&self, id: OrderId) -> Order {
+        Order {
+            holder: self.holder,
+            ..Order::new(id, self.sku).quantity(self.quantity)
+        }
     }
 
     /// Whether it may have got so many cards.
@@ -124,9 +135,7 @@ impl Oracle {
         let orders: Vec<_> = {
             let books = self.books();
             let orders = books.orders.iter().filter(|(_, booked)| again(booked));
-            orders
-                .map(|(&id, booked)| Order::new(id, booked.sku).quantity(booked.quantity))
-                .collect()
+            orders.map(|(&id, booked)| booked.order(id)).collect()
         };
         for chunk in orders.chunks(CHUNK) {
             let done = self.issue(client, chunk).await;

@@ -129,6 +129,15 @@ fn states_that_refuse(asked: &OrderStep, own: bool, refusal: Refusal) -> States 
         Refusal::OrderNotFound => S::NONE.when(!begins),
         // Of those that are linked it is told to who is not there.
         Refusal::LinkedRefused => S::NONE.when(begins),
+        // A late commit is dealt as an issue.
+        Refusal::HolderCardsReached => match step {
+            Step::Issue | Step::Reserve => S::NONE,
+            Step::Commit => S::EXPIRED,
+            Step::Cancel | Step::Extend => S::NO,
+        },
+        Refusal::HolderHoldsReached => {
+            S::NONE.when(begins && (step == Step::Reserve || asked.wait != Wait::No))
+        }
         Refusal::OutOfStock => S::NONE.when(begins && asked.wait == Wait::No),
         Refusal::StillWaiting => S::WAITING.when(matches!(step, Step::Commit | Step::Extend)),
         Refusal::WaitInvalid => S::NONE.when(begins && asked.wait != Wait::No),

@@ -24,6 +24,14 @@ fn every_kind_round_trips() {
             sku: 3,
             deal_order: DealOrder::Random,
             hold_share_max_percent: 40,
+            cap: Cap::default(),
+        }),
+        Fact::SkuSet(SkuSet {
+            cap: Cap {
+                cards_max: 7,
+                window_ms: 1 << 33,
+            },
+            ..SkuSet::default_of(4)
         }),
         Fact::SkuCreated { sku: 1, name: "x" },
         Fact::SkuCreated {
@@ -79,6 +87,7 @@ fn orders_of_any_number_of_runs_round_trip() {
             .collect();
         let issued = Issued {
             order_id: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
+            holder: 0,
             sku: 3,
             principal: 0,
             quantity: count as u16,
@@ -130,6 +139,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
     let issued = |way| {
         Fact::Issued(Issued {
             order_id,
+            holder: 0,
             sku: 3,
             principal: 0,
             quantity: 2,
@@ -143,6 +153,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
     let (ttl_ms, sku, principal) = (900_000, 3, 0);
     let reserved = Reserved {
         order_id,
+        holder: 0,
         sku,
         principal,
         quantity: 7,
@@ -164,6 +175,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
     let released = |why| {
         Fact::Released(Released {
             order_id,
+            holder: 0,
             sku,
             principal,
             quantity: 7,
@@ -174,6 +186,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
     // Kind and flags, and what stands at 40: docs/wal-format.md.
     let backordered = Backordered {
         order_id,
+        holder: 0,
         sku,
         principal,
         quantity: 7,
@@ -184,6 +197,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
     };
     let waited_in_vain = Fact::Released(Released {
         order_id,
+        holder: 0,
         sku,
         principal,
         quantity: 7,
@@ -353,4 +367,114 @@ fn what_is_not_known_is_named() {
     bytes[2] = 0;
     assert!(decode(&bytes).is_err());
     assert!(decode(&[]).is_err());
+}
+
+/// With the key of a holder a record is what it is without, and longer by the key.
+#[test]
+fn records_name_holders_behind_their_fixed_part() {
+    let key = 0x1112_1314_1516_1718_191a_1b1c_1d1e_1f20;
+    let stamp = Stamp {
+        unix_ms: 5,
+        route_table: 1,
+    };
+    let runs: Vec<Run> = (0..6)
+        .map(|slot| Run {
+            slab: 1,
+            slot: 3 * slot,
+            count: 2,
+            generation: 0,
+        })
+        .collect();
+    let facts = |holder, runs| {
+        let (order_id, sku, principal, quantity) = (7, 3, 0, 12);
+        let issued = Issued {
+            order_id,
+            holder,
+            sku,
+            principal,
+            quantity,
+            priority: 2,
+            lane: 1,
+            way: Way::Commit,
+            fewer: 1,
+            runs,
+        };
+        let reserved = Reserved {
+            order_id,
+            holder,
+            sku,
+            principal,
+            quantity,
+            priority: 2,
+            lane: 1,
+            ttl_ms: 9,
+            filled: false,
+            fewer: 3,
+            credits: Credits([(0, 4), (2, 8), (0, 0), (0, 0)]),
+            card: None,
+        };
+        let released = Released {
+            order_id,
+            holder,
+            sku,
+            principal,
+            quantity,
+            why: Release::Expired,
+            was_issue: true,
+        };
+        let backordered = Backordered {
+            order_id,
+            holder,
+            sku,
+            principal,
+            quantity,
+            priority: 2,
+            lane: 1,
+            ttl_ms: 0,
+            ends_unix_ms: 77,
+        };
+        [
+            (Fact::Issued(issued), 48),
+            (Fact::Reserved(reserved), 64),
+            (Fact::Released(released), 64),
+            (Fact::Backordered(backordered), 64),
+        ]
+    };
+    let units = |fact: &Fact<'_>, holder| match fact {
+        Fact::Issued(_) => issued_units(6 + key_runs(holder)),
+        _ => about_units(holder),
+    };
+    let given = Runs::Given(&runs);
+    for ((without, at), (with, _)) in facts(0, given).into_iter().zip(facts(key, given)) {
+        let plain = bytes_of(&Record {
+            stamp,
+            fact: without,
+        });
+        let named = bytes_of(&Record { stamp, fact: with });
+        assert_eq!(plain.len(), units(&without, 0) * RECORD_UNIT_BYTES);
+        assert_eq!(named.len(), units(&with, key) * RECORD_UNIT_BYTES);
+        assert_eq!((named[0], named[1]), (plain[0], plain[1] | 0x80));
+        assert_eq!(named[4..at], plain[4..at]);
+        assert_eq!(named[at..at + 16], key.to_be_bytes());
+        let (record, length) = decode(&named).unwrap();
+        assert_eq!(length, named.len());
+        match (record.fact, with) {
+            (Fact::Issued(read), Fact::Issued(issued)) => {
+                assert!(read.runs.iter().eq(issued.runs.iter()));
+                let runs = given;
+                assert_eq!(Issued { runs, ..read }, issued);
+            }
+            (read, fact) => assert_eq!(read, fact),
+        }
+        let mut nobody = named.clone();
+        nobody[at..at + 16].fill(0);
+        assert!(decode(&nobody).unwrap_err().contains("zero"));
+    }
+    // The flag, and no room for a key.
+    let mut short = bytes_of(&Record {
+        stamp,
+        fact: facts(0, given)[1].0,
+    });
+    short[1] |= 0x80;
+    assert!(decode(&short).unwrap_err().contains("shorter"));
 }
