@@ -11,6 +11,7 @@ mod feed;
 mod files;
 mod finds;
 mod history;
+mod holders;
 mod linked;
 mod manners;
 mod moves;
