@@ -214,8 +214,7 @@ impl Control {
         let begin = ImportBegin {
             sku: sku_name.to_string(),
             create_sku: true,
-            batch: None,
-            pool: None,
+            ..ImportBegin::default()
         };
         let reply = self.request(Kind::ImportBegin, "ImportBegin", |body| {
             encode_control(&begin, body)

@@ -625,7 +625,8 @@ impl Client {
         self.control(Kind::MoveCards, &body, Resend::Never).await
     }
 
-    /// The cards that have a secret, of one SKU or of any: at most one for each SKU. None: no import has brought it.
+    /// The cards that have a secret, of one SKU or of any: at most one for each SKU, with all its uses if they are few. None: no
+    /// import has brought it.
     ///
     /// # Errors
     /// [`Error::Refused`] as `UnknownSku`, or as `SelectionInvalid` if no card can have such a secret.
@@ -634,13 +635,28 @@ impl Client {
         sku: Option<SkuId>,
         secret: &[u8],
     ) -> Result<Vec<CardRow>, Error> {
+        let found = self.find_secret_page(sku, secret).await?;
+        Ok(found.0)
+    }
+
+    /// As [`Client::find_secret`]; the second value: they have more uses than are told, and these are the first of each.
+    /// [`Client::list_cards`] of them tells all.
+    ///
+    /// # Errors
+    /// Those of [`Client::find_secret`].
+    pub async fn find_secret_page(
+        &self,
+        sku: Option<SkuId>,
+        secret: &[u8],
+    ) -> Result<(Vec<CardRow>, bool), Error> {
         let body = FindSecret {
             sku: sku.unwrap_or_default(),
             secret,
         };
         let encode = |out: &mut BytesMut| body.encode_into(out);
         let frames = self.call(Kind::FindSecret, encode, Resend::Safe).await?;
-        one(&frames).map(|list: CardList| list.rows)
+        let list: CardList = one(&frames)?;
+        Ok((list.rows, list.next.is_some()))
     }
 
     /// What became of cards, by place, a page at a time: those behind `after`, of one status or of any. The second value is

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use croupier_protocol::{
     FRAME_HEADER_BYTES, IMPORT_FRAMES_IN_FLIGHT_MAX, ImportBegin, ImportBeginReply, ImportEnd,
-    ImportEndReply, ImportRow, ImportRowsReply, Kind, Lsn, RejectReason, SkuId, UnknownNumber,
-    encode_control, put_import_id,
+    ImportEndReply, ImportRow, ImportRowsReply, Kind, Lsn, MaxUses, RejectReason, SkuId,
+    UnknownNumber, encode_control, put_import_id,
 };
 use tokio::time::timeout_at;
 
@@ -41,6 +41,8 @@ pub struct ImportOptions {
     pub batch: Option<String>,
     /// Pool that the cards join.
     pub pool: Option<String>,
+    /// How often each card may be dealt; once unless it is said.
+    pub max_uses: MaxUses,
 }
 
 /// What became of an import.
@@ -136,12 +138,14 @@ impl Import {
             create_sku,
             batch,
             pool,
+            max_uses,
         } = options;
         let body = ImportBegin {
             sku,
             create_sku,
             batch,
             pool,
+            max_uses,
         };
         let encode = |out: &mut BytesMut| encode_control(&body, out);
         let request = Request {

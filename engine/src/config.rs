@@ -16,6 +16,7 @@ use croupier_protocol::{
 use serde::{Deserialize, Deserializer, de};
 
 use crate::state::record::QUANTITY_LIMIT;
+use crate::state::reused::VIEW_SLOTS_MAX;
 
 /// Where a server listens for orders unless told otherwise.
 pub const LISTEN_DEFAULT: SocketAddr =
@@ -67,6 +68,10 @@ pub struct Config {
     pub wait_max_ms: u32,
     /// How long before it expires a card leaves stock, in milliseconds.
     pub expiry_lead_ms: u32,
+    /// Uses that a card that is dealt without end has ahead at first.
+    pub uses_ahead: u32,
+    /// The same in the end.
+    pub uses_ahead_max: u32,
     /// Sealed segments after which they are folded into a checkpoint.
     pub checkpoint_segments: u32,
     /// How blocks of the log are made durable.
@@ -110,6 +115,8 @@ impl Config {
             holder_holds_max: 0,
             wait_max_ms: 7 * 24 * 60 * 60 * 1000,
             expiry_lead_ms: 1000,
+            uses_ahead: 1 << 20,
+            uses_ahead_max: 1 << 23,
             checkpoint_segments: 4,
             sync: Sync::Auto,
             unsafe_no_sync: false,
@@ -180,6 +187,14 @@ impl Config {
                 .expiry_lead_ms
                 .or(lower.expiry_lead_ms)
                 .unwrap_or(default.expiry_lead_ms),
+            uses_ahead: upper
+                .uses_ahead
+                .or(lower.uses_ahead)
+                .unwrap_or(default.uses_ahead),
+            uses_ahead_max: upper
+                .uses_ahead_max
+                .or(lower.uses_ahead_max)
+                .unwrap_or(default.uses_ahead_max),
             checkpoint_segments: upper
                 .checkpoint_segments
                 .or(lower.checkpoint_segments)
@@ -253,6 +268,15 @@ impl Config {
             self.expiry_lead_ms.into(),
             0,
             u32::MAX.into(),
+        )?;
+        let uses_max = VIEW_SLOTS_MAX.into();
+        within("uses_ahead", self.uses_ahead.into(), 1, uses_max)?;
+        let ahead = self.uses_ahead.into();
+        within(
+            "uses_ahead_max",
+            self.uses_ahead_max.into(),
+            ahead,
+            uses_max,
         )?;
         within(
             "checkpoint_segments",
@@ -479,6 +503,24 @@ pub struct Layer {
         hide_env_values = true
     )]
     pub expiry_lead_ms: Option<u32>,
+    /// Uses that a card that is dealt without end has ahead at first [default: 1048576]
+    #[arg(
+        long,
+        env = "CROUPIER_USES_AHEAD",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    #[arg(help_heading = "Limits")]
+    pub uses_ahead: Option<u32>,
+    /// The same in the end: each time it needs more it gets twice as many [default: 8388608]
+    #[arg(
+        long,
+        env = "CROUPIER_USES_AHEAD_MAX",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    #[arg(help_heading = "Limits")]
+    pub uses_ahead_max: Option<u32>,
     /// Sealed segments after which they are folded into a checkpoint [default: 4]
     #[arg(
         long,

@@ -22,6 +22,7 @@ use crate::state::index::{IndexView, Spread};
 use crate::state::record::{Cap, Fact, Record, SkuSet, Stamp};
 use crate::state::{Digest, Hand, SlabSource, State};
 use crate::store::Store;
+use crate::uses::Looked;
 use crate::wal::log::{APPEND_UNITS_MAX, Drive, Subscriber};
 use crate::wal::ring::{UNIT_BYTES, UNIT_WORDS};
 use crate::wal::{Log, LogOptions};
@@ -83,6 +84,8 @@ pub struct Engine {
     pub(crate) owners: Mutex<Owners>,
     /// Which cards expire next, for the sweep.
     pub(crate) upcoming: Mutex<AllUpcoming>,
+    /// Which SKUs had uses enough.
+    pub(crate) looked: Mutex<Looked>,
 }
 
 /// What an engine stands on, besides its store.
@@ -199,6 +202,7 @@ impl Engine {
             moving: Mutex::default(),
             owners: Mutex::default(),
             upcoming: Mutex::default(),
+            looked: Mutex::default(),
             routes: RouteCell::new(table),
             config,
             store,
@@ -232,6 +236,12 @@ impl Engine {
         let mut words = Vec::new();
         Record { stamp, fact }.put(&mut words);
         self.append(&words)
+    }
+
+    /// A number that no slab has.
+    pub(crate) fn next_slab(&self) -> u32 {
+        // Relaxed: only uniqueness matters.
+        self.slab_ids.fetch_add(1, Ordering::Relaxed)
     }
 
     fn stamp(&self) -> Stamp {

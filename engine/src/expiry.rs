@@ -18,7 +18,7 @@ use crate::moves::{Done, Ready, Way};
 use crate::slab::claim;
 use crate::state::index::{Hold, Settled};
 use crate::state::record::{Fact, Release, Released};
-use crate::state::{Pool, SlabState};
+use crate::state::{NEVER, Pool, SlabState};
 
 /// Cards of a slab that are known in advance, so that not every one that expires costs a look at the whole slab.
 #[cfg(not(test))]
@@ -26,6 +26,8 @@ const UPCOMING_MAX: usize = 8192;
 /// Few in tests, so that the rest is read again.
 #[cfg(test)]
 const UPCOMING_MAX: usize = 4;
+/// Uses of a view that are taken out in one go: a few MiB of places.
+const DUE_MAX: usize = 1 << 20;
 /// How often the sweep looks again, a millisecond apart, for cards that orders under way may leave to it.
 const LOOKS_MAX: u32 = 3;
 
@@ -116,7 +118,7 @@ impl Engine {
         ended.map(|()| swept)
     }
 
-    fn sweep_until_s(&self, now_unix_ms: u64) -> u64 {
+    pub(crate) fn sweep_until_s(&self, now_unix_ms: u64) -> u64 {
         (now_unix_ms + u64::from(self.config.expiry_lead_ms)) / 1000
     }
 
@@ -127,6 +129,9 @@ impl Engine {
         upcoming_of: &mut AllUpcoming,
         swept: &mut Swept,
     ) -> Result<(), Refused> {
+        if slab.facts.view.is_some() {
+            return self.sweep_view(slab, until_s, swept);
+        }
         // First: what comes back from here on lowers it again.
         let was_s = slab.look_for_expired();
         let known = upcoming_of.remove(&slab.facts.slab);
@@ -159,6 +164,24 @@ impl Engine {
             upcoming_of.insert(slab.facts.slab, upcoming);
         }
         Ok(())
+    }
+
+    /// As [`sweep_slab`](Self::sweep_slab), where many slots are one card: they are looked for when they are due.
+    fn sweep_view(&self, slab: &SlabState, until_s: u64, swept: &mut Swept) -> Result<(), Refused> {
+        let was_s = slab.look_for_expired();
+        loop {
+            let (due, next_s) = due_in_view(slab, until_s);
+            if due.is_empty() {
+                slab.expires_again(next_s);
+                return Ok(());
+            }
+            let all_gone = self.void_expired(slab, due, swept);
+            // What is left is looked for again.
+            if !matches!(all_gone, Ok(true)) {
+                slab.expires_again(was_s);
+                return all_gone.map(|_| ());
+            }
+        }
     }
 
     /// Makes cards void as far as they can be had. False: some are still free.
@@ -257,9 +280,28 @@ impl Engine {
     }
 }
 
+/// Uses of a view that are in stock and expire by then, as many as one go takes; if there are none, when the next one does.
+fn due_in_view(slab: &SlabState, until_s: u64) -> (Vec<u32>, u64) {
+    let free = slab.slots_that_are(CardStatus::Free);
+    let suspended = slab.slots_that_are(CardStatus::Suspended);
+    let both = free.iter().zip(suspended).map(|(free, other)| free | other);
+    let (mut due, mut next_s) = (Vec::new(), NEVER);
+    for slot in claim::slots_in(both) {
+        match slab.expires_at_s(slot) {
+            0 => {}
+            expires_s if expires_s > until_s => next_s = next_s.min(expires_s),
+            _ => due.push(slot),
+        }
+        if due.len() == DUE_MAX {
+            break;
+        }
+    }
+    (due, next_s)
+}
+
 /// Takes those of the slots that are free, a credit and a bit each; who got one meanwhile keeps it. Leaves those for which there
 /// was no credit.
-fn take_some(slab: &SlabState, slots: &mut Vec<u32>) -> Vec<u32> {
+pub(crate) fn take_some(slab: &SlabState, slots: &mut Vec<u32>) -> Vec<u32> {
     let mut taken = Vec::new();
     for look in 0..LOOKS_MAX {
         slots.retain(|&slot| !claim::is_set(slab.words(), slot));

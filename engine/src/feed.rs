@@ -363,7 +363,7 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
             ..of_kind(FeedKind::SkuCreated)
         },
         // Its cards count once their batch is sealed.
-        Fact::SlabAdded { .. } => return None,
+        Fact::SlabAdded { .. } | Fact::SlabReused(_) => return None,
         Fact::BatchSealed {
             batch,
             sku,

@@ -3,7 +3,7 @@
 //! A secret is found through the keyed fingerprints of the slabs. Which order has a card is kept nowhere on the order's way: it
 //! is gathered here, from the rows of the index, when somebody asks, and each row is looked at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use croupier_protocol::{
@@ -15,12 +15,15 @@ use crate::card::CardStatus;
 use crate::engine::{Engine, Refused, unknown_sku};
 use crate::slab::claim;
 use crate::state::index::OrderState;
-use crate::state::{SkuState, SlabState, State};
+use crate::state::{Catalog, SkuState, SlabState, State};
 
 /// Rows of a page: they fit the smallest frame.
 const ROWS_PER_PAGE: usize = 100;
 /// Words of claim bits that are looked at for a page, so that none takes long.
 const WORDS_PER_PAGE: usize = 1 << 16;
+
+/// Uses of a view that get room at a time.
+const OWNERS_AT_ONCE: usize = 4096;
 
 /// Which order has which card, as far as it has been gathered. Eight bytes for each card of the slabs that any order has cards of.
 #[derive(Default)]
@@ -59,12 +62,18 @@ impl Owners {
                 for (slab, slot) in state.index.cards(settled) {
                     let cards = self.by_slab.entry(slab).or_insert_with(|| {
                         let catalog = state.catalog.load();
-                        let cards = catalog.slab(slab).map_or(0, |slab| slab.facts.cards);
-                        vec![0; cards as usize]
+                        let cards = catalog.slab(slab).map(|slab| match slab.facts.view {
+                            None => slab.facts.cards as usize,
+                            // It has many slots, and the first go first.
+                            Some(_) => 0,
+                        });
+                        vec![0; cards.unwrap_or(0)]
                     });
-                    if let Some(owner) = cards.get_mut(slot as usize) {
-                        *owner = row + 1;
+                    let at = slot as usize;
+                    if cards.len() <= at {
+                        cards.resize((at + 1).next_multiple_of(OWNERS_AT_ONCE), 0);
                     }
+                    cards[at] = row + 1;
                 }
                 true
             }
@@ -109,9 +118,16 @@ impl Engine {
                 }
             }
         }
+        let uses = further_uses(&catalog, &found);
+        // They fit a page, or are read by place.
+        let next =
+            (uses.len() > ROWS_PER_PAGE.saturating_sub(found.len())).then(CardPlace::default);
+        if next.is_none() {
+            found.extend(uses);
+        }
         Ok(CardList {
             rows: self.card_rows(&found)?,
-            next: None,
+            next,
         })
     }
 
@@ -148,15 +164,17 @@ impl Engine {
     ) -> Result<CardList, Refused> {
         let catalog = self.state.catalog.load_full();
         let mut named = Vec::new();
-        for card in asked
-            .cards
-            .iter()
-            .filter(|card| is_behind(card, asked.after.as_ref()))
-        {
+        // Cards that are dealt more than once, by the slab and slot of the first use.
+        let mut cards: BTreeSet<(u32, u32)> = BTreeSet::new();
+        for card in &asked.cards {
             let slab = catalog.slab(card.slab);
             match slab {
                 Some(slab) if card.slot < slab.facts.cards && card.generation == 0 => {
-                    named.push((slab.clone(), card.slot));
+                    if slab.is_reusable() {
+                        cards.insert(slab.card_id(card.slot));
+                    } else if is_behind(card, asked.after.as_ref()) {
+                        named.push((slab.clone(), card.slot));
+                    }
                 }
                 _ => {
                     let text = format!(
@@ -167,9 +185,38 @@ impl Engine {
                 }
             }
         }
+        let is_wanted =
+            |slab: &SlabState, slot| status.is_none_or(|status| slab.status(slot) == status);
+        named.retain(|(slab, slot)| is_wanted(slab, *slot));
+        let slabs: BTreeMap<u32, &Arc<SlabState>> = cards
+            .iter()
+            .flat_map(|&(of, _)| catalog.slabs_with(of))
+            .map(|slab| (slab.facts.slab, slab))
+            .collect();
+        let mut uses = Vec::new();
+        for slab in slabs.into_values() {
+            if uses.len() > ROWS_PER_PAGE {
+                break;
+            }
+            let from = match &asked.after {
+                Some(after) if after.slab > slab.facts.slab => continue,
+                Some(after) if after.slab == slab.facts.slab => after.slot.saturating_add(1),
+                _ => 0,
+            };
+            let before = uses.len();
+            for &card in &cards {
+                let slots = slab.slots_of(card, from);
+                let slots = slots.filter(|&slot| is_wanted(slab, slot));
+                // One more tells that there are more.
+                let slots = slots.take(ROWS_PER_PAGE + 1);
+                uses.extend(slots.map(|slot| (slab.clone(), slot)));
+            }
+            uses[before..].sort_unstable_by_key(|(_, slot)| *slot);
+            uses.truncate(ROWS_PER_PAGE + 1);
+        }
+        named.append(&mut uses);
         named.sort_unstable_by_key(|(slab, slot)| (slab.facts.slab, *slot));
         named.dedup_by_key(|(slab, slot)| (slab.facts.slab, *slot));
-        named.retain(|(slab, slot)| status.is_none_or(|status| slab.status(*slot) == status));
         let next = (named.len() > ROWS_PER_PAGE).then(|| place(&named[ROWS_PER_PAGE - 1]));
         named.truncate(ROWS_PER_PAGE);
         Ok(CardList {
@@ -248,7 +295,7 @@ impl Engine {
                 sku: slab.facts.sku,
                 batch: slab.facts.batch,
                 status: status as u16,
-                expires_at_s: slab.mapped().map_or(0, |mapped| mapped.expires_at_s(*slot)),
+                expires_at_s: slab.expires_at_s(*slot),
                 order: owner.map(|(id, _)| id.to_be_bytes()),
                 lsn: owner.map_or(0, |(_, lsn)| lsn),
             }
@@ -335,4 +382,18 @@ fn place((slab, slot): &(Arc<SlabState>, u32)) -> CardPlace {
 
 fn is_behind(card: &CardPlace, after: Option<&CardPlace>) -> bool {
     after.is_none_or(|after| (card.slab, card.slot) > (after.slab, after.slot))
+}
+
+/// All uses of these cards but the first, as many as a page has rows and one.
+fn further_uses(catalog: &Catalog, cards: &[(Arc<SlabState>, u32)]) -> Vec<(Arc<SlabState>, u32)> {
+    let mut uses = Vec::new();
+    for (first, card) in cards.iter().filter(|(first, _)| first.is_reusable()) {
+        let views = catalog.slabs_with(first.facts.slab);
+        for view in views.filter(|slab| slab.facts.view.is_some()) {
+            let slots = view.slots_of((first.facts.slab, *card), 0);
+            let slots = slots.take(ROWS_PER_PAGE + 1 - uses.len());
+            uses.extend(slots.map(|slot| (view.clone(), slot)));
+        }
+    }
+    uses
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use croupier_protocol::{
-    ImportBegin, ImportEndReply, ImportRow, Name, ReasonCount, Refusal, RejectedLine,
+    ImportBegin, ImportEndReply, ImportRow, MaxUses, Name, ReasonCount, Refusal, RejectedLine,
 };
 
 use crate::clock::unix_ms;
@@ -12,6 +12,7 @@ use crate::engine::{Engine, Refused, unknown_sku};
 use crate::slab::{Ingest, IngestError, IngestPlan, Ingested};
 use crate::state::apply::MAIN_POOL;
 use crate::state::record::Fact;
+use crate::uses::{Imported, check_max_uses, views_of};
 
 /// Imports at once.
 pub const IMPORTS_MAX: usize = 8;
@@ -24,6 +25,7 @@ pub struct Intake {
     label: String,
     pool: u16,
     pool_name: String,
+    max_uses: MaxUses,
     ingest: Ingest,
     pub rows: u64,
     _turn: ImportTurn,
@@ -62,6 +64,7 @@ impl Intake {
                 .map(|name| name.as_str().to_owned())
                 .map_err(|error| Refused::because(Refusal::NameInvalid, error))
         };
+        check_max_uses(asked.max_uses)?;
         let sku_name = name(&asked.sku)?;
         let label = asked.batch.as_deref().map(name).transpose()?;
         let pool_name = asked
@@ -109,6 +112,7 @@ impl Intake {
             label: label.unwrap_or_else(|| format!("batch-{batch}")),
             pool: pool as u16,
             pool_name,
+            max_uses: asked.max_uses,
             ingest: Ingest::begin(
                 engine.store.vault.clone(),
                 plan,
@@ -134,6 +138,7 @@ impl Intake {
             label,
             pool,
             pool_name,
+            max_uses,
             ingest,
             _turn,
             ..
@@ -164,6 +169,22 @@ impl Intake {
         if ingested.accepted == 0 {
             return Ok(reply);
         }
+        let imported = Imported { sku, batch, pool };
+        let slabs = ingested.slabs.iter();
+        let slabs: Vec<_> = slabs
+            .map(|slab| (slab.id(), slab.cards(), slab.class_bytes()))
+            .collect();
+        let ahead = engine.config.uses_ahead;
+        let views = views_of(imported, max_uses, &slabs, ahead, || engine.next_slab());
+        let views = match views {
+            Ok(views) => views,
+            Err(refused) => return Err(undo(ingested, refused)),
+        };
+        let uses = views
+            .iter()
+            .filter_map(|reused| reused.view.slots())
+            .map(u64::from);
+        let uses = ingested.accepted + uses.sum::<u64>();
         let mut facts: Vec<Fact<'_>> = ingested
             .slabs
             .iter()
@@ -177,12 +198,13 @@ impl Intake {
                 header_hash: slab.header_hash(),
             })
             .collect();
+        facts.extend(views.iter().copied().map(Fact::SlabReused));
         facts.push(Fact::BatchSealed {
             batch,
             sku,
             pool,
-            cards: ingested.accepted,
-            slabs: ingested.slabs.len() as u32,
+            cards: uses,
+            slabs: (ingested.slabs.len() + views.len()) as u32,
             label: &label,
             pool_name: &pool_name,
         });

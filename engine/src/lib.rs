@@ -9,7 +9,7 @@
 //!                                   state::index: has this id been dealt? join it
 //! ```
 //!
-//! Around it: `engine`, `intake`, `moves` and `picks` (the cold path), `recovery` and `checkpoint` (the way back), `store` (the data
+//! Around it: `engine`, `intake`, `moves`, `uses` and `picks` (the cold path), `recovery` and `checkpoint` (the way back), `store` (the data
 //! directory), `import` and `cli` (what operators type).
 #![allow(missing_docs)] // of the engine's inner parts: the module pages explain them; the public crates document all
 #![allow(rustdoc::private_intra_doc_links)] // the pages are for those who read the source
@@ -46,6 +46,7 @@ pub mod picks;
 pub mod recovery;
 pub mod store;
 pub mod sync;
+pub mod uses;
 
 pub mod cli;
 pub mod import;

@@ -17,8 +17,9 @@ use croupier_protocol::{CARDS_NAMED_MAX, CardMove, CardRef, OrderId, Refusal};
 use crate::card::{CardStatus, Cause};
 use crate::engine::{Engine, Refused, unknown_sku};
 use crate::slab::claim;
-use crate::state::SlabState;
 use crate::state::record::{Fact, Moved, Run, Runs, moved_runs_max, moved_units};
+use crate::state::{Catalog, SlabState};
+use crate::uses::Named;
 
 /// Which cards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,16 +125,25 @@ impl Engine {
                 Err(Refused::plain(Refusal::SelectionInvalid))
             }
             Selection::Cards(cards) => {
+                let catalog = self.state.catalog.load_full();
+                let (uses, cards) = split(&catalog, cards)?;
+                if !uses.is_empty() {
+                    self.can_go(&catalog, &uses, way)?;
+                }
                 let named: HashSet<u32> = cards.iter().map(|card| card.slab).collect();
-                let (dealt, _) = if way.from.contains(&CardStatus::Issued) {
+                let (dealt, _) = if way.from.contains(&CardStatus::Issued) && !cards.is_empty() {
                     self.state.dealt(|slab| named.contains(&slab.facts.slab))
                 } else {
                     Default::default()
                 };
-                self.move_named(cards, way, |slab, slot| {
+                let mut done = self.move_named(&cards, way, |slab, slot| {
                     let words = dealt.get(&slab.facts.slab);
                     words.is_some_and(|words| claim::has(words, slot))
-                })
+                })?;
+                if !uses.is_empty() {
+                    self.move_uses(&catalog, &uses, way, &mut done)?;
+                }
+                Ok(done)
             }
             Selection::Order(id) => {
                 let index = &self.state.index;
@@ -211,7 +221,10 @@ impl Engine {
     }
 
     /// Cards of these slabs that orders have. Waits a moment for orders that are just getting theirs.
-    fn issued_of<'s>(&self, slabs: &[&'s Arc<SlabState>]) -> Vec<(&'s SlabState, Vec<u32>)> {
+    pub(crate) fn issued_of<'s>(
+        &self,
+        slabs: &[&'s Arc<SlabState>],
+    ) -> Vec<(&'s SlabState, Vec<u32>)> {
         let numbers: HashSet<u32> = slabs.iter().map(|slab| slab.facts.slab).collect();
         let mut looks = 0;
         loop {
@@ -270,13 +283,7 @@ impl Engine {
         let catalog = self.state.catalog.load_full();
         let mut by_slab: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for card in cards {
-            let slab = catalog.slab(card.slab);
-            if slab.is_none_or(|slab| card.slot >= slab.facts.cards) || card.generation != 0 {
-                return Err(Refused::because(
-                    Refusal::UnknownCard,
-                    format!("there is no card {card}"),
-                ));
-            }
+            known(&catalog, card)?;
             by_slab.entry(card.slab).or_default().push(card.slot);
         }
         let slabs: Vec<&Arc<SlabState>> = by_slab
@@ -311,6 +318,9 @@ impl Engine {
                 (ready, runs)
             })
             .collect();
+        if facts.is_empty() {
+            return Ok(Done::default());
+        }
         self.write_all(&facts, way)
     }
 
@@ -412,29 +422,55 @@ fn sort_in(
             status = CardStatus::Issued;
         }
     }
-    let card = name(slab, slot);
     if status == CardStatus::Issued && !(way.from.contains(&status) && is_dealt(slab, slot)) {
-        let text = if way.from.contains(&status) {
-            format!("an order is just getting {card}: try again")
-        } else {
-            format!("an order has {card}: only void with `issued` takes it")
-        };
-        return Err(Refused::because(Refusal::CardIssued, text));
+        return Err(refusal_of(&name(slab, slot), status, way));
     }
     match ready.iter_mut().find(|ready| ready.from == status) {
         Some(ready) if way.from.contains(&status) => {
             ready.slots.push(slot);
             Ok(())
         }
-        _ => {
-            let text = format!(
-                "{card} is {} and cannot become {}",
-                status.name(),
-                way.to.name()
-            );
-            Err(Refused::because(Refusal::CardNotInState, text))
+        _ => Err(refusal_of(&name(slab, slot), status, way)),
+    }
+}
+
+/// Why a card of that status does not go the way.
+pub(crate) fn refusal_of(card: &str, status: CardStatus, way: Way) -> Refused {
+    if status != CardStatus::Issued {
+        let (is, to) = (status.name(), way.to.name());
+        let text = format!("{card} is {is} and cannot become {to}");
+        return Refused::because(Refusal::CardNotInState, text);
+    }
+    let text = if way.from.contains(&status) {
+        format!("an order is just getting {card}: try again")
+    } else {
+        format!("an order has {card}: only void with `issued` takes it")
+    };
+    Refused::because(Refusal::CardIssued, text)
+}
+
+/// The slab of a card that is named.
+fn known<'c>(catalog: &'c Catalog, card: &CardRef) -> Result<&'c Arc<SlabState>, Refused> {
+    let slab = catalog.slab(card.slab);
+    let slab = slab.filter(|slab| card.slot < slab.facts.cards && card.generation == 0);
+    slab.ok_or_else(|| {
+        let text = format!("there is no card {card}");
+        Refused::because(Refusal::UnknownCard, text)
+    })
+}
+
+/// Cards that are dealt more than once, of which all uses are meant, and the others.
+fn split(catalog: &Catalog, cards: &[CardRef]) -> Result<(Named, Vec<CardRef>), Refused> {
+    let (mut uses, mut others) = (Named::new(), Vec::new());
+    for card in cards {
+        let slab = known(catalog, card)?;
+        if slab.is_reusable() {
+            uses.entry(slab.card_id(card.slot)).or_insert(*card);
+        } else {
+            others.push(*card);
         }
     }
+    Ok((uses, others))
 }
 
 fn name(slab: &SlabState, slot: u32) -> String {

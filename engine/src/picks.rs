@@ -55,7 +55,8 @@ impl Wish<'_> {
         let same_sku = slab.facts.sku == self.sku.sku;
         same_sku
             && match &self.which {
-                Which::Card((picked, at)) => (picked.facts.slab, *at) == (slab.facts.slab, slot),
+                // Any use of the card.
+                Which::Card((picked, at)) => picked.card_id(*at) == slab.card_id(slot),
                 Which::Label(label) => label_of(slab, slot) == Some(label),
             }
     }
@@ -136,6 +137,7 @@ impl Engine {
         }
         // Before the other cold deeds have to wait: a slab may be long.
         let cards = match &wish.which {
+            Which::Card((slab, slot)) if slab.is_reusable() => self.uses_to_pick(slab, *slot),
             Which::Card(card) => vec![card.clone()],
             Which::Label(label) => labelled(wish.sku, label),
         };
@@ -221,7 +223,11 @@ impl Engine {
         (hashed, seen): (Hashed, Option<index::Place>),
         view: &mut IndexView,
     ) -> Result<Step, Refused> {
-        let by_label = matches!(wish.which, Which::Label(_));
+        // Others may take what was found, and there is more.
+        let by_label = match &wish.which {
+            Which::Label(_) => true,
+            Which::Card(_) => cards.len() > 1,
+        };
         let now_s = self.store.disk.unix_ms() / 1000;
         let Some((slab, slot)) = take_one(cards, by_label, now_s)? else {
             return Ok(Step::Later);
@@ -286,6 +292,20 @@ impl Engine {
         };
         self.state.index.call_keeper_if_short();
         Ok(Step::Told(verdict))
+    }
+
+    /// The use that is picked, and behind it others of its card that are free.
+    fn uses_to_pick(&self, slab: &Arc<SlabState>, slot: u32) -> Vec<Place> {
+        let mut found = vec![(slab.clone(), slot)];
+        let card = slab.card_id(slot);
+        for other in self.state.catalog.load().slabs_with(card.0) {
+            let uses = other.slots_of(card, 0);
+            let free = uses.filter(|&slot| other.status(slot) == CardStatus::Free);
+            let free = free.take(CANDIDATES_MAX - found.len());
+            found.extend(free.map(|slot| (other.clone(), slot)));
+        }
+        found.dedup_by(|(a, at), (b, before)| (a.facts.slab, at) == (b.facts.slab, before));
+        found
     }
 
     /// Waits until the log has room for a record. It stays there: nobody else appends as a cold deed.
@@ -391,7 +411,8 @@ fn check(asked: &Pick) -> Result<&str, Refused> {
 }
 
 fn label_of(slab: &SlabState, slot: u32) -> Option<&str> {
-    let entry = slab.mapped()?.entry(slot).ok()?;
+    let (mapped, slot) = slab.sealed(slot)?;
+    let entry = mapped.entry(slot).ok()?;
     Some(entry.label)
 }
 
@@ -400,6 +421,12 @@ fn labelled(sku: &SkuState, label: &str) -> Vec<Place> {
     let mut found = Vec::new();
     for pool in sku.pools.load().iter() {
         for slab in pool.slabs.load().iter() {
+            // A card that is dealt without end has many slots and one label.
+            if slab.facts.view.is_some_and(|view| view.cards == 1)
+                && label_of(slab, 0) != Some(label)
+            {
+                continue;
+            }
             for slot in claim::slots_in(slab.slots_that_are(CardStatus::Free)) {
                 if label_of(slab, slot) == Some(label) {
                     found.push((slab.clone(), slot));

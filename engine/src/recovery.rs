@@ -362,7 +362,10 @@ pub fn tidy(store: &Store, recovered: &Recovered) -> Result<Vec<String>, EngineE
     let catalog = recovered.state.catalog.load();
     let slabs = store.paths.slabs();
     let removed = remove_leftovers(&store.disk, &slabs, |slab| {
-        catalog.slab(slab).is_some() && !planted::is(Bug::DropSealedImports)
+        let has_file = catalog
+            .slab(slab)
+            .is_some_and(|slab| slab.facts.view.is_none());
+        has_file && !planted::is(Bug::DropSealedImports)
     });
     for path in removed.at("tidy", &slabs)? {
         done.push(format!(
@@ -552,7 +555,8 @@ fn write_copy(
     init_copy(into, store, key_file, segment_bytes)?;
     let copy = Store::open(into, key_file)?;
     let catalog = recovered.state.catalog.load();
-    for slab in catalog.slabs.iter().flatten() {
+    let files = catalog.slabs.iter().flatten();
+    for slab in files.filter(|slab| slab.facts.view.is_none()) {
         let name = slab_file_name(slab.facts.slab);
         let (from, to) = (
             store.paths.slabs().join(&name),

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 
 use crate::body::BodyError;
 use crate::limits::{FRAME_BYTES_MAX_DEFAULT, FRAME_BYTES_MAX_LIMIT};
+use crate::uses::MaxUses;
 
 /// A body that is one bincode value.
 pub trait ControlBody: Encode + Decode<()> {
@@ -339,6 +340,8 @@ control_bodies! {
         batch: Option<String>,
         /// Pool that the cards join.
         pool: Option<String>,
+        /// How often each card may be dealt. Not on the wire if it is once.
+        max_uses: MaxUses,
     }
 
     /// The import is open.
@@ -493,6 +496,29 @@ control_bodies! {
         orders: u64,
     }
 }
+
+impl Encode for MaxUses {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match *self {
+            MaxUses::Times(1) => Ok(()),
+            uses => uses.as_u32().encode(encoder),
+        }
+    }
+}
+
+/// Of the last field of a body only: nothing stands for once.
+impl<Context> Decode<Context> for MaxUses {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        match Trailing::<u32>::decode(decoder)?.0 {
+            None => Ok(MaxUses::default()),
+            // A body has one form.
+            Some(1) => Err(DecodeError::Other("once is said by nothing")),
+            Some(number) => Ok(MaxUses::from_u32(number)),
+        }
+    }
+}
+
+bincode::impl_borrow_decode!(MaxUses);
 
 /// Appends a control body.
 pub fn encode_control<T: ControlBody>(value: &T, out: &mut BytesMut) {

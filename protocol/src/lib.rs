@@ -63,6 +63,7 @@ mod moves;
 mod order;
 mod refused;
 mod sku;
+mod uses;
 
 pub use answer::{
     Card, Cards, HeldOrder, Hold, IssuedOrder, IssuedWriter, ORDER_FLAG_REPEAT, OrderItemHead,
@@ -95,6 +96,7 @@ pub use order::{
 pub use refusal::{FaultCode, Refusal, RejectReason};
 pub use refused::{FaultBody, RefusedBody};
 pub use sku::DealOrder;
+pub use uses::{MaxUses, MaxUsesError};
 pub use words::{
     CardRef, CardRefError, Holder, Lsn, Name, NameError, OrderId, OrderIdParseError, Priority,
     PriorityParseError, Secret, SkuId,

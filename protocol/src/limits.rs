@@ -28,6 +28,11 @@ pub const ORDERS_IN_FLIGHT_MAX_DEFAULT: u32 = 65_536;
 /// Orders that may be linked: all of them get their cards, or none does. Fewer than two are no chain.
 pub const LINKED_ORDERS_MAX: usize = 64;
 
+/// How often a card may be dealt, unless it is on without end.
+pub const USES_MAX: u32 = 65_536;
+/// Cards of one import that may be dealt without end.
+pub const UNLIMITED_CARDS_MAX: u64 = 64;
+
 /// ImportRows frames a client may have unanswered.
 pub const IMPORT_FRAMES_IN_FLIGHT_MAX: usize = 16;
 /// Rejected lines that an import lists; beyond it they are only counted.

@@ -77,6 +77,10 @@ bugs! {
     RemoveJoinedEarly = "remove-joined-early", Sim;
     /// A card that is made void goes back to where dealers find it.
     SellVoid = "sell-void", Sim;
+    /// Cards that are dealt more than once are dealt once too often.
+    UseOnceMore = "use-once-more", Sim;
+    /// A checkpoint does not hold which cards without end are void.
+    ReopenEndless = "reopen-endless", Sim;
     /// Dealers do not look whether cards have expired that are still in stock.
     DealExpired = "deal-expired", Sim;
     /// A checkpoint does not hold which cards are out of sale.

@@ -57,6 +57,7 @@ numbered! {
         HolderCardsReached = 47, "HolderCardsReached", "the holder has as many cards of the SKU, in its window, as it may have: try again when the first of them are that old";
         HolderHoldsReached = 48, "HolderHoldsReached", "the holder has as many open holds and waiting orders as it may have: end one";
         HolderInvalid = 49, "HolderInvalid", "the key of a holder is 16 bytes, not all of them zero";
+        MaxUsesInvalid = 50, "MaxUsesInvalid", "a card is dealt 1 to 65536 times, or without end: then an import has at most 64 cards; and no slab more than 67108864 uses";
     }
 }
 

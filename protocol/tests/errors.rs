@@ -421,6 +421,7 @@ fn errors_of_control_bodies() {
         create_sku: true,
         batch: None,
         pool: None,
+        max_uses: MaxUses::default(),
     });
     let read = |body: &[u8]| decode_control::<ImportBegin>(body).map(drop);
     assert_eq!(read(&begin), Ok(()));
@@ -509,4 +510,32 @@ fn secrets_are_not_shown() {
         // Debug of bytes would show them as numbers.
         assert!(!text.contains("72, 85, 83, 72"), "{text}");
     }
+}
+
+#[test]
+fn what_an_import_says_of_uses_is_there_or_not() {
+    let body = |max_uses| {
+        control(&ImportBegin {
+            sku: "a".to_owned(),
+            create_sku: true,
+            batch: None,
+            pool: None,
+            max_uses,
+        })
+    };
+    let once = body(MaxUses::default());
+    let read = |body: &[u8]| decode_control::<ImportBegin>(body).map(|begin| begin.max_uses);
+    // As programs that know nothing of it write and read it.
+    assert_eq!(read(&once), Ok(MaxUses::Times(1)));
+    let five = body(MaxUses::Times(5));
+    assert_eq!(five[..once.len()], once[..]);
+    assert_eq!(five[once.len()..], 5u32.to_le_bytes());
+    assert_eq!(read(&five), Ok(MaxUses::Times(5)));
+    assert_eq!(read(&body(MaxUses::Unlimited)), Ok(MaxUses::Unlimited));
+    for cut in once.len() + 1..five.len() {
+        assert!(read(&five[..cut]).is_err(), "{cut} of {} bytes", five.len());
+    }
+    assert!(read(&[&five[..], &[0]].concat()).is_err());
+    let once = [&once[..], &1u32.to_le_bytes()].concat();
+    assert!(read(&once).is_err(), "a body has one form");
 }

@@ -661,6 +661,7 @@ fn import() {
         create_sku: true,
         batch: Some("may".to_owned()),
         pool: None,
+        max_uses: MaxUses::default(),
     };
     check_control(Kind::ImportBegin, 0, begin);
     check_control(

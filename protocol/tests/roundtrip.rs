@@ -316,7 +316,12 @@ proptest! {
         number: u64, id: u32, reason: u16, rejections in vec((any::<u64>(), any::<u16>()), 0..9),
     ) {
         let label = sku.clone();
-        check_control(ImportBegin { sku, create_sku, batch, pool })?;
+        let begin = ImportBegin { sku, create_sku, batch, pool, max_uses: MaxUses::from_u32(id) };
+        let mut body = BytesMut::new();
+        encode_control(&begin, &mut body);
+        prop_assert_eq!(decode_control::<ImportBegin>(&body), Ok(begin.clone()));
+        // A body that ends before the uses is one, too.
+        check_control(ImportBegin { max_uses: MaxUses::default(), ..begin })?;
         check_control(ImportBeginReply { import: number, sku: id })?;
         check_control(ImportEndReply {
             batch: id,

@@ -9,9 +9,14 @@ use croupier_engine::engine::Engine;
 use croupier_engine::error::EngineError;
 use croupier_engine::slab::{claim, slab_file_name};
 use croupier_engine::state::record::Fact;
-use croupier_engine::state::{SlabBody, SlabFacts, SlabSource};
+use croupier_engine::state::{Reused, SlabBody, SlabFacts, SlabSource};
+use croupier_engine::uses::{Imported, views_of};
+use croupier_protocol::MaxUses;
 
 use crate::world::EPOCH_MS;
+
+/// The size class that stand-ins say they have.
+const CLASS_BYTES: u32 = 32;
 
 /// The secret of a card, as the oracle expects it.
 pub fn secret_of(slab: u32, slot: u32) -> Vec<u8> {
@@ -72,11 +77,17 @@ impl SlabSource for StandIns {
     }
 }
 
+/// Uses of a card that is dealt without end, at first and in the end.
+pub const USES_AHEAD: u32 = 6;
+pub const USES_AHEAD_MAX: u32 = 40;
+
 /// One import: its slabs, and the facts that make them count.
 pub struct Import {
     pub sku: u32,
     pub batch: u32,
     pub slabs: Vec<(u32, u32)>,
+    /// Of cards that are dealt more than once.
+    pub views: Vec<Reused>,
     pub label: String,
     pub pool: u16,
     pub pool_name: String,
@@ -84,14 +95,20 @@ pub struct Import {
 
 impl Import {
     /// Takes numbers for slabs of `cards` cards each.
-    pub fn begin(engine: &Engine, sku: u32, pool_name: &str, cards: &[u32]) -> Import {
+    pub fn begin(
+        engine: &Engine,
+        sku: u32,
+        pool_name: &str,
+        cards: &[u32],
+        max_uses: MaxUses,
+    ) -> Import {
         // Relaxed: only uniqueness matters.
         let batch = engine.batch_ids.fetch_add(1, Ordering::Relaxed);
         let slabs = cards.iter().map(|&cards| {
             let slab = engine.slab_ids.fetch_add(1, Ordering::Relaxed);
             (slab, cards)
         });
-        let slabs = slabs.collect();
+        let slabs: Vec<(u32, u32)> = slabs.collect();
         let catalog = engine.state.catalog.load();
         let pools = catalog
             .sku(sku)
@@ -99,14 +116,29 @@ impl Import {
             .pools
             .load_full();
         let pool = pools.iter().position(|pool| pool.name == pool_name);
+        let pool = pool.unwrap_or(pools.len()) as u16;
+        let imported = Imported { sku, batch, pool };
+        let of: Vec<_> = slabs
+            .iter()
+            .map(|&(slab, cards)| (slab, cards, CLASS_BYTES))
+            .collect();
+        let number = || engine.slab_ids.fetch_add(1, Ordering::Relaxed);
+        let views = views_of(imported, max_uses, &of, USES_AHEAD, number);
         Import {
             sku,
             batch,
             slabs,
+            views: views.unwrap_or_else(|refused| panic!("few cards: {}", refused.text)),
             label: format!("batch-{batch}"),
-            pool: pool.unwrap_or(pools.len()) as u16,
+            pool,
             pool_name: pool_name.into(),
         }
+    }
+
+    /// Uses of its cards in all, as the facts say.
+    pub fn uses(&self) -> u64 {
+        let views = self.views.iter().filter_map(|reused| reused.view.slots());
+        self.cards() + views.map(u64::from).sum::<u64>()
     }
 
     /// Cards in all.
@@ -148,16 +180,17 @@ impl Import {
             batch: self.batch,
             pool: self.pool,
             cards,
-            class_bytes: 32,
+            class_bytes: CLASS_BYTES,
             header_hash: [slab as u8; 32],
         });
         let mut facts: Vec<_> = slabs.collect();
+        facts.extend(self.views.iter().copied().map(Fact::SlabReused));
         facts.push(Fact::BatchSealed {
             batch: self.batch,
             sku: self.sku,
             pool: self.pool,
-            cards: self.cards(),
-            slabs: self.slabs.len() as u32,
+            cards: self.uses(),
+            slabs: (self.slabs.len() + self.views.len()) as u32,
             label: &self.label,
             pool_name: &self.pool_name,
         });

@@ -98,6 +98,7 @@ struct Sum {
     picks: u64,
     /// Orders that were refused because their holders had as much as they may.
     capped: u64,
+    uses_added: u64,
     issued: u64,
     repeats: u64,
     refused: u64,
@@ -133,6 +134,7 @@ impl Sum {
         self.expired_holds += tally.expired[1];
         self.picks += tally.picks;
         self.capped += tally.capped;
+        self.uses_added += tally.uses;
         self.issued += issued;
         self.repeats += repeats;
         self.refused += refused;
@@ -172,11 +174,12 @@ impl Sum {
             self.starts, self.power_cuts, self.kills, self.log_failures, self.stops
         );
         println!(
-            "checkpoints          {:>12}   {} imports, {} moves of cards, {} picks, {} orders beyond the caps of holders; {} cards expired in stock, and {} holds for want of them",
+            "checkpoints          {:>12}   {} imports, {} moves of cards, {} picks, {} uses added, {} orders beyond the caps of holders; {} cards expired in stock, and {} holds for want of them",
             self.checkpoints,
             self.imports,
             self.moves,
             self.picks,
+            self.uses_added,
             self.capped,
             self.expired_cards,
             self.expired_holds

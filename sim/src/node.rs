@@ -31,7 +31,7 @@ use croupier_engine::wal::segments::make_segment;
 use croupier_tests::{OutOfSale, Standing, StateView};
 
 use crate::holders::Turn;
-use crate::imports::{StandIns, secret_of};
+use crate::imports::{StandIns, USES_AHEAD, USES_AHEAD_MAX, secret_of};
 use crate::network::Link;
 use crate::plan::Plan;
 
@@ -127,6 +127,8 @@ impl Node {
             ring_bytes: plan.segment_bytes / 4,
             quantity_max: QUANTITY_MAX.into(),
             holder_holds_max: plan.holder_holds_max,
+            uses_ahead: USES_AHEAD,
+            uses_ahead_max: USES_AHEAD_MAX,
             sync: if plan.sync_direct {
                 Sync::Direct
             } else {
@@ -448,13 +450,18 @@ fn issued(
     settled: Settled,
     repeat: bool,
 ) -> IssuedOrder {
-    let cards = state.index.cards(settled).map(|(slab, slot)| Card {
-        card: CardRef {
-            slab,
-            slot,
-            generation: 0,
-        },
-        secret: secret_of(slab, slot).into(),
+    let catalog = state.catalog.load();
+    let cards = state.index.cards(settled).map(|(slab, slot)| {
+        // A use has the secret of its card.
+        let (of, card) = catalog.slab(slab).expect("its slab is there").card_id(slot);
+        Card {
+            card: CardRef {
+                slab,
+                slot,
+                generation: 0,
+            },
+            secret: secret_of(of, card).into(),
+        }
     });
     IssuedOrder {
         order_id,

@@ -51,10 +51,12 @@ pub enum Feature {
     Picks,
     /// Orders that name holders, who have caps.
     Holders,
+    /// Cards that are dealt more than once.
+    Uses,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 23] = [
+pub const FEATURES: [Feature; 24] = [
     Feature::Settings,
     Feature::Holders,
     Feature::Flips,
@@ -63,6 +65,7 @@ pub const FEATURES: [Feature; 23] = [
     Feature::Moves,
     Feature::Links,
     Feature::Picks,
+    Feature::Uses,
     Feature::Waits,
     Feature::Holds,
     Feature::Enospc,

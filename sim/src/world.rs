@@ -44,6 +44,8 @@ pub struct Tally {
     pub picks: u64,
     /// Orders that were refused because their holders had as much as they may.
     pub capped: u64,
+    /// Uses that cards without end have got besides the first.
+    pub uses: u64,
 }
 
 /// Holds what a turn has come to against the caps of holders.
@@ -176,6 +178,7 @@ impl World {
             395..399 => self.pick(),
             399 => self.move_cards(),
             386..395 => self.sweep(),
+            383..386 => self.add_uses(),
             7..40 if self.node.is_none() => self.restart(),
             // Whoever is chosen may have nothing to do.
             _ => (0..6).any(|_| self.small_step(true)),
@@ -493,7 +496,9 @@ impl World {
                 self.note(|| "the server starts".into());
                 self.accounts.restart(&node.engine.state);
                 self.oracle.settle_orders(|id| node.look_up(id));
-                self.oracle.settle_imports(&node::stock(&node.engine.state));
+                let rows = node::stock(&node.engine.state);
+                self.oracle.settle_imports(&rows);
+                self.oracle.growth_over(&rows);
                 self.oracle.move_over(&View(&node.engine.state), None);
                 self.oracle.judge(&View(&node.engine.state));
                 self.skus = SKUS
@@ -549,7 +554,7 @@ impl World {
             self.disk.set_unix_ms(self.now_ms());
             let did = if self.node.is_none() {
                 self.restart()
-            } else if patience % 64 == 0 && self.sweep() {
+            } else if patience % 64 == 0 && (self.sweep() || self.add_uses()) {
                 true
             } else {
                 self.small_step(false)

@@ -115,6 +115,8 @@ struct Books {
     never: HashSet<CardRef>,
     /// A move was begun, and whether it has happened is not known.
     move_in_doubt: bool,
+    /// So it is with more uses for cards that are dealt without end.
+    growth_in_doubt: bool,
     /// The last LSN that an answer has told.
     lsn_told: Lsn,
     /// The clock of this test is the server's, and neither jumps.

@@ -81,7 +81,7 @@ fn of_record(record: &Value) -> Option<Value> {
             "sku-set",
             &same(&["sku_id", "selection", "hold_share_max_percent"]),
         ),
-        "SlabAdded" => return None,
+        "SlabAdded" | "SlabReused" => return None,
         "BatchSealed" => {
             let mut fields = same(&["sku_id", "batch", "batch_id", "pool"]);
             fields.push(("quantity", field("cards")));

@@ -17,6 +17,7 @@ mod manners;
 mod moves;
 mod pressure;
 mod requests;
+mod reusable;
 mod routes;
 mod secrets;
 mod selection;

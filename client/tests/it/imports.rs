@@ -16,6 +16,7 @@ fn options() -> ImportOptions {
         create_sku: true,
         batch: Some("may".to_owned()),
         pool: None,
+        max_uses: MaxUses::Times(5),
     }
 }
 
@@ -29,6 +30,7 @@ async fn open(peer: &Peer, client: &Client) -> (Import, Conn) {
             create_sku: true,
             batch: Some("may".to_owned()),
             pool: None,
+            max_uses: MaxUses::Times(5),
         };
         assert_eq!(decode_control(&body), Ok(begin));
         conn.control(header, 0, &ImportBeginReply { import: 5, sku: 7 })

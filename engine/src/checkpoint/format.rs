@@ -8,6 +8,7 @@ use crate::error::{EngineError, IoContext as _};
 use crate::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
 use crate::state::held::HeldFact;
 use crate::state::record::{Cap, SkuSet};
+use crate::state::reused::{View, views_of};
 use crate::state::{Batch, Digest, SlabFacts, StateSeed};
 use crate::wal::Position;
 use crate::wal::format::{StoreId, crc32c};
@@ -29,6 +30,8 @@ const FEATURE_SETTINGS: u64 = 16;
 const FEATURE_BOUND: u64 = 32;
 /// At the end of the body are what holders may get of SKUs, and the holders of orders that hold cards.
 const FEATURE_HOLDERS: u64 = 64;
+/// Feature bit: at the end of the body are views.
+const FEATURE_VIEWS: u64 = 128;
 /// All that this version knows.
 const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_HELD
@@ -36,7 +39,8 @@ const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_PARTS
     | FEATURE_SETTINGS
     | FEATURE_BOUND
-    | FEATURE_HOLDERS;
+    | FEATURE_HOLDERS
+    | FEATURE_VIEWS;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +183,12 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
             out.key(fact.holder);
         });
     }
+    let views = views(snapshot);
+    if !views.is_empty() {
+        out.list(&views, |out, (slab, view)| {
+            view.words(*slab).iter().for_each(|word| out.u32(*word));
+        });
+    }
     out.0
 }
 
@@ -202,6 +212,12 @@ fn has_holders(snapshot: &Snapshot) -> bool {
     held || !caps_of(snapshot).is_empty()
 }
 
+/// Those of sealed batches and those of others, in this order.
+fn views(snapshot: &Snapshot) -> Vec<(u32, View)> {
+    let sealed = snapshot.slabs.iter().map(|(facts, _)| facts);
+    views_of(sealed.chain(&snapshot.unsealed)).collect()
+}
+
 fn features_of(snapshot: &Snapshot) -> u64 {
     let bit = |is_there: bool, feature| if is_there { feature } else { 0 };
     let waits = snapshot.held.iter().any(|fact| fact.hold.waits.is_some());
@@ -214,6 +230,7 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(!settings_of(snapshot).is_empty(), FEATURE_SETTINGS)
         | bit(bound, FEATURE_BOUND)
         | bit(has_holders(snapshot), FEATURE_HOLDERS)
+        | bit(!views(snapshot).is_empty(), FEATURE_VIEWS)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -335,6 +352,8 @@ impl<'a> In<'a> {
             cards: self.u32()?,
             class_bytes: self.u32()?,
             header_hash: self.array()?,
+            // Views are told behind all slabs.
+            view: None,
         })
     }
 }
@@ -362,7 +381,7 @@ fn decode_body(
             sealed_unix_ms: body.u64()?,
         })
     })?;
-    let slabs = body.list(|body| {
+    let mut slabs = body.list(|body| {
         let facts = body.slab()?;
         let words = body.list(In::u64)?;
         if words.len() != crate::slab::claim::words_for(facts.cards) {
@@ -375,7 +394,7 @@ fn decode_body(
         }
         Ok((facts, words))
     })?;
-    let unsealed = body.list(In::slab)?;
+    let mut unsealed = body.list(In::slab)?;
     let version = body.u32()?;
     let toml_bytes = body.u32()? as usize;
     let routes = RoutesFact {
@@ -421,6 +440,17 @@ fn decode_body(
     };
     if features & FEATURE_HOLDERS != 0 {
         decode_holders(&mut body, &mut settings, &mut held)?;
+    }
+    if features & FEATURE_VIEWS != 0 {
+        let views = body.list(|body| {
+            let mut words = [0; 6];
+            for word in &mut words {
+                *word = body.u32()?;
+            }
+            View::of_words(words)
+        })?;
+        let sealed = slabs.iter_mut().map(|(facts, _)| facts);
+        tell_views(sealed.chain(&mut unsealed), &views)?;
     }
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
@@ -470,6 +500,23 @@ fn decode_holders(
         held[at].holder = holder;
     }
     Ok(())
+}
+
+/// Views stand in the order of their slabs: each is told to its own.
+fn tell_views<'s>(
+    slabs: impl Iterator<Item = &'s mut SlabFacts>,
+    views: &[(u32, View)],
+) -> Result<(), String> {
+    let mut views = views.iter().peekable();
+    for facts in slabs {
+        if let Some((_, view)) = views.next_if(|(slab, _)| *slab == facts.slab) {
+            facts.view = Some(*view);
+        }
+    }
+    match views.next() {
+        Some((slab, _)) => Err(format!("view {slab} is not among the slabs")),
+        None => Ok(()),
+    }
 }
 
 /// Reads a checkpoint from bytes; the error says offset and reason.
@@ -608,6 +655,7 @@ mod tests {
             cards: 70,
             class_bytes: 48,
             header_hash: [9; 32],
+            view: None,
         };
         let snapshot = Snapshot {
             skus: vec![SkuSnapshot {
@@ -740,6 +788,33 @@ mod tests {
         };
         let held_named = sample(Vec::new(), vec![named, other]);
         round_trip(&held_named, FEATURE_HELD | FEATURE_HOLDERS);
+        let mut viewed = sample(Vec::new(), Vec::new());
+        let view = View {
+            of: 3,
+            first: 1,
+            cards: 35,
+            uses: 2,
+            unlimited: false,
+            closed: false,
+        };
+        let facts = SlabFacts {
+            slab: 5,
+            header_hash: [0; 32],
+            view: Some(view),
+            ..viewed.snapshot.slabs[0].0
+        };
+        viewed.snapshot.slabs.push((facts, vec![1 << 63, 32]));
+        let view = View {
+            unlimited: true,
+            closed: true,
+            ..view
+        };
+        viewed.snapshot.unsealed.push(SlabFacts {
+            slab: 6,
+            view: Some(view),
+            ..facts
+        });
+        round_trip(&viewed, FEATURE_VIEWS);
         waits.truncate(1);
         waits[0].hold.fewer = 0;
         waits[0].hold.credits = Credits([(2, 1), (0, 0), (0, 0), (0, 0)]);

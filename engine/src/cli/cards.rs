@@ -90,11 +90,21 @@ async fn by_place(client: &Client, args: &CardsArgs, rows: &mut Rows) -> Result<
         (None, _, Some(id)) => CardSelection::Order(id),
         (None, ..) => CardSelection::Cards(args.card.clone()),
     };
+    pages(client, &which, args.status, None, rows).await
+}
+
+async fn pages(
+    client: &Client,
+    which: &CardSelection,
+    status: Option<CardStatus>,
+    line: Option<u64>,
+    rows: &mut Rows,
+) -> Result<(), CliError> {
     let mut after = None;
     loop {
-        let (page, next) = client.list_cards(&which, args.status, after).await?;
+        let (page, next) = client.list_cards(which, status, after).await?;
         for card in &page {
-            put(card, None, rows)?;
+            put(card, line, rows)?;
         }
         match next {
             Some(_) => after = next,
@@ -129,9 +139,19 @@ async fn by_secret(
         if secret.is_empty() {
             continue;
         }
-        let found = client.find_secret(sku, secret).await?;
+        let (found, has_more) = client.find_secret_page(sku, secret).await?;
         if found.is_empty() {
             put_unknown(line, rows)?;
+        }
+        if has_more {
+            let place = |card: &CardRow| CardRef {
+                slab: card.slab,
+                slot: card.slot,
+                generation: card.generation,
+            };
+            let cards = CardSelection::Cards(found.iter().map(place).collect());
+            pages(client, &cards, args.status, Some(line), rows).await?;
+            continue;
         }
         let wanted = |card: &&CardRow| {
             args.status

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use croupier_client::{Client, ImportOptions, ImportReport, RejectionCount};
+use croupier_client::{Client, ImportOptions, ImportReport, MaxUses, RejectionCount};
 use croupier_protocol::{REJECTIONS_LISTED_MAX, RejectReason, SkuId};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -33,6 +33,7 @@ Formats (guessed from the file's name and first line unless --format says):
 Examples:
   croupier import --sku steam-50 --create-sku keys.txt
   croupier import --sku gift-100 gift-cards.csv --secret number,pin --rejects rejects.csv
+  croupier import --sku five-seats accounts.csv --secret name,password --max-uses 5
   zcat keys.txt.gz | croupier import --sku steam-50 - --json")]
 pub(super) struct ImportArgs {
     /// The SKU's name
@@ -52,6 +53,9 @@ pub(super) struct ImportArgs {
     /// The pool that the cards join
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
+    /// How often each card may be dealt; "unlimited" goes with at most 64 cards
+    #[arg(long, value_name = "N|unlimited", default_value_t)]
+    max_uses: MaxUses,
     /// Make the SKU if there is none of that name
     #[arg(long)]
     create_sku: bool,
@@ -140,6 +144,7 @@ async fn send<R: Read>(
             create_sku: args.create_sku,
             batch: args.batch.clone(),
             pool: args.pool.clone(),
+            max_uses: args.max_uses,
         })
         .await?;
     while let Some(parsed) = rows

@@ -126,7 +126,7 @@ async fn import(client: &Client) -> Result<u64, CliError> {
         sku: SKU.to_owned(),
         create_sku: true,
         batch: Some("quickstart".to_owned()),
-        pool: None,
+        ..ImportOptions::default()
     };
     let mut import = client.import(options).await?;
     for line in 1..=CARDS as u64 {

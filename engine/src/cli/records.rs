@@ -129,6 +129,18 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("cards", cards)
             .with("class_bytes", class_bytes)
             .with("header_hash", hex(&header_hash)),
+        Fact::SlabReused(reused) => common
+            .with("kind", "SlabReused")
+            .with("slab", reused.slab)
+            .with("sku_id", reused.sku)
+            .with("batch_id", reused.batch)
+            .with("pool_id", reused.pool)
+            .with("of", reused.view.of)
+            .with("first", reused.view.first)
+            .with("cards", reused.view.cards)
+            .with("uses", reused.view.uses)
+            .with("unlimited", reused.view.unlimited)
+            .with("class_bytes", reused.class_bytes),
         Fact::BatchSealed {
             batch,
             sku,

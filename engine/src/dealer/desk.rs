@@ -8,7 +8,7 @@ use croupier_protocol::{Priority, Refusal, Step};
 
 use super::caps::no_share;
 use super::holds::{Answer, Change, Putting, To, decided, units_of_end};
-use super::{Dealer, Spare, cursor_of, outcome, refused, take_slots};
+use super::{Dealer, Spare, cursor_of, outcome, refused, retry_after, take_slots};
 use crate::order::{FLAG_FIRST, Order, Outcome, Ticket, Verdict};
 use crate::state::Promise;
 use crate::state::index::{Claim, Hold, OrderState, Place, Settled};
@@ -195,7 +195,8 @@ impl Dealer {
         }
         let sku = self.resolver.catalog().sku(order.sku);
         let Some(sku) = sku.filter(|_| order.may_wait()) else {
-            out.push(refused(order, Refusal::OutOfStock, 0));
+            let refusal = self.no_stock(order);
+            out.push(refused(order, refusal, retry_after(refusal)));
             return;
         };
         if !sku.line.count(1) {
@@ -219,6 +220,15 @@ impl Dealer {
             place,
             credits: Credits::default(),
         });
+    }
+
+    /// What an order is told that finds no stock: in a moment there is some, or not.
+    pub(super) fn no_stock(&mut self, order: &Order) -> Refusal {
+        let target = self.resolver.resolve(order.sku, order.priority);
+        match target.is_ok_and(|target| target.pools.iter().any(|pool| pool.grows())) {
+            true => Refusal::Busy,
+            false => Refusal::OutOfStock,
+        }
     }
 
     /// An issue or a reserve again, of an order that waits.

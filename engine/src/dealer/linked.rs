@@ -346,7 +346,7 @@ impl Dealer {
         }));
         match in_line {
             Ok(true) if got == u64::from(order.quantity) => Ok(()),
-            Ok(true) => Err(Stop::Refused(nth, Refusal::OutOfStock)),
+            Ok(true) => Err(Stop::Refused(nth, self.no_stock(order))),
             Ok(false) => Err(Stop::Later),
             Err(refusal) => Err(Stop::Refused(nth, refusal)),
         }

@@ -17,6 +17,8 @@ use crate::expiry::Swept;
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 /// How often it is looked whether cards expire.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked whether cards that are dealt without end need more uses.
+const USES_EVERY: Duration = Duration::from_millis(100);
 /// How often it is said again that they cannot be taken out.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How nice threads are that take much of a CPU. Orders come first; a fold still gets a third of one that is wanted by both.
@@ -42,6 +44,10 @@ impl Background {
         let (engine, halted) = (self.engine.clone(), self.halted.clone());
         threads.push(self.spawn("croupier-expiry", None, move || {
             sweep(&engine, &halted);
+        })?);
+        let (engine, halted) = (self.engine.clone(), self.halted.clone());
+        threads.push(self.spawn("croupier-uses", None, move || {
+            add_uses(&engine, &halted);
         })?);
         // Makes memory for orders to come.
         let (state, stop) = (self.engine.state.clone(), self.stop.clone());
@@ -156,6 +162,26 @@ fn sweep(engine: &Engine, halted: &Flag) {
         if is_news {
             tracing::error!("{what}");
             said = Some((what, Instant::now()));
+        }
+    }
+}
+
+/// Gives cards that are dealt without end more uses.
+fn add_uses(engine: &Engine, halted: &Flag) {
+    let mut said: Option<Instant> = None;
+    while !halted.wait(USES_EVERY) {
+        if engine.cannot_record().is_some() {
+            continue;
+        }
+        match engine.add_uses(clock::unix_ms()) {
+            Ok(0) => {}
+            Ok(uses) => tracing::info!(uses, "cards that are dealt without end have more uses"),
+            Err(refused) if said.is_none_or(|since| since.elapsed() > SAY_AGAIN) => {
+                let why = refused.text;
+                tracing::error!(%why, "cards that are dealt without end have few uses left");
+                said = Some(Instant::now());
+            }
+            Err(_) => {}
         }
     }
 }

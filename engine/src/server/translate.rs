@@ -188,13 +188,14 @@ fn put_cards(
         .sku;
     let mut writer = IssuedWriter::begin(body, id, Lsn(settled.lsn), SkuId(sku), repeat);
     for (number, slot) in cards {
-        let mapped = slab_of(number)?.mapped().ok_or(Refusal::CardDamaged)?;
+        let sealed = slab_of(number)?.sealed(slot);
+        let (mapped, sealed_in) = sealed.ok_or(Refusal::CardDamaged)?;
         let card = CardRef {
             slab: number,
             slot,
             generation: 0,
         };
-        let opened = writer.put_card_with(card, |out| mapped.open_secret(slot, out));
+        let opened = writer.put_card_with(card, |out| mapped.open_secret(sealed_in, out));
         if let Err(error) = opened {
             tracing::error!(slab = number, slot, %error, "a card that was issued does not open");
             return Err(Refusal::CardDamaged);

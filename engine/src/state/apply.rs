@@ -15,6 +15,7 @@ use super::line::{Desk, Line};
 use super::moved::{SlabMarks, marks_of, restore_marks, take_moved};
 use super::record::{Ended, Fact, Issued, Record, Run, SkuSet, Way};
 use super::replay::Hand;
+use super::reused::body_of;
 use super::selection::settings_of;
 use crate::error::EngineError;
 use crate::slab::claim;
@@ -232,6 +233,7 @@ impl State {
                     cards: *cards,
                     class_bytes: *class_bytes,
                     header_hash: *header_hash,
+                    view: None,
                 };
                 let mut ledger = self.ledger();
                 ledger.slab_max = ledger.slab_max.max(*slab);
@@ -239,6 +241,7 @@ impl State {
                 ledger.unsealed.push(facts);
                 Ok(())
             }
+            Fact::SlabReused(reused) => self.apply_reused(reused),
             Fact::BatchSealed {
                 batch,
                 sku,
@@ -447,7 +450,7 @@ impl State {
     }
 
     /// Opens the slabs and makes them sellable: slabs first, then the count of what is free.
-    fn seal_slabs(
+    pub(super) fn seal_slabs(
         &self,
         ledger: &mut Ledger,
         batch: &Batch,
@@ -472,7 +475,10 @@ impl State {
                 )
                 .into());
             }
-            let body = self.source.body(&facts).map_err(Unfit::NotRead)?;
+            let body = match &facts.view {
+                None => self.source.body(&facts).map_err(Unfit::NotRead)?,
+                Some(view) => body_of(&catalog, &facts, view)?,
+            };
             let slab = Arc::new(SlabState::new(facts, body, pool.clone()));
             if let Some(words) = words_of(facts.slab) {
                 for (word, value) in slab.words().iter().zip(words) {
@@ -613,7 +619,7 @@ impl State {
                         .iter()
                         .map(|word| word.load(Ordering::Relaxed))
                         .collect();
-                    (slab.facts, words)
+                    (slab.facts_now(), words)
                 })
                 .collect(),
             marks: marks_of(&catalog),

@@ -8,12 +8,13 @@ use croupier_protocol::{DealOrder, HOLDER_CARDS_MAX_LIMIT, HOLDER_WINDOW_MS_MAX,
 
 use super::line::Line;
 use super::record::{Cap, Credits, SkuSet};
+use super::reused::{self, View};
 use super::selection::Arranged;
 use crate::card::CardStatus;
 use crate::slab::{Slab, claim};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// What a `SlabAdded` record says.
+/// What a `SlabAdded` record says, or a `SlabReused` record of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlabFacts {
     pub slab: u32,
@@ -22,7 +23,10 @@ pub struct SlabFacts {
     pub pool: u16,
     pub cards: u32,
     pub class_bytes: u32,
+    /// Zeros of a view.
     pub header_hash: [u8; 32],
+    /// It has no file, and other slabs' cards.
+    pub view: Option<View>,
 }
 
 /// Where the claim bits, and for a live store the cards, of a slab are.
@@ -31,6 +35,8 @@ pub enum SlabBody {
     Mapped(Arc<Slab>),
     /// Bits only: for checkpoints and verification, which need no card; and, where slabs are simulated, when each card expires.
     Bits(Box<[AtomicU64]>, Box<[u64]>),
+    /// Bits of a view, and the slab that has its cards.
+    View(Box<[AtomicU64]>, Arc<SlabState>),
 }
 
 impl SlabBody {
@@ -55,6 +61,12 @@ impl Marks {
     /// Whether the card of `slot` is marked.
     pub fn has(&self, slot: u32) -> bool {
         self.0.get().is_some_and(|words| claim::is_set(words, slot))
+    }
+
+    /// Whether any card is marked.
+    pub fn any(&self) -> bool {
+        let words = self.0.get().map_or(0, |words| words.len());
+        (0..words).any(|at| self.word(at) != 0)
     }
 
     /// The words, if any card is marked.
@@ -97,6 +109,25 @@ pub struct SlabState {
     returned: AtomicBool,
     /// No card that may still be dealt expires before, in Unix seconds; [`NEVER`] if none ever does.
     good_until_s: AtomicU64,
+    /// Its cards are dealt from views, too.
+    is_viewed: AtomicBool,
+    /// Of a view: see [`View::closed`].
+    is_closed: AtomicBool,
+}
+
+/// When the first card of a body expires, in Unix seconds; 0 = none does.
+fn first_expiry_s(body: &SlabBody, view: Option<&View>) -> u64 {
+    match (body, view) {
+        (SlabBody::Mapped(slab), _) => slab.expires_from_s(),
+        (SlabBody::Bits(_, expiries), _) => {
+            let all = expiries.iter().copied().filter(|&expires| expires != 0);
+            all.min().unwrap_or(0)
+        }
+        (SlabBody::View(_, of), Some(view)) => {
+            reused::expires_from_s(of, view, first_expiry_s(&of.body, None))
+        }
+        (SlabBody::View(..), None) => 0,
+    }
 }
 
 /// A time that never comes.
@@ -104,13 +135,7 @@ pub const NEVER: u64 = u64::MAX;
 
 impl SlabState {
     pub(super) fn new(facts: SlabFacts, body: SlabBody, pool: Arc<Pool>) -> SlabState {
-        let first = match &body {
-            SlabBody::Mapped(slab) => slab.expires_from_s(),
-            SlabBody::Bits(_, expiries) => {
-                let all = expiries.iter().copied().filter(|&expires| expires != 0);
-                all.min().unwrap_or(0)
-            }
-        };
+        let first = first_expiry_s(&body, facts.view.as_ref());
         let state = SlabState {
             expires: first != 0,
             returned: AtomicBool::new(false),
@@ -121,6 +146,8 @@ impl SlabState {
             suspended: Marks::default(),
             void: Marks::default(),
             next_region: AtomicUsize::new(0),
+            is_viewed: AtomicBool::new(false),
+            is_closed: AtomicBool::new(facts.view.is_some_and(|view| view.closed)),
         };
         assert_eq!(
             state.words().len(),
@@ -134,16 +161,56 @@ impl SlabState {
     pub fn words(&self) -> &[AtomicU64] {
         match &self.body {
             SlabBody::Mapped(slab) => slab.claim_words(),
-            SlabBody::Bits(words, _) => words,
+            SlabBody::Bits(words, _) | SlabBody::View(words, _) => words,
         }
     }
 
-    /// The mapped file, in a live store.
+    /// Its mapped file, in a live store; a view has none.
     pub fn mapped(&self) -> Option<&Arc<Slab>> {
         match &self.body {
             SlabBody::Mapped(slab) => Some(slab),
-            SlabBody::Bits(..) => None,
+            SlabBody::Bits(..) | SlabBody::View(..) => None,
         }
+    }
+
+    /// Where the card of `slot` is sealed, in a live store: the file, and the slot there.
+    #[inline]
+    pub fn sealed(&self, slot: u32) -> Option<(&Arc<Slab>, u32)> {
+        match &self.body {
+            SlabBody::Mapped(slab) => Some((slab, slot)),
+            SlabBody::Bits(..) => None,
+            SlabBody::View(..) => {
+                let (of, card) = self.card_of(slot);
+                of.mapped().map(|slab| (slab, card))
+            }
+        }
+    }
+
+    /// Views of its cards are being made.
+    pub(super) fn has_views(&self) {
+        self.is_viewed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether its cards may be dealt more than once: it is a view, or has some.
+    pub fn is_reusable(&self) -> bool {
+        self.facts.view.is_some() || self.is_viewed.load(Ordering::SeqCst)
+    }
+
+    /// An unused use of a view has been made void: no other view of its card follows.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether no view of its card follows.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    /// What a checkpoint holds of it, besides bits.
+    pub(super) fn facts_now(&self) -> SlabFacts {
+        let closed = self.is_closed() && !planted::is(Bug::ReopenEndless);
+        let view = self.facts.view.map(|view| View { closed, ..view });
+        SlabFacts { view, ..self.facts }
     }
 
     /// When the card of `slot` expires, in Unix seconds; 0 = never.
@@ -151,6 +218,10 @@ impl SlabState {
         match &self.body {
             SlabBody::Mapped(slab) => slab.expires_at_s(slot),
             SlabBody::Bits(_, expiries) => expiries.get(slot as usize).copied().unwrap_or(0),
+            SlabBody::View(..) => {
+                let (of, card) = self.card_of(slot);
+                of.expires_at_s(card)
+            }
         }
     }
 
@@ -278,6 +349,8 @@ pub struct Pool {
     arranged: ArcSwapOption<Arranged>,
     /// There is a list.
     is_arranged: AtomicBool,
+    /// Some of its cards are dealt without end, and may get more uses in a moment.
+    grows: AtomicBool,
 }
 
 impl Pool {
@@ -301,7 +374,19 @@ impl Pool {
             good_until_ms: AtomicU64::new(NEVER),
             arranged: ArcSwapOption::default(),
             is_arranged: AtomicBool::new(false),
+            grows: AtomicBool::new(false),
         })
+    }
+
+    /// Whether there will be more uses in a moment, if there are none now.
+    pub fn grows(&self) -> bool {
+        // Relaxed: it chooses between two refusals.
+        self.grows.load(Ordering::Relaxed)
+    }
+
+    /// Says so.
+    pub(crate) fn set_grows(&self, grows: bool) {
+        self.grows.store(grows, Ordering::Relaxed);
     }
 
     /// Sets the list of cards in the order in which they are dealt, or that there is none.

@@ -5,6 +5,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::apply::{Snapshot, State, StateSeed};
 use super::index::{OrderIndex, OrderState, Settled};
 use super::record::{Cap, Ended, Release, Way};
+use super::reused::views_of;
 
 /// SHA-256 over the state, as docs/checkpoint-format.md lists it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -232,6 +233,11 @@ pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
         if set.cap != Cap::default() {
             context.update(&set.cap.cards_max.to_le_bytes());
             context.update(&set.cap.window_ms.to_le_bytes());
+        }
+    }
+    for (slab, view) in views_of(snapshot.slabs.iter().map(|(facts, _)| facts)) {
+        for word in view.words(slab) {
+            context.update(&word.to_le_bytes());
         }
     }
     for held in &snapshot.held {

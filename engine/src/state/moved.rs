@@ -6,7 +6,8 @@ use croupier_protocol::planted::{self, Bug};
 
 use super::apply::{State, slab_of, take_run};
 use super::catalog::{Catalog, Marks, SlabState};
-use super::record::Moved;
+use super::record::{Moved, Run};
+use super::reused::View;
 use crate::card::CardStatus;
 use crate::slab::claim;
 use crate::sync::atomic::Ordering;
@@ -37,6 +38,10 @@ impl State {
                     None => slab.give_back(slot),
                 }
             }
+            let is_unused = moved.from != CardStatus::Issued;
+            if moved.to == CardStatus::Void && is_unused {
+                close(&catalog, slab, &run);
+            }
             if planted::is(Bug::SellVoid) && moved.to == CardStatus::Void {
                 claim::give_back(slab.words(), run.slot);
                 slab.pool.add_credits(1);
@@ -62,6 +67,21 @@ impl State {
         }
         if let Some(count) = sku.marked(moved.to) {
             count.fetch_add(cards, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Unused cards have been made void: if they are dealt without end, there is an end now.
+fn close(catalog: &Catalog, slab: &SlabState, run: &Run) {
+    if slab.facts.view.is_some() {
+        slab.close();
+    } else if slab.is_reusable() {
+        let slots = run.slot..run.slot + run.count;
+        for view in catalog.slabs_with(run.slab) {
+            let of_card = |of: View| of.unlimited && slots.contains(&of.first);
+            if view.facts.view.is_some_and(of_card) {
+                view.close();
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use croupier_protocol::{DealOrder, HOLDER_CARDS_MAX_LIMIT, HOLDER_WINDOW_MS_MAX};
 
+use super::reused::Reused;
 use crate::card::{CardStatus, Cause};
 
 mod read;
@@ -382,6 +383,7 @@ pub enum Fact<'a> {
         label: &'a str,
         pool_name: &'a str,
     },
+    SlabReused(Reused),
     Issued(Issued<'a>),
     Reserved(Reserved),
     Extended(Extended),
@@ -413,7 +415,10 @@ const KIND_EXTENDED: u8 = 9;
 const KIND_RELEASED: u8 = 10;
 const KIND_BACKORDERED: u8 = 11;
 const KIND_SKU_SET: u8 = 12;
+const KIND_SLAB_REUSED: u8 = 13;
 
+/// Flag of a SlabReused record: the card is dealt without end.
+const FLAG_UNLIMITED: u8 = 1;
 /// Flag of a Reserved record: the order had waited for stock.
 const FLAG_FILLED: u8 = 1;
 /// Flag of a Reserved record: the order got fewer cards than it asked for.
@@ -622,8 +627,9 @@ impl Record<'_> {
         let kind = self.put_body(&mut body);
         let units = (16 + body.len()).div_ceil(RECORD_UNIT_BYTES);
         body.resize(units * RECORD_UNIT_BYTES - 16, 0);
-        let flags = match self.fact {
+        let flags = match &self.fact {
             Fact::SkuSet(set) if set.cap != Cap::default() => FLAG_HOLDER,
+            Fact::SlabReused(reused) if reused.view.unlimited => FLAG_UNLIMITED,
             _ => 0,
         };
         let head = head_word(kind, units, self.stamp.route_table);
@@ -694,6 +700,12 @@ impl Record<'_> {
                 body.extend_from_slice(label.as_bytes());
                 body.extend_from_slice(pool_name.as_bytes());
                 KIND_BATCH_SEALED
+            }
+            Fact::SlabReused(reused) => {
+                for word in reused.words() {
+                    body.extend_from_slice(&word.to_le_bytes());
+                }
+                KIND_SLAB_REUSED
             }
             Fact::RoutesLoaded { version, toml } => {
                 body.extend_from_slice(&version.to_le_bytes());

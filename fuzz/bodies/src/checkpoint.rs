@@ -9,7 +9,7 @@ use croupier_engine::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
 use croupier_engine::state::held::HeldFact;
 use croupier_engine::state::index::{Hold, Waits};
 use croupier_engine::state::record::{Cap, Credits, SkuSet};
-use croupier_engine::state::{Batch, Digest, SlabFacts, StateSeed};
+use croupier_engine::state::{Batch, Digest, SlabFacts, StateSeed, View};
 use croupier_engine::wal::Position;
 use croupier_engine::wal::format::{StoreId, crc32c};
 use croupier_protocol::DealOrder;
@@ -65,6 +65,20 @@ fn sample() -> Checkpoint {
         cards: 70,
         class_bytes: 48,
         header_hash: [9; 32],
+        view: None,
+    };
+    let viewed = SlabFacts {
+        slab: 4,
+        header_hash: [0; 32],
+        view: Some(View {
+            of: 3,
+            first: 0,
+            cards: 35,
+            uses: 2,
+            unlimited: false,
+            closed: false,
+        }),
+        ..facts
     };
     let hold = Hold {
         sku: 1,
@@ -96,11 +110,11 @@ fn sample() -> Checkpoint {
             batch: 2,
             sku: 1,
             pool: 0,
-            cards: 70,
+            cards: 70 + 70,
             label: "双十一".into(),
             sealed_unix_ms: 7,
         }],
-        slabs: vec![(facts, vec![5, 1])],
+        slabs: vec![(facts, vec![5, 1]), (viewed, vec![3, 0])],
         marks: vec![
             (3, CardStatus::Suspended, vec![4, 0]),
             (3, CardStatus::Void, vec![0, 1]),
@@ -137,7 +151,7 @@ fn sample() -> Checkpoint {
             },
         ],
         unsealed: vec![SlabFacts {
-            slab: 4,
+            slab: 5,
             batch: 3,
             ..facts
         }],

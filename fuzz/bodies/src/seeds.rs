@@ -377,6 +377,7 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
                 create_sku: true,
                 batch: None,
                 pool: Some("main".into()),
+                max_uses: MaxUses::Times(5),
             };
             encode_control(&body, out);
         }

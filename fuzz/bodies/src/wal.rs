@@ -8,6 +8,7 @@ use croupier_engine::state::record::{
     Backordered, Cap, Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved,
     Run, Runs, SkuSet, Stamp, decode,
 };
+use croupier_engine::state::{Reused, View};
 use croupier_engine::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, SegmentHeader, block_bytes, block_hash,
     crc32c,
@@ -104,12 +105,27 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             class_bytes: 48,
             header_hash: [5; 32],
         },
+        Fact::SlabReused(Reused {
+            slab: 2,
+            sku: 1,
+            batch: 1,
+            pool: 0,
+            class_bytes: 48,
+            view: View {
+                of: 1,
+                first: 9,
+                cards: 30,
+                uses: 4,
+                unlimited: false,
+                closed: false,
+            },
+        }),
         Fact::BatchSealed {
             batch: 1,
             sku: 1,
             pool: 0,
-            cards: 99,
-            slabs: 1,
+            cards: 99 + 120,
+            slabs: 2,
             label: "双十一",
             pool_name: "main",
         },

@@ -6,11 +6,13 @@ use croupier_client::{CardMove, CardRef, SkuId};
 use croupier_engine::engine::Engine;
 use croupier_engine::error::EngineError;
 use croupier_engine::moves::Selection;
-use croupier_protocol::{HolderCap, Refusal};
+use croupier_engine::slab::claim;
+use croupier_engine::state::State;
+use croupier_protocol::{HolderCap, MaxUses, Refusal};
 
 use super::{SKUS, World};
-use crate::imports::Import;
-use crate::node::View;
+use crate::imports::{Import, USES_AHEAD};
+use crate::node::{View, stock};
 use crate::plan::Feature;
 
 /// Route tables that are put in force: all lanes and pools the words allow.
@@ -195,6 +197,30 @@ impl World {
         true
     }
 
+    /// Cards that are dealt without end get more uses.
+    pub(super) fn add_uses(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        if engine.cannot_record().is_some() {
+            return false;
+        }
+        self.oracle.growth_under_way();
+        let before = engine.state.catalog.load().slabs.len();
+        let added = engine.add_uses(self.now_ms());
+        check_new_views(&engine.state, before);
+        self.note(|| format!("more uses: {added:?}"));
+        // These images are older than what the oracle is about to hear.
+        self.crash_copies();
+        match added {
+            Err(refused) if refused.refusal == Refusal::StoreFailed => return true,
+            Ok(uses) => self.tally.uses += uses,
+            Err(_) => {}
+        }
+        self.oracle.growth_over(&stock(&engine.state));
+        added.is_ok_and(|uses| uses > 0)
+    }
+
     fn selection(&mut self, engine: &Engine) -> Option<Selection> {
         let &(sku, name) = self.dice.choice(&self.skus)?;
         let catalog = engine.state.catalog.load();
@@ -256,17 +282,41 @@ impl World {
             return false;
         };
         self.tally.imports += 1;
+        let max_uses = match self.dice.u32(0..6) {
+            0 if self.plan.has(Feature::Uses) => MaxUses::Unlimited,
+            1 | 2 if self.plan.has(Feature::Uses) => MaxUses::Times(self.dice.u32(2..=5)),
+            _ => MaxUses::default(),
+        };
+        let most = match max_uses {
+            MaxUses::Times(1) => 200,
+            // Few, so that all of their uses are dealt.
+            MaxUses::Times(_) => 20,
+            MaxUses::Unlimited => 3,
+        };
         let cards: Vec<u32> = (0..self.dice.usize(1..=3))
-            .map(|_| self.dice.u32(1..200))
+            .map(|_| self.dice.u32(1..most))
             .collect();
         let pool = *self
             .dice
             .choice(["main", "main", "vip"].as_slice())
             .expect("some");
-        let import = Import::begin(&engine, sku, pool, &cards);
-        self.note(|| format!("import of {} cards into {name}", import.cards()));
-        self.oracle
-            .import_under_way(name, SkuId(sku), &import.secrets());
+        let import = Import::begin(&engine, sku, pool, &cards, max_uses);
+        let (all, secrets) = (import.cards(), import.secrets());
+        self.note(|| format!("import of {all} cards into {name}, to be dealt {max_uses} times"));
+        let id = SkuId(sku);
+        match max_uses {
+            MaxUses::Times(1) => self.oracle.import_under_way(name, id, &secrets),
+            MaxUses::Times(times) => {
+                let uses = all * u64::from(times);
+                self.oracle
+                    .reusable_under_way(name, id, &secrets, Some(times), uses);
+            }
+            MaxUses::Unlimited => {
+                let uses = all * (1 + u64::from(USES_AHEAD));
+                self.oracle
+                    .reusable_under_way(name, id, &secrets, None, uses);
+            }
+        }
         if let Err(error) = import.write(&engine) {
             self.note(|| format!("it fails: {error}"));
             import.undo(&engine);
@@ -300,5 +350,25 @@ impl World {
             Err(refused) => self.note(|| format!("its end is not known: {}", refused.text)),
         }
         true
+    }
+}
+
+/// No card gets more uses of which an unused one was made void. `from`: the number of the first view that may be new.
+fn check_new_views(state: &State, from: usize) {
+    let catalog = state.catalog.load();
+    let new: Vec<_> = catalog.slabs.iter().skip(from).flatten().collect();
+    if new.is_empty() {
+        return;
+    }
+    let (dealt, _) = state.dealt(|_| true);
+    for slab in new {
+        let card = slab.card_id(0);
+        for uses in catalog.slabs_with(card.0) {
+            let has_order = |slot| claim::has(&dealt[&uses.facts.slab], slot);
+            let mut slots = uses.slots_of(card, 0);
+            let void = slots.find(|&slot| uses.void.has(slot) && !has_order(slot));
+            let (of, slot) = card;
+            assert_eq!(void, None, "card {of}:{slot} is void and gets more uses");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use croupier_client::{
     CardRef, HeldOrder, IssuedOrder, Order, OrderId, OrderOutcome, OrderStep, SkuId, Step,
 };
+use croupier_engine::state::State;
 use croupier_protocol::{CardPlace, Holder, Pick, Refusal, Trailing};
 
 use super::World;
@@ -85,10 +86,22 @@ impl World {
         match outcome {
             OrderOutcome::Issued(issued) => {
                 let cards: Vec<_> = issued.cards.iter().map(|card| card.card).collect();
-                assert_eq!(cards, [card], "{id} gets what it picks");
+                assert_eq!(cards.len(), 1);
+                check_pick(&engine.state, card, cards[0]);
             }
             OrderOutcome::Held(held) => {
-                self.oracle.bound(id, card);
+                let index = &engine.state.index;
+                let settled = index.get(index.hash(id.as_u128()));
+                let hold = settled.and_then(|settled| index.hold(settled));
+                let bound = hold.and_then(|hold| hold.card);
+                let (slab, slot) = bound.expect("it has just been bound");
+                let bound = CardRef {
+                    slab,
+                    slot,
+                    generation: 0,
+                };
+                check_pick(&engine.state, card, bound);
+                self.oracle.bound(id, bound);
                 if !held.repeat {
                     self.callers.go_on_with(step);
                 }
@@ -126,4 +139,11 @@ impl World {
         self.picks.push((step, card));
         Some((step, card))
     }
+}
+
+/// Who picks a card gets it, or another use of it if that one is taken.
+fn check_pick(state: &State, picked: CardRef, got: CardRef) {
+    let catalog = state.catalog.load();
+    let id = |card: CardRef| catalog.slab(card.slab).map(|slab| slab.card_id(card.slot));
+    assert_eq!(id(picked), id(got), "{picked} is picked, and {got} is got");
 }

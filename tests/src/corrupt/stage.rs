@@ -212,8 +212,7 @@ fn import(engine: &Arc<Engine>, sku: &str, mint: u16) -> Result<(), Trouble> {
     let asked = ImportBegin {
         sku: sku.into(),
         create_sku: true,
-        batch: None,
-        pool: None,
+        ..ImportBegin::default()
     };
     let mut intake = Intake::begin(engine, &asked)
         .map_err(refused)

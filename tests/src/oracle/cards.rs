@@ -3,7 +3,7 @@
 //! A million orders fit in here, so a secret is kept once and an answer keeps places of cards only.
 
 use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash as _, Hasher as _};
 
 use croupier_client::{Card, CardRef, Lsn, OrderId};
@@ -39,9 +39,20 @@ struct Owned {
     hash: u32,
 }
 
+/// A secret that may be dealt more than once.
+#[derive(Debug, Clone)]
+struct Uses {
+    /// How often at most; `None`: on without end.
+    max: Option<u32>,
+    /// Where it was, as orders were told.
+    told: BTreeSet<CardRef>,
+}
+
 /// Every card and every secret of a store.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CardBook {
+    /// Those that may be dealt more than once, besides.
+    uses: HashMap<Box<[u8]>, Uses>,
     by_secret: HashMap<Box<[u8]>, Known>,
     owners: HashMap<CardRef, Owned>,
     /// Names of SKUs.
@@ -64,6 +75,15 @@ impl CardBook {
         }
     }
 
+    /// Books that these secrets may be dealt more than once: so often at most, or on without end.
+    pub(super) fn reusable(&mut self, secrets: &[Vec<u8>], max: Option<u32>) {
+        for secret in secrets {
+            let told = BTreeSet::new();
+            self.uses
+                .insert(secret.as_slice().into(), Uses { max, told });
+        }
+    }
+
     /// Gives a card to an order, which may have it already.
     ///
     /// # Panics
@@ -75,11 +95,21 @@ impl CardBook {
         let Some(known) = known else {
             panic!("{id}: {place} is no imported card of its SKU");
         };
-        let told = *known.card.get_or_insert(place);
-        assert_eq!(
-            told, place,
-            "{id}: one secret in two cards, so one card for two orders"
-        );
+        if let Some(uses) = self.uses.get_mut(secret) {
+            uses.told.insert(place);
+            let often = uses.told.len();
+            assert!(
+                uses.max.is_none_or(|max| often <= max as usize),
+                "{id}: {place} is dealt {often} times, and may be {:?} times",
+                uses.max
+            );
+        } else {
+            let told = *known.card.get_or_insert(place);
+            assert_eq!(
+                told, place,
+                "{id}: one secret in two cards, so one card for two orders"
+            );
+        }
         let hash = hash_of(secret);
         match self.owners.entry(place) {
             Entry::Vacant(vacant) => {
@@ -126,6 +156,10 @@ impl CardBook {
         for (secret, known) in &mut self.by_secret {
             let earlier = before.by_secret.get(secret);
             known.card = earlier.and_then(|earlier| earlier.card);
+        }
+        for (secret, uses) in &mut self.uses {
+            let earlier = before.uses.get(secret);
+            uses.told = earlier.map_or_else(BTreeSet::new, |earlier| earlier.told.clone());
         }
         self.owners = before.owners;
         self

@@ -127,8 +127,9 @@ impl Oracle {
             assert_eq!(row.issued, issued, "{row:?}: cards issued");
             let book = books.skus.get(&row.name).cloned().unwrap_or_default();
             let possible = [book.imported, book.imported + book.in_doubt.unwrap_or(0)];
+            let grows = book.endless && books.growth_in_doubt && row.imported > possible[0];
             assert!(
-                possible.contains(&row.imported),
+                grows || possible.contains(&row.imported),
                 "{row:?}: an import is all or nothing, {possible:?}"
             );
         }
@@ -170,6 +171,49 @@ impl Oracle {
         book.id = Some(id);
         assert_eq!(book.in_doubt, None, "one import of a SKU at a time");
         book.in_doubt = Some(secrets.len() as u64);
+    }
+
+    /// As [`Oracle::import_under_way`], of cards that may be dealt so often, or on without end. `uses`: how many of theirs there
+    /// are in all.
+    ///
+    /// # Panics
+    /// As that does.
+    pub fn reusable_under_way(
+        &self,
+        sku: &str,
+        id: SkuId,
+        secrets: &[Vec<u8>],
+        max_uses: Option<u32>,
+        uses: u64,
+    ) {
+        self.import_under_way(sku, id, secrets);
+        let mut books = self.books();
+        books.cards.reusable(secrets, max_uses);
+        let book = books.skus.entry(sku.to_owned()).or_default();
+        book.in_doubt = Some(uses);
+        book.endless |= max_uses.is_none();
+    }
+
+    /// Books that cards that are dealt without end may get more uses: until it is over, nobody knows how many.
+    pub fn growth_under_way(&self) {
+        self.books().growth_in_doubt = true;
+    }
+
+    /// Books how many uses there are now. No import may be in doubt.
+    ///
+    /// # Panics
+    /// If cards that are not dealt without end have got some, or others lost some.
+    pub fn growth_over(&self, rows: &[StockRow]) {
+        let mut books = self.books();
+        books.growth_in_doubt = false;
+        for row in rows {
+            let book = books.skus.entry(row.name.clone()).or_default();
+            assert_eq!(book.in_doubt, None, "{row:?}: an import is in doubt");
+            let may_be =
+                row.imported == book.imported || book.endless && row.imported > book.imported;
+            assert!(may_be, "{row:?}: {} were there", book.imported);
+            book.imported = row.imported;
+        }
     }
 
     /// Books that the import under way is over; `sealed`: its cards are in stock.

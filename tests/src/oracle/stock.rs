@@ -16,6 +16,8 @@ pub(super) struct SkuBook {
     pub(super) made: bool,
     /// Cards of an import whose end was sent and not answered.
     pub(super) in_doubt: Option<u64>,
+    /// It has cards that are dealt without end.
+    pub(super) endless: bool,
 }
 
 impl Oracle {

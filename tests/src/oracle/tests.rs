@@ -293,6 +293,38 @@ fn an_answer_that_was_lost_may_be_either_way_and_then_stays() {
 }
 
 #[test]
+fn a_secret_goes_to_as_many_orders_as_it_may_and_each_use_to_one() {
+    // Slots of the three uses that are told, and whether the last may be.
+    let check = |max_uses: Option<u32>, slots: [u32; 3], fine: bool| {
+        let oracle = Oracle::timed();
+        oracle.reusable_under_way("s", SKU, &[secret(1)], max_uses, 9);
+        let told = (1..).zip(slots).map(|(nth, slot)| {
+            let id = OrderId::from_u128(nth);
+            let cards = vec![Card {
+                card: card(slot),
+                secret: secret(1).into(),
+            }];
+            let order = IssuedOrder {
+                order_id: id,
+                lsn: Lsn(nth as u64),
+                sku: SKU,
+                repeat: false,
+                cards,
+            };
+            (Some(issue(id)), OrderOutcome::Issued(order))
+        });
+        let told: Vec<Said> = told.collect();
+        told[..2].iter().for_each(|said| heard(&oracle, said));
+        let last = panic::catch_unwind(AssertUnwindSafe(|| heard(&oracle, &told[2])));
+        assert_eq!(last.is_ok(), fine, "{max_uses:?}, {slots:?}");
+    };
+    check(Some(3), [1, 2, 3], true);
+    check(Some(2), [1, 2, 3], false);
+    check(Some(3), [1, 2, 2], false);
+    check(None, [1, 2, 3], true);
+}
+
+#[test]
 fn a_card_out_of_sale_is_not_dealt() {
     for (lsn, fine) in [(19, true), (21, false)] {
         let oracle = Oracle::timed();

@@ -2,12 +2,14 @@
 
 use super::{
     Backordered, Cap, Credits, Extended, FLAG_BOUND, FLAG_FILLED, FLAG_HOLDER, FLAG_PART,
-    FLAG_WAS_ISSUE, Fact, Issued, KIND_BACKORDERED, KIND_BATCH_SEALED, KIND_CARDS_MOVED,
-    KIND_EXTENDED, KIND_ISSUED, KIND_RELEASED, KIND_RESERVED, KIND_ROUTES_LOADED, KIND_SKU_CREATED,
-    KIND_SKU_SET, KIND_SLAB_ADDED, KIND_STARTED, MOVED_HEAD_BYTES, Moved, RECORD_UNIT_BYTES,
-    RUN_BYTES, Record, Release, Released, Reserved, Runs, SkuSet, Stamp, Way, key_runs,
+    FLAG_UNLIMITED, FLAG_WAS_ISSUE, Fact, Issued, KIND_BACKORDERED, KIND_BATCH_SEALED,
+    KIND_CARDS_MOVED, KIND_EXTENDED, KIND_ISSUED, KIND_RELEASED, KIND_RESERVED, KIND_ROUTES_LOADED,
+    KIND_SKU_CREATED, KIND_SKU_SET, KIND_SLAB_ADDED, KIND_SLAB_REUSED, KIND_STARTED,
+    MOVED_HEAD_BYTES, Moved, RECORD_UNIT_BYTES, RUN_BYTES, Record, Release, Released, Reserved,
+    Runs, SkuSet, Stamp, Way, key_runs,
 };
 use crate::card::is_move;
+use crate::state::reused::Reused;
 
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().expect("2 bytes"))
@@ -48,6 +50,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
         KIND_RESERVED => FLAG_FILLED | FLAG_PART | FLAG_BOUND | FLAG_HOLDER,
         KIND_RELEASED => FLAG_WAS_ISSUE | FLAG_HOLDER,
         KIND_BACKORDERED | KIND_SKU_SET => FLAG_HOLDER,
+        KIND_SLAB_REUSED => FLAG_UNLIMITED,
         _ => 0,
     };
     if whole[1] & !flags != 0 {
@@ -182,6 +185,10 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
                 class_bytes: u32_at(whole, 36),
                 header_hash: whole[64..96].try_into().expect("32 bytes"),
             }
+        }
+        KIND_SLAB_REUSED => {
+            let words = std::array::from_fn(|at| u32_at(whole, 16 + 4 * at));
+            Fact::SlabReused(Reused::of_words(words, whole[1] & FLAG_UNLIMITED != 0))
         }
         KIND_BATCH_SEALED => {
             let label_bytes = usize::from(u16_at(whole, 26));

@@ -1,6 +1,7 @@
 //! Every record as bytes and back; damage that must be told.
 
 use super::*;
+use crate::state::reused::View;
 
 fn bytes_of(record: &Record<'_>) -> Vec<u8> {
     let mut words = Vec::new();
@@ -56,6 +57,21 @@ fn every_kind_round_trips() {
             label: "双十一",
             pool_name: "main",
         },
+        Fact::SlabReused(Reused {
+            slab: 12,
+            sku: 1,
+            batch: 4,
+            pool: 2,
+            class_bytes: 48,
+            view: View {
+                of: 9,
+                first: 7,
+                cards: 1,
+                uses: 1 << 20,
+                unlimited: true,
+                closed: false,
+            },
+        }),
         Fact::RoutesLoaded {
             version: 3,
             toml: "[[rule]]\nlane = \"vip\"\n# and so on, over more than a unit",
@@ -477,4 +493,38 @@ fn records_name_holders_behind_their_fixed_part() {
     });
     short[1] |= 0x80;
     assert!(decode(&short).unwrap_err().contains("shorter"));
+}
+
+#[test]
+fn a_view_lies_as_the_page_says() {
+    let reused = Reused {
+        slab: 0x0101,
+        sku: 0x0202,
+        batch: 0x0303,
+        pool: 0x0404,
+        class_bytes: 0x0909,
+        view: View {
+            of: 0x0505,
+            first: 0x0606,
+            cards: 1,
+            uses: 0x0808,
+            unlimited: true,
+            closed: false,
+        },
+    };
+    let stamp = Stamp {
+        unix_ms: 0,
+        route_table: 0,
+    };
+    let fact = Fact::SlabReused(reused);
+    let bytes = bytes_of(&Record { stamp, fact });
+    assert_eq!((bytes.len(), bytes[0], bytes[1]), (64, 13, 1));
+    let words: Vec<u32> = (16..64).step_by(4).map(|at| u32_at(&bytes, at)).collect();
+    let expect = [
+        0x0101, 0x0202, 0x0303, 0x0404, 0x0505, 0x0606, 1, 0x0808, 0x0909, 0, 0, 0,
+    ];
+    assert_eq!(words, expect);
+    let mut other = bytes.clone();
+    other[1] = 2;
+    assert!(decode(&other).unwrap_err().contains("flags"));
 }
