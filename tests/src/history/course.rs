@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use croupier_client::{Order, OrderId, OrderStep, Priority, SkuId, Wait};
+use croupier_client::{Holder, Order, OrderId, OrderStep, Priority, SkuId, Wait};
 
 use crate::Dice;
 
@@ -17,6 +17,9 @@ const LONG_TTL: Duration = Duration::from_secs(24 * 3600);
 const LONG_WAIT: Duration = Duration::from_secs(600);
 /// How long after its time a hold is taken for expired.
 const LAPSE: Duration = Duration::from_millis(20);
+
+/// Customers who are named, by numbers below this one: so few that many orders of one are under way at a time.
+const HOLDERS: u64 = 8;
 
 /// A step that is to be asked.
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +134,10 @@ pub fn course(id: OrderId, skus: &[SkuId], dice: &mut Dice) -> Course {
     let order = Order::new(id, *dice.one_of(skus))
         .quantity(quantity)
         .priority(priority);
+    let order = match dice.once_in(3) {
+        true => order.holder(Holder::from_u128(dice.within(1..HOLDERS).into())),
+        false => order,
+    };
     let all: u64 = COURSES.iter().map(|(often, _)| often).sum();
     let mut at = dice.within(0..all);
     let (_, plans) = COURSES
