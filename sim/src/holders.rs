@@ -30,6 +30,7 @@ struct Begun {
 /// Cards of a holder.
 struct Dealt {
     id: u128,
+    /// 0: not known.
     lsn: u64,
     sku: u32,
     unix_ms: u64,
@@ -86,9 +87,13 @@ impl Accounts {
         for account in self.by_holder.values_mut() {
             let known = |id| index.get(index.hash(id));
             account.begun.retain(|begun| known(begun.id).is_some());
-            account
-                .dealt
-                .retain(|dealt| known(dealt.id).is_some_and(|order| order.lsn == dealt.lsn));
+            account.dealt.retain_mut(|dealt| {
+                let order = known(dealt.id).filter(|order| order.state.has_cards());
+                if dealt.lsn == 0 {
+                    dealt.lsn = order.map_or(0, |order| order.lsn);
+                }
+                order.is_some_and(|order| order.lsn == dealt.lsn)
+            });
         }
     }
 
@@ -203,6 +208,26 @@ impl Accounts {
         }
         let opens = step.step == Step::Reserve;
         self.check(state, open_max, (holder, sku, opens), now_ms);
+    }
+
+    /// Whether a card has been picked is not known: the next start tells.
+    pub fn pick_in_doubt(&mut self, step: &OrderStep, now_ms: u64) {
+        let id = step.order.order_id.as_u128();
+        let Some(holder) = step.order.holder.filter(|_| self.find(id).is_none()) else {
+            return;
+        };
+        let sku = step.order.sku.0;
+        let account = self.account(holder.as_u128());
+        account.begun.push(Begun { id, sku });
+        if step.step == Step::Issue {
+            account.dealt.push(Dealt {
+                id,
+                lsn: 0,
+                sku,
+                unix_ms: now_ms,
+                cards: 1,
+            });
+        }
     }
 
     /// A pick has been refused for its holder's sake.

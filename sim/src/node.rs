@@ -194,7 +194,10 @@ impl Node {
         let items: Vec<Asked> = (index..).zip(asked).map(read).collect();
         for (index, step) in (index..).zip(asked) {
             if step.order.holder.is_some() || step.step == Step::Commit {
-                self.asked.insert((call, try_number, index), *step);
+                // The last of a chain is as linked as the others.
+                let linked = asked.len() > 1;
+                let step = OrderStep { linked, ..*step };
+                self.asked.insert((call, try_number, index), step);
             }
         }
         let core = &mut self.cores[usize::from(link.core)];

@@ -51,6 +51,7 @@ impl World {
             // After a failure of the log nobody knows; a repeat or the restart tells.
             Err(refused) if refused.refusal == Refusal::StoreFailed => {
                 self.oracle.lost(&ask);
+                self.accounts.pick_in_doubt(&step, self.now_ms());
                 return true;
             }
             Err(refused) => OrderOutcome::Refused {
