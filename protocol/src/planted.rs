@@ -1,13 +1,10 @@
-//! Bugs planted on purpose, to see that the tests find them. None is in a build without the feature `planted`, and that
-//! feature does not build without debug assertions, so no release has it.
+//! Bugs planted on purpose, to see that the tests find them. None is in a build without the feature `planted`, nor in one
+//! without debug assertions, so no release has any.
 //!
 //! `CROUPIER_PLANTED=name` chooses one; without it nothing is different. `.ci/planted` runs every layer against each.
 
-#[cfg(all(feature = "planted", not(debug_assertions)))]
-compile_error!("planted bugs are for test builds: no release may have them");
-
 macro_rules! bugs {
-    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $layer:ident;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $layer:expr;)+) => {
         /// A bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Bug {
@@ -15,21 +12,35 @@ macro_rules! bugs {
         }
 
         /// Every bug: its name, and the layer that must find it.
-        pub const BUGS: &[(Bug, &str, Layer)] = &[$((Bug::$name, $text, Layer::$layer),)+];
+        pub const BUGS: &[(Bug, &str, Layer)] = &[$((Bug::$name, $text, $layer),)+];
     };
 }
 
-/// What finds a bug.
+use Layer::{Client, Engine, Loom, Sim};
+
+/// What finds a bug. With the words that are in the name of a test that does, so that no others need run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     /// The simulator.
     Sim,
     /// The model checker.
-    Loom,
+    Loom(&'static str),
     /// The tests of the engine's parts.
-    Engine,
+    Engine(&'static str),
     /// The tests of the client against a peer that misbehaves.
-    Client,
+    Client(&'static str),
+}
+
+impl Layer {
+    /// Its name, and the words; none for the simulator.
+    pub fn name_and_test(self) -> (&'static str, &'static str) {
+        match self {
+            Layer::Sim => ("Sim", ""),
+            Layer::Loom(test) => ("Loom", test),
+            Layer::Engine(test) => ("Engine", test),
+            Layer::Client(test) => ("Client", test),
+        }
+    }
 }
 
 bugs! {
@@ -66,7 +77,7 @@ bugs! {
     /// Credits are given back twice.
     GiveCreditsTwice = "give-credits-twice", Sim;
     /// A turn counts on room in the ring that other cores may take first.
-    ForgetOtherWriters = "forget-other-writers", Engine;
+    ForgetOtherWriters = "forget-other-writers", Engine("engine::tests::room_in_the_log");
     /// A checkpoint forgets orders of many cards.
     FoldForgets = "fold-forgets", Sim;
     /// An import's cards are dropped when the start that follows recovers.
@@ -92,50 +103,50 @@ bugs! {
     /// A caller is told how an order has ended although that is not durable.
     TellEndEarly = "tell-end-early", Sim;
     /// Whoever comes takes stock that orders wait for.
-    OvertakeLine = "overtake-line", Engine;
+    OvertakeLine = "overtake-line", Engine("engine::tests::stock_that_comes");
     /// A start does not know when the cards of holders were dealt.
     ForgetHolderOnReplay = "forget-holder-on-replay", Sim;
     /// The orders of a chain for which there is stock are dealt without the one for which there is none.
     SplitChain = "split-chain", Sim;
     /// Orders that wait are filled last come, first served.
-    FillOutOfTurn = "fill-out-of-turn", Engine;
+    FillOutOfTurn = "fill-out-of-turn", Engine("engine::tests::stock_that_comes");
     /// Stock that holds give back does not call the desk.
     ForgetToCall = "forget-to-call", Sim;
     /// A slot is claimed by a load and a store instead of one atomic step.
-    ClaimInTwoSteps = "claim-in-two-steps", Loom;
+    ClaimInTwoSteps = "claim-in-two-steps", Loom("slab::claim::model");
     /// A batch is shown to the committer before its words are there.
-    StampBeforeWords = "stamp-before-words", Loom;
+    StampBeforeWords = "stamp-before-words", Loom("wal::ring::model");
     /// The sleeper does not look once more before it sleeps.
-    LostWakeUp = "lost-wake-up", Loom;
+    LostWakeUp = "lost-wake-up", Loom("wal::bell::model::no_wake_up");
     /// A core that wrote a block in the committer's place does not look whether more has come.
-    LeaveBehind = "leave-behind", Loom;
+    LeaveBehind = "leave-behind", Loom("wal::bell::model::who_works");
     /// An order that holds cards is claimed for a change by a load and a store instead of one atomic step.
-    ChangeInTwoSteps = "change-in-two-steps", Loom;
+    ChangeInTwoSteps = "change-in-two-steps", Loom("index::model::one_of_two_changes");
     /// A claimed slot of the order index that is given up is as empty as before.
-    GiveUpToEmpty = "give-up-to-empty", Loom;
+    GiveUpToEmpty = "give-up-to-empty", Loom("index::model::ids_that_go_together");
     /// Two slots of a slab share a nonce.
-    NonceReuse = "nonce-reuse", Engine;
+    NonceReuse = "nonce-reuse", Engine("slab::sealing");
     /// Claim bits of a slab's file are believed (rule 2).
-    TrustMappedBits = "trust-mapped-bits", Engine;
+    TrustMappedBits = "trust-mapped-bits", Engine("slab::file");
     /// A block need not carry the hash of the one before it.
-    IgnoreChain = "ignore-chain", Engine;
+    IgnoreChain = "ignore-chain", Engine("wal::reader_tests");
     /// A lost order is asked for again under another id.
-    RetryWithNewId = "retry-with-new-id", Client;
+    RetryWithNewId = "retry-with-new-id", Client("losses");
 }
 
-/// Whether a bug is planted in this process. Always false, and free, without the feature.
+/// Whether a bug is planted in this process. Always false, and free, in a build that cannot have any.
 #[inline(always)]
 pub fn is(bug: Bug) -> bool {
-    #[cfg(feature = "planted")]
+    #[cfg(all(feature = "planted", debug_assertions))]
     return chosen() == Some(bug);
-    #[cfg(not(feature = "planted"))]
+    #[cfg(not(all(feature = "planted", debug_assertions)))]
     {
         let _ = bug;
         false
     }
 }
 
-#[cfg(feature = "planted")]
+#[cfg(all(feature = "planted", debug_assertions))]
 fn chosen() -> Option<Bug> {
     static CHOSEN: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
     *CHOSEN.get_or_init(|| {

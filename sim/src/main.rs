@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use croupier_protocol::planted;
 use croupier_sim::plan::Plan;
 use croupier_sim::run::{Done, Violation, run, shrink, trace};
 use serde::Serialize;
@@ -51,8 +52,7 @@ struct Cli {
     /// Tell a violation as it was found, without looking for a shorter run
     #[arg(long)]
     no_shrink: bool,
-    /// List the bugs that can be planted in this build, and the layer that must find each
-    #[cfg(feature = "planted")]
+    /// List the bugs that can be planted, and what must find each: a layer, and a test of it
     #[arg(long)]
     list_planted: bool,
     /// With --seed: print what happens
@@ -199,10 +199,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // A violation is a panic that is caught, told and shrunk: its first words need no printing.
     std::panic::set_hook(Box::new(|_| {}));
-    #[cfg(feature = "planted")]
     if cli.list_planted {
-        for (_, name, layer) in croupier_protocol::planted::BUGS {
-            println!("{name} {layer:?}");
+        for (_, name, layer) in planted::BUGS {
+            let (layer, test) = layer.name_and_test();
+            println!("{}", format!("{name} {layer} {test}").trim_end());
         }
         return ExitCode::SUCCESS;
     }
