@@ -232,7 +232,8 @@ impl Engine {
 pub(crate) type Named = BTreeMap<(u32, u32), CardRef>;
 
 impl Engine {
-    /// Moves cards with all their uses: those that can go the way go. The error: of one of them none can, or the log fails.
+    /// Moves cards with all their uses: those that can go the way go. `done`: what has gone of others that were named with them. The
+    /// error: nothing has gone, or the log fails.
     pub(crate) fn move_uses(
         &self,
         catalog: &Catalog,
@@ -240,7 +241,6 @@ impl Engine {
         way: Way,
         done: &mut Done,
     ) -> Result<(), Refused> {
-        let before = done.moved;
         let slabs: BTreeMap<u32, &Arc<SlabState>> = named
             .keys()
             .flat_map(|&(of, _)| catalog.slabs_with(of))
@@ -273,7 +273,8 @@ impl Engine {
                 self.write(Ready { slab, from, slots }, way, done)?;
             }
         }
-        if done.moved == before {
+        // Of other cards that were named with them, none has gone either.
+        if done.moved == 0 {
             let text = "all uses that could go are promised to orders and holds: try again when one has ended";
             return Err(Refused::because(Refusal::CardIssued, text));
         }

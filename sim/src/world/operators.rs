@@ -163,7 +163,7 @@ impl World {
             // After a failure of the log nobody knows; the restart tells.
             Err(refused) if refused.refusal == Refusal::StoreFailed => {}
             // Of many records the first may be written.
-            Err(_) if matches!(selection, Selection::Stock { .. }) => {
+            Err(_) if !is_all_or_none(&engine.state, &selection) => {
                 self.oracle.move_over(&state, None);
             }
             Err(_) => self.oracle.move_over(&state, Some(0)),
@@ -350,6 +350,20 @@ impl World {
             Err(refused) => self.note(|| format!("its end is not known: {}", refused.text)),
         }
         true
+    }
+}
+
+/// Whether a move of these cards that is refused has moved none of them.
+fn is_all_or_none(state: &State, selection: &Selection) -> bool {
+    let catalog = state.catalog.load();
+    let is_dealt_once = |card: &CardRef| {
+        let slab = catalog.slab(card.slab);
+        slab.is_none_or(|slab| !slab.is_reusable())
+    };
+    match selection {
+        Selection::Stock { .. } => false,
+        Selection::Cards(cards) => cards.iter().all(is_dealt_once),
+        Selection::Order(_) => true,
     }
 }
 
