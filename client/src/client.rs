@@ -1,29 +1,26 @@
-//! The handle: what a caller can ask for.
+//! The handle, and what a caller can ask for of orders.
+
+mod operate;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use croupier_protocol::{
-    BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, ControlBody,
-    DealOrder, FeedReply, FindSecret, HeldOrder, Holder, HolderCap, IssuedOrder, Kind, ListBatches,
-    ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId, OrderList, OrderOutcome, OrderRow,
-    Pick, Refusal, RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate,
-    SkuCreateReply, SkuId, SkuListReply, SkuRow, SkuSet, SkuSetReply, Step, Stock, StockReply,
-    StockRow, Trailing, decode_control, encode_control,
+    CardPlace, CardRef, ControlBody, HeldOrder, Holder, IssuedOrder, Kind, OrderId, OrderOutcome,
+    Pick, Refusal, SkuId, Step, Trailing, decode_control, encode_control,
 };
+pub use operate::SkuSettings;
 use tokio::time::Instant;
 
 use crate::ask::Item;
 use crate::builder::{ClientBuilder, Settings};
-use crate::call::{Caller, Deadline, Resend};
+use crate::call::{Caller, Resend};
 use crate::error::{Error, ProtocolError};
-use crate::feed::{Feed, FeedOptions, FeedPage};
-use crate::import::{Import, ImportOptions};
 use crate::link::{ReplyFrame, Request};
-use crate::order::{CardPick, CardSelection, Order, OrderStep, Wait};
+use crate::order::{CardPick, Order, OrderStep, Wait};
 
 /// A handle on a server. Cheap to clone; all clones share one connection, which closes with the last of them.
 ///
@@ -32,17 +29,6 @@ use crate::order::{CardPick, CardSelection, Order, OrderStep, Wait};
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
-}
-
-/// How a SKU is sold, for [`Client::sku_change`]: what is `None` stays as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SkuSettings {
-    /// In which order its cards are dealt.
-    pub deal_order: Option<DealOrder>,
-    /// How much of what is free and held may be held at once, in per cent.
-    pub hold_share_max_percent: Option<u16>,
-    /// How many cards a holder may get, and within which time.
-    pub holder_cap: HolderCap,
 }
 
 struct Shared {
@@ -451,343 +437,6 @@ impl Client {
             }))
     }
 
-    /// The id of a SKU. Ids are kept in the handle: only a name it has not met asks the server.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `UnknownSku` if there is none of this name.
-    pub async fn sku_id(&self, name: &str) -> Result<SkuId, Error> {
-        if let Some(id) = self.known_sku(name) {
-            return Ok(id);
-        }
-        self.sku_list().await?;
-        self.known_sku(name).ok_or_else(|| Error::Refused {
-            order_id: None,
-            refusal: Refusal::UnknownSku,
-            retry_after_ms: 0,
-            text: format!("{name:?}: {}", Refusal::UnknownSku),
-        })
-    }
-
-    fn known_sku(&self, name: &str) -> Option<SkuId> {
-        self.shared
-            .sku_ids
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .copied()
-    }
-
-    /// Makes a SKU. Not tried again once it was sent: if the answer was lost, [`Client::sku_list`] tells.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `SkuExists`, `NameInvalid` or `TooManySkus`.
-    pub async fn sku_create(&self, name: &str) -> Result<SkuId, Error> {
-        let body = SkuCreate {
-            name: name.to_owned(),
-        };
-        let reply: SkuCreateReply = self.control(Kind::SkuCreate, &body, Resend::Never).await?;
-        Ok(SkuId(reply.sku))
-    }
-
-    /// How a SKU is sold.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `UnknownSku`.
-    pub async fn sku_settings(&self, name: &str) -> Result<SkuSetReply, Error> {
-        let body = SkuSet {
-            name: name.to_owned(),
-            ..SkuSet::default()
-        };
-        self.control(Kind::SkuSet, &body, Resend::Safe).await
-    }
-
-    /// Says how a SKU is sold from now on: in which order its cards are dealt, and how much of what is free and held may be
-    /// held at once, in per cent. What is `None` stays as it is. It may be sent again: the same twice is as once.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `UnknownSku` or `SettingInvalid`.
-    pub async fn sku_set(
-        &self,
-        name: &str,
-        deal_order: Option<DealOrder>,
-        hold_share_max_percent: Option<u16>,
-    ) -> Result<SkuSetReply, Error> {
-        let settings = SkuSettings {
-            deal_order,
-            hold_share_max_percent,
-            ..SkuSettings::default()
-        };
-        self.sku_change(name, &settings).await
-    }
-
-    /// As [`Client::sku_set`], for all that can be said.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `UnknownSku` or `SettingInvalid`.
-    pub async fn sku_change(
-        &self,
-        name: &str,
-        settings: &SkuSettings,
-    ) -> Result<SkuSetReply, Error> {
-        let cap = settings.holder_cap;
-        let body = SkuSet {
-            name: name.to_owned(),
-            deal_order: settings.deal_order.map(DealOrder::as_u16),
-            hold_share_max_percent: settings.hold_share_max_percent,
-            // A server that knows no caps understands all else.
-            holder: Trailing((cap != HolderCap::default()).then_some(cap)),
-        };
-        self.control(Kind::SkuSet, &body, Resend::Safe).await
-    }
-
-    /// Orders of a holder, a page at a time, the oldest first by the LSN of their last record: those behind `after` (0 = from the
-    /// first), at most `limit` of them (0 = as many as fit). The second value is the `after` of the next page; `None` = that was
-    /// the last. An order that changes between two pages comes again.
-    ///
-    /// # Errors
-    /// Those of a lost connection.
-    pub async fn orders_of(
-        &self,
-        holder: Holder,
-        after: u64,
-        limit: u32,
-    ) -> Result<(Vec<OrderRow>, Option<u64>), Error> {
-        let body = ListOrders {
-            holder: holder.to_bytes(),
-            after,
-            limit,
-        };
-        let list: OrderList = self.control(Kind::ListOrders, &body, Resend::Safe).await?;
-        Ok((list.rows, list.next))
-    }
-
-    /// All SKUs.
-    ///
-    /// # Errors
-    /// Those of a lost connection.
-    pub async fn sku_list(&self) -> Result<Vec<SkuRow>, Error> {
-        let frames = self.call(Kind::SkuList, |_| {}, Resend::Safe).await?;
-        let skus: Vec<SkuRow> = joined(&frames, |page: SkuListReply| page.skus)?;
-        let ids = skus
-            .iter()
-            .map(|row| (row.name.clone(), SkuId(row.sku)))
-            .collect();
-        *self
-            .shared
-            .sku_ids
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = ids;
-        Ok(skus)
-    }
-
-    /// Counts of the cards of one SKU, or of every one.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `UnknownSku` if there is none of this name.
-    pub async fn stock(&self, name: Option<&str>) -> Result<Vec<StockRow>, Error> {
-        let body = Stock {
-            name: name.map(str::to_owned),
-        };
-        let frames = self
-            .call(Kind::Stock, |out| encode_control(&body, out), Resend::Safe)
-            .await?;
-        joined(&frames, |page: StockReply| page.rows)
-    }
-
-    /// Takes cards out of sale, or puts them back; tells how many. Not tried again once it was sent: if the answer was lost,
-    /// [`Client::stock`] tells.
-    ///
-    /// Cards that are named one by one, and those of an order, go all or none. Of a SKU or a batch those go that can.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `UnknownSku`, `UnknownBatch`, `UnknownCard` or `OrderNotFound`; as `CardIssued` if an order has
-    /// one of the cards, and as `CardNotInState` if one is not where it could go this way from. The text says which.
-    pub async fn move_cards(
-        &self,
-        which: &CardSelection,
-        card_move: CardMove,
-        issued: bool,
-    ) -> Result<MoveCardsReply, Error> {
-        let Chosen {
-            sku,
-            batch,
-            cards,
-            order,
-        } = Chosen::of(which);
-        let body = MoveCards {
-            sku,
-            batch,
-            cards,
-            order,
-            to: card_move.as_u16(),
-            issued,
-        };
-        self.control(Kind::MoveCards, &body, Resend::Never).await
-    }
-
-    /// The cards that have a secret, of one SKU or of any: at most one for each SKU, with all its uses if they are few. None: no
-    /// import has brought it.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `UnknownSku`, or as `SelectionInvalid` if no card can have such a secret.
-    pub async fn find_secret(
-        &self,
-        sku: Option<SkuId>,
-        secret: &[u8],
-    ) -> Result<Vec<CardRow>, Error> {
-        let found = self.find_secret_page(sku, secret).await?;
-        Ok(found.0)
-    }
-
-    /// As [`Client::find_secret`]; the second value: they have more uses than are told, and these are the first of each.
-    /// [`Client::list_cards`] of them tells all.
-    ///
-    /// # Errors
-    /// Those of [`Client::find_secret`].
-    pub async fn find_secret_page(
-        &self,
-        sku: Option<SkuId>,
-        secret: &[u8],
-    ) -> Result<(Vec<CardRow>, bool), Error> {
-        let body = FindSecret {
-            sku: sku.unwrap_or_default(),
-            secret,
-        };
-        let encode = |out: &mut BytesMut| body.encode_into(out);
-        let frames = self.call(Kind::FindSecret, encode, Resend::Safe).await?;
-        let list: CardList = one(&frames)?;
-        Ok((list.rows, list.next.is_some()))
-    }
-
-    /// What became of cards, by place, a page at a time: those behind `after`, of one status or of any. The second value is
-    /// the `after` of the next page; `None` = that was the last. A page may be empty and not the last.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `UnknownSku`, `UnknownBatch`, `UnknownCard`, or `SelectionInvalid` if there are too many cards
-    /// or none; those of [`Client::order`] for the cards of an order.
-    pub async fn list_cards(
-        &self,
-        which: &CardSelection,
-        status: Option<CardStatus>,
-        after: Option<CardRef>,
-    ) -> Result<(Vec<CardRow>, Option<CardRef>), Error> {
-        let mut chosen = Chosen::of(which);
-        if let CardSelection::Order(id) = which {
-            // The request names no orders.
-            let order = self.order(*id).await?.and_then(OrderOutcome::into_issued);
-            let cards = order.into_iter().flat_map(|order| order.cards);
-            chosen.cards = cards.map(|card| place_of(card.card)).collect();
-            if chosen.cards.is_empty() {
-                return Ok((Vec::new(), None));
-            }
-        }
-        let body = ListCards {
-            sku: chosen.sku,
-            batch: chosen.batch,
-            cards: chosen.cards,
-            status: status.map_or(0, CardStatus::as_u16),
-            after: after.map(place_of),
-        };
-        let list: CardList = self.control(Kind::ListCards, &body, Resend::Safe).await?;
-        let next = list.next.map(|place| CardRef {
-            slab: place.slab,
-            slot: place.slot,
-            generation: place.generation,
-        });
-        Ok((list.rows, next))
-    }
-
-    /// The batches of one SKU, or of every one.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `UnknownSku` if there is none of this name.
-    pub async fn batches(&self, sku: Option<&str>) -> Result<Vec<BatchRow>, Error> {
-        let body = ListBatches {
-            sku: sku.map(str::to_owned),
-        };
-        let encode = |out: &mut BytesMut| encode_control(&body, out);
-        let frames = self.call(Kind::ListBatches, encode, Resend::Safe).await?;
-        joined(&frames, |page: BatchList| page.rows)
-    }
-
-    /// How long the server takes to answer, from this call to its reply.
-    ///
-    /// # Errors
-    /// Those of a lost connection.
-    pub async fn ping(&self) -> Result<Duration, Error> {
-        let asked = Instant::now();
-        self.call(Kind::Ping, |_| {}, Resend::Safe).await?;
-        Ok(asked.elapsed())
-    }
-
-    /// What server this is and how it does.
-    ///
-    /// # Errors
-    /// Those of a lost connection.
-    pub async fn server_info(&self) -> Result<ServerInfoReply, Error> {
-        let frames = self.call(Kind::ServerInfo, |_| {}, Resend::Safe).await?;
-        one(&frames)
-    }
-
-    /// Puts a route table in force. Not tried again once it was sent: if the answer was lost,
-    /// [`Client::routes_show`] tells.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `RoutesInvalid`; the text says line and reason, and nothing changed.
-    pub async fn routes_load(&self, toml: &str) -> Result<RoutesLoadReply, Error> {
-        self.control(
-            Kind::RoutesLoad,
-            &RoutesLoad {
-                toml: toml.to_owned(),
-            },
-            Resend::Never,
-        )
-        .await
-    }
-
-    /// The route table in force.
-    ///
-    /// # Errors
-    /// Those of a lost connection.
-    pub async fn routes_show(&self) -> Result<RoutesShowReply, Error> {
-        let frames = self.call(Kind::RoutesShow, |_| {}, Resend::Safe).await?;
-        one(&frames)
-    }
-
-    /// A page of the change feed: durable facts from an LSN on. If there is none yet, the server waits for one as long as
-    /// the options say; other calls go on meanwhile.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] as `FeedTooOld` if what `from` names has been folded into a checkpoint (the text says from where
-    /// one can go on; 0 is the same place), and as `FeedAhead` if the log does not reach so far. Those of a lost
-    /// connection.
-    pub async fn feed(&self, options: &FeedOptions) -> Result<FeedPage, Error> {
-        let body = options.body();
-        let request = Request {
-            kind: Kind::Feed,
-            count: 0,
-            encode: |out: &mut BytesMut| encode_control(&body, out),
-        };
-        let caller = self.caller();
-        let deadline = Deadline::after(caller.settings.call_timeout.saturating_add(options.wait()));
-        let called = caller.call(&request, 1, Resend::Safe, deadline).await;
-        let (frames, _) = called.map_err(|failure| failure.into_error(&caller.settings.addr))?;
-        FeedPage::of(one::<FeedReply>(&frames)?)
-    }
-
-    /// A reader of the change feed that keeps its position.
-    pub fn follow(&self, options: FeedOptions) -> Feed {
-        Feed::new(self.clone(), options)
-    }
-
-    /// Opens an import, on a connection of its own.
-    ///
-    /// # Errors
-    /// [`Error::Refused`], for example as `UnknownSku` or `NameInvalid`; or those of a lost connection.
-    pub async fn import(&self, options: ImportOptions) -> Result<Import, Error> {
-        Import::begin(self.caller(), options).await
-    }
-
     async fn control<T: ControlBody>(
         &self,
         kind: Kind,
@@ -876,32 +525,6 @@ fn control_body<T: ControlBody>(frame: &ReplyFrame) -> Result<T, Error> {
     let kind = frame.header.kind;
     decode_control(&frame.body)
         .map_err(|error| Error::Protocol(ProtocolError::Body { kind, error }))
-}
-
-/// Which cards, in the fields that requests about cards share.
-#[derive(Default)]
-struct Chosen {
-    sku: Option<String>,
-    batch: Option<String>,
-    cards: Vec<CardPlace>,
-    order: Option<[u8; 16]>,
-}
-
-impl Chosen {
-    fn of(which: &CardSelection) -> Self {
-        let mut chosen = Self::default();
-        match which {
-            CardSelection::Sku(sku) => chosen.sku = Some(sku.clone()),
-            CardSelection::Batch { sku, label } => {
-                (chosen.sku, chosen.batch) = (Some(sku.clone()), Some(label.clone()));
-            }
-            CardSelection::Cards(cards) => {
-                chosen.cards = cards.iter().copied().map(place_of).collect();
-            }
-            CardSelection::Order(id) => chosen.order = Some(id.to_bytes()),
-        }
-        chosen
-    }
 }
 
 fn place_of(card: CardRef) -> CardPlace {

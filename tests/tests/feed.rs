@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use croupier_client::{
     CardMove, CardRun, CardSelection, Client, DealOrder, Error, FeedEvent, FeedFact, FeedKind,
-    FeedOptions, Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId,
+    FeedOptions, Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, SkuSettings,
 };
 use croupier_protocol::{Feed, FeedReply, Kind, RefusedBody, encode_control};
 use croupier_tests::{Dice, Mint, PATIENCE, Server, Store, Wire, croupier, frame, leaked, scaled};
@@ -292,8 +292,10 @@ async fn live(client: &Client, dice: &mut Dice, mint: &mut Mint, round: usize) {
     }
     let extra = format!("extra-{round}");
     let empty = client.sku_create(&extra).await.expect("a SKU is made");
-    let set = client.sku_set(&extra, Some(DealOrder::Lifo), Some(50));
-    set.await.expect("it is set");
+    let settings = SkuSettings::default().deal_order(DealOrder::Lifo);
+    let settings = settings.hold_share_max_percent(50);
+    let set = client.sku_set(&extra, &settings).await;
+    set.expect("it is set");
     client.routes_load("[[rule]]\n").await.expect("a table");
     for nth in 0..scaled(120, 1_000) {
         let sku = skus[dice.within(0..3) as usize];

@@ -54,7 +54,7 @@ impl Shop {
             },
             ..SkuSettings::default()
         };
-        let set = self.client.sku_change("s", &settings).await;
+        let set = self.client.sku_set("s", &settings).await;
         set.expect("it is set");
     }
 
@@ -651,7 +651,7 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
         cap(Some(10_000_001), Some(1)),
         cap(None, Some(1 << 40)),
     ] {
-        let set = shop.client.sku_change("s", &bad).await;
+        let set = shop.client.sku_set("s", &bad).await;
         assert_eq!(refusal_of(set), Refusal::SettingInvalid, "{bad:?}");
     }
     let settings = shop.client.sku_settings("s").await.expect("it is told");

@@ -298,6 +298,25 @@ async fn a_move_of_a_card_means_all_its_uses() {
     (server, client) = again(&store, server, false).await;
     assert_eq!(moved(&client, &[at(1, 2)], Void, false).await, Ok(3));
     assert_eq!(counts(&stock(&client).await), [1, 0, 0, 10]);
+    // Where others go, uses that a hold is promised stay and are no refusal; these are of another SKU.
+    let options = ImportOptions {
+        sku: "t".into(),
+        create_sku: true,
+        max_uses: MaxUses::Times(2),
+        ..ImportOptions::default()
+    };
+    let mut other = client.import(options).await.expect("it is open");
+    let row = ImportRow::new(1, b"twice");
+    other.push(row).await.expect("it goes out");
+    let hold = Order::new(OrderId::new_v7(), other.sku()).quantity(2);
+    other.finish().await.expect("it is imported");
+    client.reserve(hold, LONG).await.expect("two are free");
+    assert_eq!(
+        moved(&client, &[at(3, 1), at(4, 0)], Void, false).await,
+        Ok(1)
+    );
+    assert_eq!(counts(&stock(&client).await), [0, 0, 0, 11]);
+    client.commit(hold.order_id).await.expect("it was held");
     // What an order has seen stays its answer.
     let known = client.order(first.order_id).await.expect("an answer");
     let known = known

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use croupier_client::{
     CardMove, CardRef, CardSelection, Client, DealOrder, Error, ImportOptions, ImportRow, Order,
-    OrderId, OrderOutcome, Refusal, SkuId,
+    OrderId, OrderOutcome, Refusal, SkuId, SkuSettings,
 };
 use croupier_tests::{Mint, Store, unix_ms};
 
@@ -64,7 +64,10 @@ async fn cards_are_dealt_in_the_order_that_is_set_also_after_a_restart() {
         "as they came"
     );
     let set = client
-        .sku_set("s", Some(DealOrder::ExpiryFirst), None)
+        .sku_set(
+            "s",
+            &SkuSettings::default().deal_order(DealOrder::ExpiryFirst),
+        )
         .await
         .expect("it is set");
     assert!(set.lsn > 0);
@@ -79,7 +82,7 @@ async fn cards_are_dealt_in_the_order_that_is_set_also_after_a_restart() {
     assert_eq!(next(&client, sku, 3).await, [(2, 1), (1, 2), (1, 6)]);
 
     client
-        .sku_set("s", Some(DealOrder::Lifo), None)
+        .sku_set("s", &SkuSettings::default().deal_order(DealOrder::Lifo))
         .await
         .expect("it is set");
     import_batch(&client, "s", "b", &mint.secrets(3, 20)).await;
@@ -95,7 +98,7 @@ async fn cards_are_dealt_in_the_order_that_is_set_also_after_a_restart() {
     );
     assert_eq!(next(&client, sku, 2).await, [(4, 0), (3, 2)]);
     client
-        .sku_set("s", Some(DealOrder::Fifo), None)
+        .sku_set("s", &SkuSettings::default().deal_order(DealOrder::Fifo))
         .await
         .expect("it is set");
     assert_eq!(next(&client, sku, 2).await, [(3, 0), (3, 1)]);
@@ -113,7 +116,7 @@ async fn at_random_every_card_is_dealt_once_and_not_as_they_came() {
     let mut mint = Mint::new(81);
     let sku = import_batch(&client, "s", "a", &mint.secrets(300, 20)).await;
     client
-        .sku_set("s", Some(DealOrder::Random), None)
+        .sku_set("s", &SkuSettings::default().deal_order(DealOrder::Random))
         .await
         .expect("it is set");
     // A tenth leaves and comes back, and is dealt all the same.
@@ -153,7 +156,7 @@ async fn no_more_than_the_share_is_held_and_what_waits_is_held_when_there_is_roo
     let mut mint = Mint::new(82);
     let sku = import_batch(&client, "s", "a", &mint.secrets(10, 20)).await;
     client
-        .sku_set("s", None, Some(30))
+        .sku_set("s", &SkuSettings::default().hold_share_max_percent(30))
         .await
         .expect("it is set");
     let order = |quantity| Order::new(OrderId::new_v7(), sku).quantity(quantity);
@@ -165,8 +168,15 @@ async fn no_more_than_the_share_is_held_and_what_waits_is_held_when_there_is_roo
     assert!(again.repeat);
     let too_many = client.reserve(order(2), LONG).await;
     assert_eq!(refusal_of(too_many), Refusal::HoldShareReached);
+    let part = order(5);
+    let third = client.reserve_part(part, LONG).await.expect("the third");
+    assert_eq!(third.quantity, 1, "of five");
+    assert_eq!(counts(&stock(&client).await), [7, 3, 0, 0]);
+    let none = client.reserve_part(order(5), LONG).await;
+    assert_eq!(refusal_of(none), Refusal::HoldShareReached);
+    client.cancel(part.order_id).await.expect("it is held");
     let one = order(1);
-    client.reserve(one, LONG).await.expect("the third");
+    client.reserve(one, LONG).await.expect("the third again");
     assert_eq!(counts(&stock(&client).await), [7, 3, 0, 0]);
     client
         .issue(order(1))
@@ -199,7 +209,7 @@ async fn no_more_than_the_share_is_held_and_what_waits_is_held_when_there_is_roo
         .await
         .expect_err("nothing of nothing may be held");
     client
-        .sku_set("s", None, Some(100))
+        .sku_set("s", &SkuSettings::default().hold_share_max_percent(100))
         .await
         .expect("it is set");
     let waiting = [order(2), order(2)];
@@ -208,7 +218,7 @@ async fn no_more_than_the_share_is_held_and_what_waits_is_held_when_there_is_roo
         assert!(matches!(outcome, Ok(OrderOutcome::Waiting(_))));
     }
     client
-        .sku_set("s", None, Some(50))
+        .sku_set("s", &SkuSettings::default().hold_share_max_percent(50))
         .await
         .expect("it is set");
     import_batch(&client, "s", "b", &mint.secrets(4, 20)).await;
@@ -238,9 +248,18 @@ async fn settings_that_cannot_be_are_refused_and_change_nothing() {
     let server = store.serve();
     let client = server.client().await;
     client.sku_create("s").await.expect("a SKU");
-    let nobody = client.sku_set("t", Some(DealOrder::Lifo), None).await;
+    let nobody = client
+        .sku_set("t", &SkuSettings::default().deal_order(DealOrder::Lifo))
+        .await;
     assert_eq!(refusal_of(nobody), Refusal::UnknownSku);
-    let too_much = client.sku_set("s", Some(DealOrder::Lifo), Some(101)).await;
+    let too_much = client
+        .sku_set(
+            "s",
+            &SkuSettings::default()
+                .deal_order(DealOrder::Lifo)
+                .hold_share_max_percent(101),
+        )
+        .await;
     assert_eq!(refusal_of(too_much), Refusal::SettingInvalid);
     let settings = client.sku_settings("s").await.expect("it is told");
     assert_eq!(

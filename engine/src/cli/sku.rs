@@ -128,7 +128,7 @@ pub(super) fn run(args: SkuArgs, globals: &Globals) -> Result<ExitCode, CliError
                     window_ms: holder_window,
                 },
             };
-            let set = server.run(async |client| Ok(client.sku_change(&name, &changed).await?))?;
+            let set = server.run(async |client| Ok(client.sku_set(&name, &changed).await?))?;
             settings(&name, &set)
                 .with("lsn", set.lsn)
                 .print(globals.json)?;

@@ -162,9 +162,9 @@ impl Dealer {
         fresh.retain(|(nth, _)| {
             let (_, order) = &orders[usize::from(*nth)];
             let wanted = u64::from(self.wanted(*nth, order));
-            let fits = wanted <= left;
+            let fits = wanted <= left || order.takes_part() && left > 0;
             match fits {
-                true => left -= wanted,
+                true => left -= wanted.min(left),
                 false => out.push(refused(order, Refusal::HoldShareReached, 0)),
             }
             fits
