@@ -12,37 +12,61 @@ use zeroize::Zeroizing;
 
 use crate::limits::NAME_BYTES_MAX;
 
-/// The id of an order: 128 bits chosen by the caller, for ever bound to what it ordered first.
-///
-/// Prints and parses as UUID text; on the wire it is the 16 bytes in text order (big-endian).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct OrderId(u128);
+/// A word of 16 bytes that callers choose: in memory a number, printed as UUID text, on the wire the bytes in text order.
+macro_rules! sixteen_bytes {
+    ($(#[$doc:meta])+ $name:ident) => {
+        $(#[$doc])+
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(u128);
+
+        impl $name {
+            /// From the 16 bytes in text order.
+            #[inline]
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(u128::from_be_bytes(bytes))
+            }
+
+            /// The 16 bytes in text order.
+            #[inline]
+            pub const fn to_bytes(self) -> [u8; 16] {
+                self.0.to_be_bytes()
+            }
+
+            /// From the number that the text, read as one hexadecimal number, denotes.
+            #[inline]
+            pub const fn from_u128(number: u128) -> Self {
+                Self(number)
+            }
+
+            /// As one number.
+            #[inline]
+            pub const fn as_u128(self) -> u128 {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(Uuid::from_u128(self.0).as_hyphenated(), f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+sixteen_bytes! {
+    /// The id of an order: 128 bits chosen by the caller, for ever bound to what it ordered first.
+    ///
+    /// Prints and parses as UUID text; on the wire it is the 16 bytes in text order (big-endian).
+    OrderId
+}
 
 impl OrderId {
-    /// From the 16 bytes in text order.
-    #[inline]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(u128::from_be_bytes(bytes))
-    }
-
-    /// The 16 bytes in text order.
-    #[inline]
-    pub const fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
-    }
-
-    /// From the number that the text, read as one hexadecimal number, denotes.
-    #[inline]
-    pub const fn from_u128(id: u128) -> Self {
-        Self(id)
-    }
-
-    /// The id as one number.
-    #[inline]
-    pub const fn as_u128(self) -> u128 {
-        self.0
-    }
-
     /// A new id: a UUID version 7 (RFC 9562), which sorts by time of making.
     pub fn new_v7() -> Self {
         Self(Uuid::now_v7().as_u128())
@@ -52,18 +76,6 @@ impl OrderId {
     #[inline]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
-    }
-}
-
-impl fmt::Display for OrderId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(Uuid::from_u128(self.0).as_hyphenated(), f)
-    }
-}
-
-impl fmt::Debug for OrderId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -89,11 +101,12 @@ impl FromStr for OrderId {
     }
 }
 
-/// The caller's customer, for whom an order is: a key of 16 bytes that the caller chooses; all zero: nobody is named.
-///
-/// Prints as UUID text, as [`OrderId`] does. How a key is made of a text is for callers to agree on; the client has one way.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Holder(u128);
+sixteen_bytes! {
+    /// The caller's customer, for whom an order is: a key of 16 bytes that the caller chooses; all zero: nobody is named.
+    ///
+    /// Prints as UUID text, as [`OrderId`] does. How a key is made of a text is for callers to agree on; the client has one way.
+    Holder
+}
 
 impl Holder {
     /// Nobody is named.
@@ -101,46 +114,10 @@ impl Holder {
     /// Bytes of a key.
     pub const BYTES: usize = 16;
 
-    /// From the 16 bytes of the key.
-    #[inline]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(u128::from_be_bytes(bytes))
-    }
-
-    /// The 16 bytes of the key.
-    #[inline]
-    pub const fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
-    }
-
-    /// From the number that the bytes, read as one, denote.
-    #[inline]
-    pub const fn from_u128(key: u128) -> Self {
-        Self(key)
-    }
-
-    /// The key as one number.
-    #[inline]
-    pub const fn as_u128(self) -> u128 {
-        self.0
-    }
-
     /// True if nobody is named.
     #[inline]
     pub const fn is_none(self) -> bool {
         self.0 == 0
-    }
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(Uuid::from_u128(self.0).as_hyphenated(), f)
-    }
-}
-
-impl fmt::Debug for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
