@@ -162,11 +162,12 @@ impl World {
             Ok(done) => self.oracle.move_over(&state, Some(done.moved)),
             // After a failure of the log nobody knows; the restart tells.
             Err(refused) if refused.refusal == Refusal::StoreFailed => {}
-            // Of many records the first may be written.
-            Err(_) if !is_all_or_none(&engine.state, &selection) => {
-                self.oracle.move_over(&state, None);
+            // Of many records the first may be written, if it is the log that refuses.
+            Err(refused) => {
+                let no_room = matches!(refused.refusal, Refusal::DiskFull | Refusal::Busy);
+                let is_half = no_room && !is_all_or_none(&engine.state, &selection);
+                self.oracle.move_over(&state, (!is_half).then_some(0));
             }
-            Err(_) => self.oracle.move_over(&state, Some(0)),
         }
         true
     }
@@ -353,7 +354,7 @@ impl World {
     }
 }
 
-/// Whether a move of these cards that is refused has moved none of them.
+/// Whether a move of these cards goes as a whole, also where there is no room in the log for all of it.
 fn is_all_or_none(state: &State, selection: &Selection) -> bool {
     let catalog = state.catalog.load();
     let is_dealt_once = |card: &CardRef| {
