@@ -3,7 +3,7 @@
 //! Nothing is kept per order. Whoever knows an order's sequence number knows its id and its SKU, so the driver keeps
 //! one number for a whole frame and the oracle recomputes what must come back.
 
-use croupier_protocol::{OrderId, SkuId};
+use croupier_protocol::{Holder, OrderId, SkuId};
 
 /// Shares of operations, by frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,9 @@ pub struct Workload {
     hot_below: u64,
     /// Cards per order.
     pub quantity: u16,
+    holder_key: u64,
+    /// So many holders; 0: no order names one.
+    holders: u32,
     ttl_key: u64,
     /// How long holds last at least, and by how many milliseconds they differ.
     ttl_ms_min: u32,
@@ -139,10 +142,29 @@ impl Workload {
             skus,
             hot_below: (hot_share * 4_294_967_296.0) as u64,
             quantity,
+            holder_key: mix64(seed ^ 0x401d),
+            holders: 0,
             ttl_key: mix64(seed ^ 0x771),
             ttl_ms_min: 0,
             ttl_ms_spread: 0,
         }
+    }
+
+    /// The same orders, each of one of so many holders; the seed decides. 0: of nobody.
+    #[must_use]
+    pub fn with_holders(self, holders: u32) -> Self {
+        Self { holders, ..self }
+    }
+
+    /// For whom an order is.
+    #[inline]
+    pub fn holder(&self, sequence: u64) -> Holder {
+        if self.holders == 0 {
+            return Holder::NONE;
+        }
+        let number = random_below(mix64(sequence ^ self.holder_key), self.holders);
+        // A key is never all zeros.
+        Holder::from_u128((u128::from(mix64(self.holder_key)) << 64) | (u128::from(number) + 1))
     }
 
     /// The same orders, reserved for a time within `holding`; the seed decides, order by order.
@@ -232,6 +254,21 @@ mod tests {
     fn the_seed_alone_decides_what_is_ordered() {
         let (one, other) = (workload(7, 1, 100, 0.3), workload(7, 2, 100, 0.3));
         assert!((0..1000).all(|sequence| one.sku_index(sequence) == other.sku_index(sequence)));
+    }
+
+    #[test]
+    fn holders_are_as_many_as_asked_for_and_the_seeds() {
+        let of = |seed, run_id, count| workload(seed, run_id, 1, 0.0).with_holders(count);
+        let keys = |workload: &Workload| {
+            let all = (0..10_000).map(|sequence| workload.holder(sequence).as_u128());
+            all.collect::<HashSet<_>>()
+        };
+        assert_eq!(keys(&of(7, 1, 0)), [0].into());
+        let five = keys(&of(7, 1, 5));
+        assert_eq!(five.len(), 5);
+        assert!(!five.contains(&0));
+        assert_eq!(five, keys(&of(7, 2, 5)));
+        assert!(five.is_disjoint(&keys(&of(8, 1, 5))));
     }
 
     #[test]

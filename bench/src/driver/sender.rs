@@ -121,6 +121,7 @@ impl<'a> Sender<'a> {
                 ttl_ms: ttl_ms(sequence),
                 holder: Holder::NONE,
             };
+            let item = item.of_holder(workload.holder(sequence));
             item.encode_into(frame.body());
         }
         frame.set_count(*batch);

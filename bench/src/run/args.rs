@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use croupier_protocol::{
-    FRAME_BYTES_MAX_DEFAULT, FRAME_BYTES_MAX_LIMIT, FRAME_HEADER_BYTES, OrderItemHead, Priority,
-    StepItem,
+    FRAME_BYTES_MAX_DEFAULT, FRAME_BYTES_MAX_LIMIT, FRAME_HEADER_BYTES, Holder, OrderItemHead,
+    Priority, StepItem,
 };
 use serde::Serialize;
 
@@ -106,6 +106,9 @@ pub struct RunArgs {
     /// Share of orders that name the first SKU, from 0 to 1; the rest is spread evenly. 0 = all evenly
     #[arg(long, default_value = "0", value_parser = units::share)]
     pub hot_share: f64,
+    /// Holders: every order names one of so many, in no order. 0 = none is named
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000_000))]
+    pub holders: u32,
     /// Weights of operations by frame; lookups ask for orders that this run issued
     #[arg(long, default_value = "issue=100", value_parser = Mix::parse)]
     pub mix: Mix,
@@ -197,6 +200,7 @@ impl RunArgs {
             priority: Priority::Standard,
             skus: 1,
             hot_share: 0.0,
+            holders: 0,
             mix: Mix::ISSUE_ONLY,
             two_phase: false,
             ttl: None,
@@ -276,7 +280,9 @@ impl RunArgs {
     /// The server flags, with room for large batches where the bench starts the server itself.
     pub fn server_with_room(&self) -> ServerArgs {
         let mut server = self.server.clone();
-        let request_bytes = FRAME_HEADER_BYTES + usize::from(self.batch) * StepItem::BYTES;
+        let key_bytes = if self.holders > 0 { Holder::BYTES } else { 0 };
+        let item_bytes = StepItem::BYTES + key_bytes;
+        let request_bytes = FRAME_HEADER_BYTES + usize::from(self.batch) * item_bytes;
         let says_so = |arg: &String| arg.starts_with("--frame-bytes-max");
         if server.server.is_none()
             && request_bytes > FRAME_BYTES_MAX_DEFAULT as usize

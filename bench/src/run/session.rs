@@ -273,7 +273,8 @@ impl Session {
             sku_ids,
             args.hot_share,
             args.quantity,
-        );
+        )
+        .with_holders(args.holders);
         let workload = match &holding {
             Some(holding) => workload.with_holding(holding),
             None => workload,
