@@ -133,7 +133,8 @@ impl Item for OrderStep {
 }
 
 fn bytes_of(order: &Order) -> usize {
-    StepItem::BYTES + order.holder.map_or(0, |_| Holder::BYTES)
+    let tag = if order.tag == 0 { 0 } else { size_of::<u16>() };
+    StepItem::BYTES + order.holder.map_or(0, |_| Holder::BYTES) + tag
 }
 
 impl Item for OrderId {

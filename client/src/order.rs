@@ -37,6 +37,8 @@ pub struct Order {
     pub deadline: Option<Duration>,
     /// For whom it is, if somebody is named: part of what is ordered.
     pub holder: Option<Holder>,
+    /// What the server's route table may tell it by; 0: nothing.
+    pub tag: u16,
 }
 
 impl Order {
@@ -49,7 +51,15 @@ impl Order {
             priority: Priority::Standard,
             deadline: None,
             holder: None,
+            tag: 0,
         }
+    }
+
+    /// Gives it a tag: a number from 1 on that rules of the server's route table may ask for; 0: none. What it means is for callers
+    /// and operators to agree on. It is no part of what is ordered: another try may have another tag.
+    #[must_use]
+    pub const fn tag(self, tag: u16) -> Self {
+        Self { tag, ..self }
     }
 
     /// Says for whom it is: the caller's customer, whose cards and holds the server counts and limits. [`holder_of`] makes a key of
@@ -294,8 +304,13 @@ impl OrderStep {
                 whole_ms(self.ttl).max(1)
             },
             holder: Holder::NONE,
+            tag: 0,
         };
-        item.of_holder(order.holder.unwrap_or(Holder::NONE))
+        let item = item.of_holder(order.holder.unwrap_or(Holder::NONE));
+        match self.step {
+            Step::Issue | Step::Reserve => item.tagged(order.tag),
+            Step::Commit | Step::Cancel | Step::Extend => item,
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use holds::{Change, Putting};
 use crate::config::{Config, DATA_DEFAULT};
 use crate::linked::Chain;
 use crate::order::{Order, Outcome, Verdict};
-use crate::route::{NoTarget, Resolver, RouteCell};
+use crate::route::{NoTarget, Resolver, RouteCell, WAYS_MAX};
 use crate::slab::claim;
 use crate::state::index::{Claim, Hashed, IndexView, Look, Place};
 use crate::state::record::{
@@ -66,26 +66,31 @@ const _: () = assert!(TURN_ORDERS_MAX <= 1 << 16, "a group counts them in 16 bit
 pub fn units_at_most(order: &Order) -> usize {
     match order.step {
         Step::Issue => issued_units(usize::from(order.quantity) + key_runs(order.holder)),
-        Step::Commit => issued_units(order.quantity.max(order.cards_at_most).into()),
+        Step::Commit => issued_units(order.quantity.max(order.cards_at_most()).into()),
         Step::Reserve => about_units(order.holder),
-        Step::Cancel => 1 + usize::from(order.cards_at_most),
+        Step::Cancel => 1 + usize::from(order.cards_at_most()),
         Step::Extend => 1,
     }
 }
 
+/// The way of orders that no rule takes, in 12 bits.
+const WAY_NONE: u16 = (1 << 12) - 1;
+const _: () = assert!(WAYS_MAX <= WAY_NONE as usize, "each way has a number");
+
 /// An order of a turn by its group, and within it by when it came; in one word, because turns sort them. A group are issues,
-/// reserves, or reserves of a part, of one SKU and priority. Steps of orders that must be there already name no SKU, and come first.
+/// reserves, or reserves of a part, of one SKU and priority, that go the same way. Steps of orders that must be there already name no SKU, and come first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Grouped(u64);
 
 impl Grouped {
-    fn of(order: &Order, nth: u16) -> Grouped {
+    fn of(order: &Order, way: u16, nth: u16) -> Grouped {
         let how = match order.step {
             Step::Reserve if order.takes_part() => 2,
             Step::Reserve => 1,
             Step::Issue | Step::Commit | Step::Cancel | Step::Extend => 0,
         };
-        let group = u64::from(order.sku) << 16 | (order.priority as u64) << 2 | how;
+        let way = u64::from(way.min(WAY_NONE)) << 4;
+        let group = u64::from(order.sku) << 16 | way | (order.priority as u64) << 2 | how;
         Grouped(group << 16 | u64::from(nth))
     }
 
@@ -274,7 +279,7 @@ impl Dealer {
     /// Where an order waits. One that no rule takes waits too: it may be a repeat, which is answered whatever the routes
     /// are now.
     pub fn lane_of(&mut self, order: &Order) -> Result<usize, Refusal> {
-        match self.resolver.resolve(order.sku, order.priority) {
+        match self.resolver.resolve(&order.asked()) {
             Ok(target) => Ok(target.lane.as_index()),
             Err(NoTarget::UnknownSku) if order.follows() => Ok(order.priority.as_index()),
             Err(NoTarget::UnknownSku) => Err(Refusal::UnknownSku),
@@ -284,7 +289,7 @@ impl Dealer {
 
     /// Looks whether routes or catalog have changed; before the first `lane_of` of a turn.
     pub fn refresh(&mut self) -> u32 {
-        self.resolver.refresh()
+        self.resolver.look()
     }
 
     /// Orders that must come again in the next turn, with their lanes.
@@ -308,7 +313,7 @@ impl Dealer {
         orders: &[(u8, Order)],
         out: &mut Vec<Outcome>,
     ) {
-        let route_table = self.resolver.refresh();
+        let route_table = self.resolver.refresh(now_unix_ms);
         let index = &self.state.index;
         self.hashes.clear();
         let hashes = orders.iter().map(|(_, order)| index.hash(order.id));
@@ -323,7 +328,14 @@ impl Dealer {
         };
         let mut groups = std::mem::take(&mut self.groups);
         let numbered = orders[chained..].iter().zip(chained as u16..);
-        groups.extend(numbered.map(|((_, order), nth)| Grouped::of(order, nth)));
+        let resolver = &mut self.resolver;
+        groups.extend(numbered.map(|((_, order), nth)| {
+            let way = match order.follows() {
+                true => 0,
+                false => resolver.way(&order.asked()),
+            };
+            Grouped::of(order, way, nth)
+        }));
         // Most turns have one group and are sorted already.
         groups.sort_unstable();
         // Most turns have no use for it. Steps that may have come first.
@@ -484,7 +496,7 @@ impl Dealer {
     /// Takes up to `need` credits from the pools that the route names, in their order. `Busy`: they would do, but in one of
     /// them cards have expired, and are just being taken out.
     fn take_credits(&mut self, now: u64, like: &Order, need: u64) -> Result<(), Refusal> {
-        let target = match self.resolver.resolve(like.sku, like.priority) {
+        let target = match self.resolver.resolve(&like.asked()) {
             Ok(target) => target,
             Err(NoTarget::UnknownSku) => return Err(Refusal::UnknownSku),
             Err(NoTarget::NoRoute) => return Err(Refusal::NoRoute),
@@ -532,7 +544,7 @@ impl Dealer {
         out: &mut Vec<Outcome>,
     ) -> u64 {
         let mut left: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
-        let all = left;
+        let (all, before) = (left, self.accepted.len());
         let mut fresh = std::mem::take(&mut self.fresh);
         for (nth, seen) in fresh.drain(..) {
             let (lane, order) = &orders[usize::from(nth)];
@@ -557,7 +569,19 @@ impl Dealer {
             }
         }
         self.fresh = fresh;
+        if let Some((nth, ..)) = self.accepted.get(before) {
+            let (_, like) = &orders[usize::from(*nth)];
+            self.count(like, (self.accepted.len() - before) as u64);
+        }
         all - left
+    }
+
+    /// Notes that the rule which takes such an order has taken so many.
+    fn count(&mut self, like: &Order, orders: u64) {
+        if let Ok(target) = self.resolver.resolve(&like.asked()) {
+            let rule = target.rule;
+            self.resolver.count(rule, orders);
+        }
     }
 
     /// Claims slots for `cards` cards and gives unused credits back.

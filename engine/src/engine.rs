@@ -17,7 +17,8 @@ use crate::error::EngineError;
 use crate::expiry::AllUpcoming;
 use crate::finds::Owners;
 use crate::recovery::{self, Report};
-use crate::route::{DEFAULT_ROUTES, RouteCell, RouteTable};
+use crate::route::{DEFAULT_ROUTES, Load, RouteCell, RouteTable};
+use crate::routing::Followed;
 use crate::state::index::{IndexView, Spread};
 use crate::state::record::{Cap, Fact, Record, SkuSet, Stamp};
 use crate::state::{Digest, Hand, SlabSource, State};
@@ -86,6 +87,8 @@ pub struct Engine {
     pub(crate) upcoming: Mutex<AllUpcoming>,
     /// Which SKUs had uses enough.
     pub(crate) looked: Mutex<Looked>,
+    pub(crate) load: Load,
+    pub(crate) followed: Mutex<Followed>,
 }
 
 /// What an engine stands on, besides its store.
@@ -203,6 +206,8 @@ impl Engine {
             owners: Mutex::default(),
             upcoming: Mutex::default(),
             looked: Mutex::default(),
+            load: Load::default(),
+            followed: Mutex::default(),
             routes: RouteCell::new(table),
             config,
             store,
@@ -430,6 +435,8 @@ impl Engine {
             version,
             toml: text,
         }])?;
+        // At once, and not only when the load is measured again.
+        table.marks().begin(self.load.now().smoothed);
         self.routes.swap(table);
         // Orders that wait may have other pools now.
         self.state.call_desk();

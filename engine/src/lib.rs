@@ -44,6 +44,7 @@ pub mod intake;
 pub mod moves;
 pub mod picks;
 pub mod recovery;
+mod routing;
 pub mod store;
 pub mod sync;
 pub mod uses;

@@ -2,9 +2,10 @@
 
 use croupier_protocol::{
     Hold, Priority, Refusal, STEP_FLAG_HOLDER, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD,
-    STEP_FLAG_PARTIAL, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step, StepItem,
+    STEP_FLAG_PARTIAL, STEP_FLAG_STAY, STEP_FLAG_TAG, STEP_FLAG_WAIT, Step, StepItem,
 };
 
+use crate::route::Asked;
 use crate::state::index::Settled;
 use crate::state::record::{QUANTITY_LIMIT, Release};
 
@@ -55,9 +56,8 @@ pub struct Order {
     pub deadline_unix_ms: u64,
     /// Of a reserve and an extend.
     pub ttl_ms: u32,
-    /// Cards that its record may name, the key of its holder counted as one, once that has been found out: a commit of all that is
-    /// held does not say, nor does a cancel say whose.
-    pub cards_at_most: u16,
+    /// See [`tag`](Order::tag) and [`cards_at_most`](Order::cards_at_most): a step has one or the other.
+    pub more: u16,
     /// Those of its [`StepItem`], and [`FLAG_FIRST`].
     pub flags: u8,
     pub ticket: Ticket,
@@ -80,7 +80,7 @@ impl Order {
             step: Step::Issue,
             deadline_unix_ms: u64::MAX,
             ttl_ms: 0,
-            cards_at_most: 0,
+            more: 0,
             flags: 0,
             ticket,
         }
@@ -107,10 +107,52 @@ impl Order {
             step,
             deadline_unix_ms,
             ttl_ms: item.ttl_ms,
-            cards_at_most: 0,
+            more: item.tag,
             flags: item.flags,
             ticket,
         })
+    }
+
+    /// What it can be told by in a route table: of an issue and a reserve; 0: nothing.
+    pub fn tag(&self) -> u16 {
+        if self.follows() { 0 } else { self.more }
+    }
+
+    /// The order with that tag; a step of an order that must be there already has none.
+    #[must_use]
+    pub fn tagged(self, tag: u16) -> Order {
+        if self.follows() {
+            return self;
+        }
+        Order { more: tag, ..self }
+    }
+
+    /// Cards that the record of a step of an order that must be there may name, the key of its holder counted as one, once that has
+    /// been found out: a commit of all that is held does not say, nor does a cancel say whose.
+    pub fn cards_at_most(&self) -> u16 {
+        if self.follows() { self.more } else { 0 }
+    }
+
+    /// The step with that.
+    #[must_use]
+    pub fn of_cards_at_most(self, cards: u16) -> Order {
+        debug_assert!(self.follows(), "an issue and a reserve say how many");
+        Order {
+            more: cards,
+            ..self
+        }
+    }
+
+    /// What route tables ask of it.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            id: self.id,
+            holder: self.holder,
+            sku: self.sku,
+            priority: self.priority,
+            quantity: self.quantity,
+            tag: self.tag(),
+        }
     }
 
     /// A commit does not take other cards when the hold has expired.
@@ -229,7 +271,7 @@ fn check_item(step: Step, item: &StepItem) -> Result<Priority, Refusal> {
     let flags = match step {
         Step::Commit => STEP_FLAG_ONLY_HELD,
         Step::Issue | Step::Reserve => {
-            STEP_FLAG_WAIT | STEP_FLAG_STAY | STEP_FLAG_PARTIAL | STEP_FLAG_HOLDER
+            STEP_FLAG_WAIT | STEP_FLAG_STAY | STEP_FLAG_PARTIAL | STEP_FLAG_HOLDER | STEP_FLAG_TAG
         }
         Step::Cancel | Step::Extend => 0,
     };
@@ -241,6 +283,7 @@ fn check_item(step: Step, item: &StepItem) -> Result<Priority, Refusal> {
         // Whoever takes what there is has nothing to wait for.
         _ => item.flags & STEP_FLAG_STAY != 0 || waits,
     };
+    let bad = bad || item.flags & STEP_FLAG_TAG != 0 && item.tag == 0;
     if item.flags & !flags != 0 || bad {
         return Err(Refusal::UnsupportedFlag);
     }

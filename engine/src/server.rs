@@ -114,6 +114,7 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
     }
     let background = Background {
         engine: engine.clone(),
+        cores: cores.clone(),
         stop: Arc::default(),
         halted: Arc::default(),
         aside: Aside::of(&cpus, count),

@@ -410,6 +410,42 @@ control_bodies! {
         toml: String,
     }
 
+    /// How loaded the server is, and what its route table makes of that: docs/routes.md. Parts of a whole are in ten-thousandths.
+    RoutesStatusReply {
+        /// The version of the table.
+        version: u32,
+        /// The load: the largest of the parts, smoothed.
+        load: u32,
+        /// How full the fullest lane is.
+        lanes: u32,
+        /// Which part of the time cores run.
+        cores: u32,
+        /// How full the ring of the log is.
+        log: u32,
+        /// The loads that the table asks about.
+        marks: Vec<RouteMark>,
+        /// Its rules, in their order.
+        rules: Vec<RouteRule>,
+    }
+
+    /// A load that a route table asks about.
+    RouteMark {
+        /// In ten-thousandths.
+        at: u32,
+        /// It counts as passed just now.
+        passed: bool,
+        /// How often that has changed since the table is in force, or since the server began.
+        flips: u64,
+    }
+
+    /// A rule of a route table.
+    RouteRule {
+        /// Its name; empty: it has none.
+        name: String,
+        /// Orders it has taken since the table is in force, or since the server began.
+        orders: u64,
+    }
+
     /// Asks for facts of the log: docs/feed.md.
     Feed {
         /// The first LSN of interest; 0 = the oldest there is.

@@ -136,6 +136,8 @@ kinds! {
     RoutesShow = 65,
     /// Asks for facts of the log from an LSN on: bincode.
     Feed = 66,
+    /// Asks how the route table in force does: empty.
+    RoutesStatus = 67,
     /// Fixed.
     HelloReply = 129,
     /// The bytes of the Ping.
@@ -186,6 +188,8 @@ kinds! {
     RoutesShowReply = 193,
     /// Bincode.
     FeedReply = 194,
+    /// Bincode.
+    RoutesStatusReply = 195,
     /// A request refused whole: fixed, then text.
     Refused = 254,
     /// Why the connection is closed after this frame: fixed, then text.
@@ -223,6 +227,7 @@ impl Kind {
             Self::RoutesLoad => Self::RoutesLoadReply,
             Self::RoutesShow => Self::RoutesShowReply,
             Self::Feed => Self::FeedReply,
+            Self::RoutesStatus => Self::RoutesStatusReply,
             reply => reply,
         }
     }

@@ -76,9 +76,9 @@ pub use control::{
     BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, Feed, FeedReply,
     FeedRow, HolderCap, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches, ListCards,
     ListOrders, MoveCards, MoveCardsReply, OrderList, OrderRow, Pick, ReasonCount, RejectedLine,
-    RoutesLoad, RoutesLoadReply, RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply,
-    SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow, Trailing,
-    decode_control, encode_control,
+    RouteMark, RouteRule, RoutesLoad, RoutesLoadReply, RoutesShowReply, RoutesStatusReply,
+    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
+    StockReply, StockRow, Trailing, decode_control, encode_control,
 };
 pub use feed::{FeedKind, HoldEnd, IssueWay, MoveCause};
 pub use find::FindSecret;
@@ -91,7 +91,7 @@ pub use moves::{CardMove, CardStatus};
 pub use numbered::UnknownNumber;
 pub use order::{
     STEP_FLAG_HOLDER, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY,
-    STEP_FLAG_WAIT, Step, StepItem, StepItems, lookup_items, put_lookup, step_items,
+    STEP_FLAG_TAG, STEP_FLAG_WAIT, Step, StepItem, StepItems, lookup_items, put_lookup, step_items,
 };
 pub use refusal::{FaultCode, Refusal, RejectReason};
 pub use refused::{FaultBody, RefusedBody};

@@ -115,6 +115,9 @@ pub const STEP_FLAG_PARTIAL: u8 = 8;
 pub const STEP_FLAG_LINKED: u8 = 16;
 /// `flags` of an issue or a reserve that names its *holder*: the 16 bytes of the key follow the item.
 pub const STEP_FLAG_HOLDER: u8 = 32;
+/// `flags` of an issue or a reserve that has a *tag*, for route tables to tell it by: two bytes that follow the item, and the key of
+/// its holder if there is one.
+pub const STEP_FLAG_TAG: u8 = 64;
 
 /// One step of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +132,7 @@ pub struct StepItem {
     /// The number of a [`crate::Priority`], as it came.
     pub priority: u8,
     /// See [`STEP_FLAG_ONLY_HELD`], [`STEP_FLAG_WAIT`], [`STEP_FLAG_STAY`], [`STEP_FLAG_PARTIAL`],
-    /// [`STEP_FLAG_LINKED`] and [`STEP_FLAG_HOLDER`].
+    /// [`STEP_FLAG_LINKED`], [`STEP_FLAG_HOLDER`] and [`STEP_FLAG_TAG`].
     pub flags: u8,
     /// From arrival at the server, in milliseconds; 0 = none.
     pub deadline_ms: u32,
@@ -137,10 +140,12 @@ pub struct StepItem {
     pub ttl_ms: u32,
     /// For whom the order is, if [`STEP_FLAG_HOLDER`] is set; else [`Holder::NONE`].
     pub holder: Holder,
+    /// What route tables may tell it by, if [`STEP_FLAG_TAG`] is set; else 0.
+    pub tag: u16,
 }
 
 impl StepItem {
-    /// Bytes of one item, without the key of a holder.
+    /// Bytes of one item, without what its flags say that follows.
     pub const BYTES: usize = 32;
 
     /// One card, of standard priority, without a deadline.
@@ -154,7 +159,18 @@ impl StepItem {
             deadline_ms: 0,
             ttl_ms: 0,
             holder: Holder::NONE,
+            tag: 0,
         }
+    }
+
+    /// The item with a tag, and the flag that says so; without both if that is 0.
+    #[must_use]
+    pub const fn tagged(self, tag: u16) -> StepItem {
+        let flags = match tag {
+            0 => self.flags & !STEP_FLAG_TAG,
+            _ => self.flags | STEP_FLAG_TAG,
+        };
+        StepItem { flags, tag, ..self }
     }
 
     /// The item with its holder, and the flag that says so; without both if that is none.
@@ -172,9 +188,9 @@ impl StepItem {
         }
     }
 
-    /// Bytes of this item, with the key of its holder.
+    /// Bytes of this item, with what follows it.
     pub const fn bytes(&self) -> usize {
-        Self::BYTES + key_bytes(self.flags)
+        Self::BYTES + more_bytes(self.flags)
     }
 
     /// A commit, cancel or extend of an order, of standard priority, without a deadline.
@@ -201,9 +217,12 @@ impl StepItem {
         if self.flags & STEP_FLAG_HOLDER != 0 {
             out.extend_from_slice(&self.holder.to_bytes());
         }
+        if self.flags & STEP_FLAG_TAG != 0 {
+            out.extend_from_slice(&self.tag.to_le_bytes());
+        }
     }
 
-    /// Reads one item; the key of a holder stands behind it.
+    /// Reads one item; the key of a holder and a tag stand behind it.
     #[inline]
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Self {
         let layout: &StepItemLayout = transmute_ref!(bytes);
@@ -216,17 +235,18 @@ impl StepItem {
             deadline_ms: layout.deadline_ms.get(),
             ttl_ms: layout.ttl_ms.get(),
             holder: Holder::NONE,
+            tag: 0,
         }
     }
 }
 
-/// Bytes of the key behind an item of these flags.
-const fn key_bytes(flags: u8) -> usize {
-    if flags & STEP_FLAG_HOLDER != 0 {
-        Holder::BYTES
-    } else {
-        0
-    }
+/// Flags that say that more follows the item.
+const MORE_FLAGS: u8 = STEP_FLAG_HOLDER | STEP_FLAG_TAG;
+
+/// Bytes that follow an item of these flags.
+const fn more_bytes(flags: u8) -> usize {
+    let key = (flags & STEP_FLAG_HOLDER != 0) as usize * Holder::BYTES;
+    key + (flags & STEP_FLAG_TAG != 0) as usize * size_of::<u16>()
 }
 
 /// The items of a frame of steps: see [`step_items`].
@@ -251,6 +271,11 @@ impl Iterator for StepItems<'_> {
             item.holder = Holder::from_bytes(*key);
             self.rest = rest;
         }
+        if item.flags & STEP_FLAG_TAG != 0 {
+            let (tag, rest) = self.rest.split_first_chunk::<2>()?;
+            item.tag = u16::from_le_bytes(*tag);
+            self.rest = rest;
+        }
         Some(item)
     }
 
@@ -265,15 +290,15 @@ impl ExactSizeIterator for StepItems<'_> {}
 /// The items of a frame of steps, read in place.
 ///
 /// # Errors
-/// If `body` is not as long as `count` items and the keys of those that name a holder.
+/// If `body` is not as long as `count` items and what their flags say that follows.
 #[inline]
 pub fn step_items(body: &[u8], count: u16) -> Result<StepItems<'_>, BodyError> {
     let mut need = usize::from(count) * StepItem::BYTES;
     if body.len() == need {
-        // What most frames are: a key would be bytes that there are not.
+        // What most frames are: more would be bytes that there are not.
         let items: &[[u8; StepItem::BYTES]] = body.as_chunks().0;
         let any = items.iter().fold(0, |any, item| any | item[FLAGS_AT]);
-        if any & STEP_FLAG_HOLDER == 0 {
+        if any & MORE_FLAGS == 0 {
             let left = count;
             return Ok(StepItems { rest: body, left });
         }
@@ -282,9 +307,9 @@ pub fn step_items(body: &[u8], count: u16) -> Result<StepItems<'_>, BodyError> {
     while seen < count
         && let Some(flags) = body.get(at + FLAGS_AT)
     {
-        let key = key_bytes(*flags);
-        need += key;
-        at += StepItem::BYTES + key;
+        let more = more_bytes(*flags);
+        need += more;
+        at += StepItem::BYTES + more;
         seen += 1;
     }
     if body.len() != need {

@@ -50,6 +50,7 @@ fn step_items_example() -> [StepItem; 2] {
         deadline_ms: 250,
         ttl_ms: 0,
         holder: Holder::NONE,
+        tag: 0,
     };
     let standard = StepItem {
         order_id: other_order_id(),
@@ -60,6 +61,7 @@ fn step_items_example() -> [StepItem; 2] {
         deadline_ms: 0,
         ttl_ms: 0,
         holder: Holder::NONE,
+        tag: 0,
     };
     [vip, standard]
 }
@@ -581,6 +583,16 @@ fn orders_of_holders() {
     let read: Vec<_> = step_items(&body, 3).unwrap().collect();
     assert_eq!(read, [named, standard, named]);
     assert_eq!((named.bytes(), standard.bytes()), (48, 32));
+    // A tag comes behind the key.
+    let mut tagged = BytesMut::new();
+    named.tagged(0x0102).encode_into(&mut tagged);
+    standard.tagged(3).encode_into(&mut tagged);
+    let mut both = [&body[..48], &[2, 1], &body[48..80], &[3, 0]].concat();
+    (both[23], both[50 + 23]) = (STEP_FLAG_HOLDER | STEP_FLAG_TAG, STEP_FLAG_TAG);
+    assert_eq!(tagged[..], both[..]);
+    let read: Vec<_> = step_items(&tagged, 2).unwrap().collect();
+    assert_eq!(read, [named.tagged(0x0102), standard.tagged(3)]);
+    assert_eq!((read[0].bytes(), read[1].bytes()), (50, 34));
     for length in 0..body.len() {
         assert!(step_items(&body[..length], 3).is_err(), "{length} bytes");
     }
@@ -772,6 +784,26 @@ fn routes_and_server_info() {
         facts: vec![row],
     };
     check_control(Kind::FeedReply, 0, page);
+    check_bytes(Kind::RoutesStatus, b"");
+    let mark = RouteMark {
+        at: 8000,
+        passed: true,
+        flips: 3,
+    };
+    let rule = RouteRule {
+        name: "vip".to_owned(),
+        orders: 41,
+    };
+    let status = RoutesStatusReply {
+        version: 1,
+        load: 8123,
+        lanes: 12,
+        cores: 8500,
+        log: 7,
+        marks: vec![mark],
+        rules: vec![rule],
+    };
+    check_control(Kind::RoutesStatusReply, 0, status);
     check_bytes(Kind::ServerInfo, b"");
     let info = ServerInfoReply {
         version: "0.1.0".to_owned(),

@@ -9,11 +9,12 @@ use tokio_util::codec::{Decoder, Encoder};
 
 prop_compose! {
     fn step_item()(
-        order_id: u128, sku: u32, quantity: u16, priority: u8, flags: u8, deadline_ms: u32, ttl_ms: u32, key: u128,
+        order_id: u128, sku: u32, quantity: u16, priority: u8, flags: u8, deadline_ms: u32, ttl_ms: u32, key: u128, some: u16,
     ) -> StepItem {
         let order_id = OrderId::from_u128(order_id);
         let holder = if flags & STEP_FLAG_HOLDER == 0 { Holder::NONE } else { Holder::from_u128(key) };
-        StepItem { order_id, sku: SkuId(sku), quantity, priority, flags, deadline_ms, ttl_ms, holder }
+        let tag = if flags & STEP_FLAG_TAG == 0 { 0 } else { some };
+        StepItem { order_id, sku: SkuId(sku), quantity, priority, flags, deadline_ms, ttl_ms, holder, tag }
     }
 }
 
@@ -339,6 +340,15 @@ proptest! {
         check_control(RoutesLoad { toml: toml.clone() })?;
         check_control(RoutesLoadReply { version: id, lsn: number, warnings })?;
         check_control(RoutesShowReply { version: id, toml: toml.clone() })?;
+        check_control(RoutesStatusReply {
+            version: id,
+            load: id,
+            lanes: 1,
+            cores: 2,
+            log: 3,
+            marks: vec![RouteMark { at: id, passed: id % 2 == 0, flips: number }],
+            rules: vec![RouteRule { name: toml.clone(), orders: number }],
+        })?;
         check_control(ServerInfoReply {
             version: toml.clone(),
             store_id,

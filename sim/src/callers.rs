@@ -346,7 +346,7 @@ impl Callers {
                 let mut order = Order::new(id, SkuId(sku))
                     .quantity(quantity)
                     .priority(*self.dice.choice(Priority::ALL.as_slice()).expect("some"));
-                order = self.of_holder(order);
+                order = self.of_holder(order).tag(self.dice.u16(0..4));
                 if self.dice.u32(0..16) == 0 {
                     order = order.deadline(std::time::Duration::from_millis(self.dice.u64(1..40)));
                 }

@@ -18,7 +18,7 @@ use croupier_engine::engine::{Engine, Ground};
 use croupier_engine::error::EngineError;
 use croupier_engine::linked::{Asked, chain_of};
 use croupier_engine::order::{Order, Outcome, Ticket, Verdict};
-use croupier_engine::route::Resolver;
+use croupier_engine::route::{self, Resolver};
 use croupier_engine::slab::{KeyFile, Vault};
 use croupier_engine::state::State;
 use croupier_engine::state::index::{OrderState, Settled, Spread};
@@ -374,11 +374,19 @@ impl Node {
     pub fn check_lines(&self, now_ms: u64) {
         let state = &self.engine.state;
         let mut resolver = Resolver::new(&self.engine.routes, &state.catalog);
-        resolver.refresh();
+        resolver.refresh(now_ms);
         for (id, settled, hold) in state.index.open_holds() {
             let Some(waits) = hold.waits else { continue };
             let priority = Priority::try_from(waits.priority).expect("as it came");
-            let Ok(target) = resolver.resolve(hold.sku, priority) else {
+            let asked = route::Asked {
+                id,
+                holder: state.holders.try_of(id).unwrap_or(0),
+                sku: hold.sku,
+                priority,
+                quantity: waits.quantity,
+                tag: waits.tag,
+            };
+            let Ok(target) = resolver.resolve(&asked) else {
                 continue;
             };
             let pools_max = if hold.is_issue() {

@@ -5,10 +5,14 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use croupier_client::{Order, OrderId, OrderOutcome, Priority, Refusal};
-use croupier_tests::{Mint, Oracle, Store, croupier, eventually, scaled};
+use croupier_client::{Client, Order, OrderId, OrderOutcome, Priority, Refusal, SkuId, holder_of};
+use croupier_protocol::{STEP_FLAG_TAG, Step, StepItem};
+use croupier_tests::{Mint, Oracle, PATIENCE, Store, Wire, croupier, eventually, item, scaled};
 use rustix::process::Signal;
 use tempfile::TempDir;
+
+use super::moves::refusal_of;
+use super::stock::import_into;
 
 /// A table that takes every order, and is another text for every number.
 fn table(number: usize) -> String {
@@ -19,7 +23,7 @@ fn table(number: usize) -> String {
 const BAD_TABLES: [(&str, &[&str]); 6] = [
     (
         "[[rule]]\n\n[[rule]]\nlane = \"fast\"\n",
-        &["line 3", "fast"],
+        &["line 4", "fast"],
     ),
     (
         "[[rule]]\nspeed = 1\n",
@@ -27,7 +31,7 @@ const BAD_TABLES: [(&str, &[&str]); 6] = [
     ),
     (
         "[[rule]]\npriority = [\"vip\", \"vop\"]\n",
-        &["line 1", "vop"],
+        &["line 2", "vop"],
     ),
     ("rule = []\n", &["line 1", "1 to"]),
     ("", &["line 1"]),
@@ -254,10 +258,201 @@ async fn sighup_reads_the_table_again_and_keeps_the_old_one_when_it_is_bad() {
     eventually("the bad table is reported", || {
         server.stderr().contains("fast").then_some(())
     });
-    assert!(server.stderr().contains("line 1"), "{}", server.stderr());
+    assert!(server.stderr().contains("line 2"), "{}", server.stderr());
     assert_eq!(client.routes_show().await.expect("answered").toml, table(2));
     assert_eq!(
         client.routes_show().await.expect("answered").version,
         first.version + 1
     );
+}
+
+/// Two pools of the SKU `s`, each with so many cards; slab 1 is `main`, slab 2 `spare`.
+async fn two_pools(client: &Client, cards: usize) -> SkuId {
+    let mut mint = Mint::new(23);
+    let sku = import_into(client, "s", "main", &mint.secrets(cards, 20)).await;
+    import_into(client, "s", "spare", &mint.secrets(cards, 20)).await;
+    sku
+}
+
+const BY_ORDER: &str = r#"
+[[channel]]
+name = "main"
+
+[[channel]]
+name = "spare"
+
+[[rule]]
+name = "tagged"
+tag = [7, 8]
+channels = ["spare"]
+
+[[rule]]
+name = "many"
+quantity = "3-"
+lane = "background"
+channels = ["spare", "main"]
+
+[[rule]]
+name = "known"
+holder = "named"
+channels = ["main"]
+
+[[rule]]
+name = "rest"
+channels = [{ main = 1, spare = 1 }]
+"#;
+
+/// From which slabs the cards of an order are.
+async fn slabs_of(client: &Client, order: Order) -> Vec<u32> {
+    let issued = client.issue(order).await.expect("there are cards");
+    let mut slabs: Vec<u32> = issued.cards.iter().map(|card| card.card.slab).collect();
+    slabs.dedup();
+    slabs
+}
+
+#[tokio::test]
+async fn rules_tell_orders_by_tag_quantity_and_holder_and_share_them_out() {
+    let store = Store::new();
+    let server = store.serve();
+    let client = server.client().await;
+    let sku = two_pools(&client, 40).await;
+    client.routes_load(BY_ORDER).await.expect("a table");
+    let new = || Order::new(OrderId::new_v7(), sku);
+    let holder = holder_of("anna").expect("a key");
+    for (order, slabs) in [
+        (new().tag(7), &[2][..]),
+        (new().tag(8).quantity(5), &[2]),
+        (new().quantity(3).holder(holder), &[2]),
+        (new().holder(holder), &[1]),
+        (new().holder(holder).tag(9), &[1]),
+    ] {
+        assert_eq!(slabs_of(&client, order).await, slabs, "{order:?}");
+    }
+    // Repeats are answered whatever they say besides.
+    let order = new().tag(7);
+    assert_eq!(slabs_of(&client, order).await, [2]);
+    assert_eq!(slabs_of(&client, order.tag(0)).await, [2]);
+    // All in one frame: orders of one turn that go different ways.
+    let orders: Vec<Order> = (0..8)
+        .map(|nth| new().tag(if nth % 2 == 0 { 7 } else { 0 }).holder(holder))
+        .collect();
+    let outcomes = client.issue_many(&orders).await.expect("an answer");
+    for (nth, outcome) in outcomes.into_iter().enumerate() {
+        let issued = outcome.into_issued().expect("there are cards");
+        let slab = if nth % 2 == 0 { 2 } else { 1 };
+        assert_eq!(issued.cards[0].card.slab, slab, "order {nth}");
+    }
+    // Weights: by id, so each goes one way; the other channel is asked when one has none.
+    let mut dealt = [0; 3];
+    for _ in 0..60 {
+        let slabs = slabs_of(&client, new()).await;
+        dealt[slabs[0] as usize] += 1;
+    }
+    assert!(dealt[1] > 5 && dealt[2] > 5, "{dealt:?}");
+    let none = client.issue(new()).await;
+    assert_eq!(refusal_of(none), Refusal::OutOfStock);
+
+    let status = server.croupier(&["routes", "status", "--json"]).ok().json();
+    let orders = |rule: usize| status["rules"][rule]["orders"].as_u64();
+    let taken = [Some(7), Some(1), Some(6), Some(60)];
+    assert_eq!([0, 1, 2, 3].map(orders), taken, "{status}");
+    assert_eq!(status["rules"][3]["name"], "rest");
+    server.croupier(&["routes", "status"]).ok();
+    let printed = server.croupier(&["issue", "--sku", "s", "--tag", "7"]);
+    printed.fails(1, &["OutOfStock"]);
+    server.stop().ok();
+    let lanes: Vec<_> = store
+        .records()
+        .into_iter()
+        .filter(|record| record["kind"] == "Issued" && record["quantity"] == 3)
+        .map(|record| record["lane"].as_u64())
+        .collect();
+    assert_eq!(lanes, [Some(3)]);
+}
+
+#[tokio::test]
+async fn an_order_that_waits_keeps_its_tag() {
+    let store = Store::new();
+    let server = store.serve();
+    let client = server.client().await;
+    let sku = client.sku_create("s").await.expect("a SKU");
+    client.routes_load(BY_ORDER).await.expect("a table");
+    let within = std::time::Duration::from_secs(3600);
+    let tagged = Order::new(OrderId::new_v7(), sku).tag(7);
+    let waits = client.issue_or_wait(tagged, within).await;
+    assert!(matches!(waits, Ok(OrderOutcome::Waiting(_))), "{waits:?}");
+    let mut mint = Mint::new(24);
+    import_into(&client, "s", "main", &mint.secrets(3, 20)).await;
+    // From the log; then from a checkpoint.
+    server.kill();
+    let server = store.serve();
+    server.stop().ok();
+    let server = store.serve();
+    let client = server.client().await;
+    let waits = client.issue_or_wait(tagged, within).await;
+    assert!(matches!(waits, Ok(OrderOutcome::Waiting(_))), "{waits:?}");
+    import_into(&client, "s", "spare", &mint.secrets(1, 20)).await;
+    let issued = client.issue_waiting(tagged, PATIENCE).await;
+    assert_eq!(issued.expect("it is filled").cards[0].card.slab, 2);
+    server.kill();
+    store.wal("verify", &[]).ok();
+}
+
+#[tokio::test]
+async fn a_mark_is_passed_when_the_load_is_above() {
+    let store = Store::new();
+    let server = store.serve();
+    let client = server.client().await;
+    let sku = two_pools(&client, 5).await;
+    // Whoever serves runs a little.
+    let text = "[load]\nsmoothing = \"0s\"\nhysteresis = 0.5\n[[channel]]\nname = \"main\"\noverflow = { when = \"load > 0\", to = \"spare\" }\n\
+        [[channel]]\nname = \"spare\"\n[[rule]]\nname = \"never\"\nwhen = \"load > 0.99999\"\npools = [\"none\"]\n[[rule]]\nname = \"all\"\nchannels = [\"main\"]\n";
+    client.routes_load(text).await.expect("a table");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let status = client.routes_status().await.expect("it is told");
+        if status.marks.iter().any(|mark| mark.at == 0 && mark.passed) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{status:?}");
+    }
+    let order = Order::new(OrderId::new_v7(), sku);
+    assert_eq!(slabs_of(&client, order).await, [2], "it overflows");
+    let status = client.routes_status().await.expect("it is told");
+    let taken: Vec<u64> = status.rules.iter().map(|rule| rule.orders).collect();
+    assert_eq!(taken, [0, 1]);
+}
+
+#[test]
+fn a_tag_is_a_number_that_an_order_may_have() {
+    let store = Store::new();
+    let server = store.serve();
+    let (mut wire, _) = Wire::greeted(server.addr());
+    let plain = item(SkuId(1));
+    let refused = |item: StepItem, refusal| OrderOutcome::Refused {
+        order_id: item.order_id,
+        refusal,
+        retry_after_ms: 0,
+    };
+    let zero = StepItem {
+        flags: STEP_FLAG_TAG,
+        ..plain
+    };
+    let flag = Refusal::UnsupportedFlag;
+    assert_eq!(wire.issue(&[zero]), [refused(zero, flag)]);
+    for step in [Step::Commit, Step::Cancel, Step::Extend] {
+        let tagged = plain.tagged(7);
+        assert_eq!(
+            wire.step(step, &[tagged]),
+            [refused(tagged, flag)],
+            "{step:?}"
+        );
+    }
+    let unknown = wire.issue(&[plain.tagged(u16::MAX), plain]);
+    assert_eq!(unknown[0], refused(plain, Refusal::UnknownSku));
+    for bad in ["0", "65536", "x"] {
+        server
+            .croupier(&["issue", "--sku", "s", "--tag", bad])
+            .fails(2, &["--tag"]);
+    }
 }

@@ -120,6 +120,7 @@ impl<'a> Sender<'a> {
                 deadline_ms: 0,
                 ttl_ms: ttl_ms(sequence),
                 holder: Holder::NONE,
+                tag: 0,
             };
             let item = item.of_holder(workload.holder(sequence));
             item.encode_into(frame.body());
@@ -156,6 +157,7 @@ impl<'a> Sender<'a> {
                 deadline_ms: 0,
                 ttl_ms: 0,
                 holder: Holder::NONE,
+                tag: 0,
             };
             item.encode_into(frame.body());
         }

@@ -8,8 +8,9 @@ use croupier_protocol::{
     BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, DealOrder,
     FeedReply, FindSecret, Holder, HolderCap, Kind, ListBatches, ListCards, ListOrders, MoveCards,
     MoveCardsReply, OrderList, OrderOutcome, OrderRow, Refusal, RoutesLoad, RoutesLoadReply,
-    RoutesShowReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow,
-    SkuSet, SkuSetReply, Stock, StockReply, StockRow, Trailing, encode_control,
+    RoutesShowReply, RoutesStatusReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuId,
+    SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow, Trailing,
+    encode_control,
 };
 use tokio::time::Instant;
 
@@ -329,6 +330,15 @@ impl Client {
     /// Those of a lost connection.
     pub async fn routes_show(&self) -> Result<RoutesShowReply, Error> {
         let frames = self.call(Kind::RoutesShow, |_| {}, Resend::Safe).await?;
+        one(&frames)
+    }
+
+    /// How loaded the server is, and how many orders each rule of its route table has taken.
+    ///
+    /// # Errors
+    /// Those of a lost connection.
+    pub async fn routes_status(&self) -> Result<RoutesStatusReply, Error> {
+        let frames = self.call(Kind::RoutesStatus, |_| {}, Resend::Safe).await?;
         one(&frames)
     }
 

@@ -32,6 +32,8 @@ const FEATURE_BOUND: u64 = 32;
 const FEATURE_HOLDERS: u64 = 64;
 /// Feature bit: at the end of the body are views.
 const FEATURE_VIEWS: u64 = 128;
+/// Some orders that wait for stock have a tag.
+const FEATURE_TAGS: u64 = 1024;
 /// All that this version knows.
 const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_HELD
@@ -40,7 +42,8 @@ const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_SETTINGS
     | FEATURE_BOUND
     | FEATURE_HOLDERS
-    | FEATURE_VIEWS;
+    | FEATURE_VIEWS
+    | FEATURE_TAGS;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,6 +226,8 @@ fn features_of(snapshot: &Snapshot) -> u64 {
     let waits = snapshot.held.iter().any(|fact| fact.hold.waits.is_some());
     let parts = snapshot.held.iter().any(|fact| fact.hold.fewer > 0);
     let bound = snapshot.held.iter().any(|fact| fact.hold.card.is_some());
+    let waiting = snapshot.held.iter().filter_map(|fact| fact.hold.waits);
+    let tags = waiting.into_iter().any(|waits| waits.tag != 0);
     bit(!snapshot.marks.is_empty(), FEATURE_MARKS)
         | bit(!snapshot.held.is_empty(), FEATURE_HELD)
         | bit(waits, FEATURE_WAITING)
@@ -231,6 +236,7 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(bound, FEATURE_BOUND)
         | bit(has_holders(snapshot), FEATURE_HOLDERS)
         | bit(!views(snapshot).is_empty(), FEATURE_VIEWS)
+        | bit(tags, FEATURE_TAGS)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -748,13 +754,24 @@ mod tests {
         );
         let mut waits = held;
         waits[1].hold.credits = Credits::default();
+        // One that waits has not been extended.
+        waits[1].hold.extensions = 0;
         waits[1].hold.waits = Some(Waits {
             quantity: 4000,
             priority: 3,
+            tag: 0,
         });
         round_trip(
             &sample(Vec::new(), waits.clone()),
             FEATURE_HELD | FEATURE_WAITING,
+        );
+        let mut tagged = waits.clone();
+        if let Some(waits) = &mut tagged[1].hold.waits {
+            waits.tag = 77;
+        }
+        round_trip(
+            &sample(Vec::new(), tagged),
+            FEATURE_HELD | FEATURE_WAITING | FEATURE_TAGS,
         );
         waits[0].hold.fewer = 3996;
         round_trip(

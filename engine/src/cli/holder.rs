@@ -16,24 +16,29 @@ use super::error::CliError;
 use super::order::{CANCELLED, EXPIRED, HELD, WAITING};
 use super::print::Rows;
 
-/// For whom an order is.
+/// For whom an order is, and what else route tables can tell it by.
 #[derive(Debug, Args)]
 pub(super) struct HolderArgs {
     /// For whom it is: a customer's number or name, or a UUID; the server counts what each holder has
     #[arg(long, value_name = "KEY", value_parser = holder)]
     holder: Option<Holder>,
+    /// A number from 1 to 65535 that rules of the route table can ask for
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["card", "label"])]
+    tag: Option<u16>,
 }
 
 impl HolderArgs {
-    /// The order, with its holder if there is one.
+    /// The order, with its holder and tag if it has them.
     pub(super) fn of(&self, order: Order) -> Order {
+        let order = order.tag(self.tag.unwrap_or(0));
         self.holder.map_or(order, |holder| order.holder(holder))
     }
 
     /// The same as words of a command: the key says as much as the text.
     pub(super) fn words(&self) -> String {
         let holder = self.holder.map(|holder| format!(" --holder {holder}"));
-        holder.unwrap_or_default()
+        let tag = self.tag.map(|tag| format!(" --tag {tag}"));
+        [holder, tag].into_iter().flatten().collect()
     }
 }
 

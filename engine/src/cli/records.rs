@@ -194,7 +194,8 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("lane", waits.lane)
             .with("ttl_ms", waits.ttl_ms)
             .with("ends_unix_ms", waits.ends_unix_ms)
-            .with("ends_at", rfc3339(waits.ends_unix_ms)),
+            .with("ends_at", rfc3339(waits.ends_unix_ms))
+            .with_some("tag", (waits.tag != 0).then_some(waits.tag)),
         Fact::Extended(extended) => common
             .with("kind", "Extended")
             .with("order_id", order_id(extended.order_id))

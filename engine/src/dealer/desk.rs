@@ -153,6 +153,7 @@ pub(super) fn waits(putting: &Putting, orders: &[(u8, Order)]) -> Backordered {
             _ => 0,
         },
         ends_unix_ms: order.deadline_unix_ms,
+        tag: order.tag(),
     }
 }
 
@@ -215,6 +216,7 @@ impl Dealer {
             return;
         };
         self.use_cap(nth, order, order.quantity);
+        self.count(order, 1);
         self.backordered.push(Putting {
             nth,
             place,
@@ -224,7 +226,7 @@ impl Dealer {
 
     /// What an order is told that finds no stock: in a moment there is some, or not.
     pub(super) fn no_stock(&mut self, order: &Order) -> Refusal {
-        let target = self.resolver.resolve(order.sku, order.priority);
+        let target = self.resolver.resolve(&order.asked());
         match target.is_ok_and(|target| target.pools.iter().any(|pool| pool.grows())) {
             true => Refusal::Busy,
             false => Refusal::OutOfStock,
@@ -504,12 +506,14 @@ impl Dealer {
         let priority = Priority::try_from(waiter.priority).expect("as it came");
         let like = Order {
             priority,
+            holder,
             step: match hold.is_issue() {
                 true => Step::Issue,
                 false => Step::Reserve,
             },
             ..Order::issue(id, sku, quantity, Ticket::single(0, 0))
         };
+        let like = like.tagged(hold.waits.map_or(0, |waits| waits.tag));
         let taken = self.take_credits(now, &like, quantity.into());
         let got: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
         if taken.is_err() || got < quantity.into() {

@@ -386,12 +386,9 @@ impl Dealer {
             let units = issued_units(usize::from(cards) + key_runs(holder));
             let more = units - units_at_most(order);
             if !spare.take(more) {
-                let order = Order {
-                    // The key of its holder is as long as a run.
-                    cards_at_most: cards + key_runs(holder) as u16,
-                    ..*order
-                };
-                self.deferred.push((lane, order));
+                // The key of its holder is as long as a run.
+                let cards = cards + key_runs(holder) as u16;
+                self.deferred.push((lane, order.of_cards_at_most(cards)));
                 return Answer::Change;
             }
         }
@@ -406,12 +403,8 @@ impl Dealer {
         if order.step == Step::Cancel && holder != 0 {
             let more = about_units(holder).saturating_sub(units_at_most(order));
             if more > 0 && !spare.take(more) {
-                let cards_at_most = key_runs(holder) as u16;
-                let order = Order {
-                    cards_at_most,
-                    ..*order
-                };
-                self.deferred.push((lane, order));
+                let cards = key_runs(holder) as u16;
+                self.deferred.push((lane, order.of_cards_at_most(cards)));
                 return Answer::Change;
             }
         }
@@ -423,6 +416,7 @@ impl Dealer {
             flags: 0,
             ..*order
         };
+        let late = late.tagged(0);
         let is_late = order.step == Step::Commit && hold.is_none();
         if is_late {
             match self.take_whole_cap(now, nth, &late) {

@@ -275,6 +275,7 @@ impl Dealer {
         for (nth, place) in places {
             let order = order_of(nth);
             self.use_cap(nth, order, order.quantity);
+            self.count(order, 1);
             let pools = taken.iter().filter(|&&(of, ..)| of == nth);
             match order.step {
                 Step::Reserve => {

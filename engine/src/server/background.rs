@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::Flag;
+use super::core::{CoreShared, MEASURE_EVERY};
 use crate::clock::{self, Clocks};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _};
 use crate::expiry::Swept;
+use crate::route::LoadParts;
+use crate::state::record::RECORD_UNIT_BYTES;
 
 /// How often the checkpointer looks for sealed segments.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
@@ -27,6 +30,7 @@ const NICE: i32 = 5;
 /// What these threads share.
 pub struct Background {
     pub engine: Arc<Engine>,
+    pub cores: Arc<[Arc<CoreShared>]>,
     /// Raised when the cores are to end.
     pub stop: Arc<AtomicBool>,
     /// Raised when everything is to end.
@@ -48,6 +52,11 @@ impl Background {
         let (engine, halted) = (self.engine.clone(), self.halted.clone());
         threads.push(self.spawn("croupier-uses", None, move || {
             add_uses(&engine, &halted);
+        })?);
+        let (engine, halted) = (self.engine.clone(), self.halted.clone());
+        let cores = self.cores.clone();
+        threads.push(self.spawn("croupier-load", None, move || {
+            measure_load(&engine, &cores, &halted);
         })?);
         // Makes memory for orders to come.
         let (state, stop) = (self.engine.state.clone(), self.stop.clone());
@@ -163,6 +172,27 @@ fn sweep(engine: &Engine, halted: &Flag) {
             tracing::error!("{what}");
             said = Some((what, Instant::now()));
         }
+    }
+}
+
+/// Has the route table follow the load.
+fn measure_load(engine: &Engine, cores: &[Arc<CoreShared>], halted: &Flag) {
+    let ran = || cores.iter().map(|core| core.ran_ns()).sum::<u64>();
+    let (mut measured, mut ran_before) = (Instant::now(), ran());
+    while !halted.wait(MEASURE_EVERY) {
+        let (now, ran_now) = (Instant::now(), ran());
+        let since = now - measured;
+        let most_ns = since.as_nanos() as f64 * cores.len() as f64;
+        let depths = cores.iter().flat_map(|core| core.queues.lanes.depths());
+        let log = &engine.log;
+        let backlog = log.end().saturating_sub(log.durable()) * RECORD_UNIT_BYTES as u64;
+        let parts = LoadParts {
+            lanes: depths.max().unwrap_or(0) as f64 / f64::from(engine.config.lane_orders_max),
+            cores: ran_now.saturating_sub(ran_before) as f64 / most_ns,
+            log: backlog as f64 / engine.config.ring_bytes as f64,
+        };
+        engine.follow_load(clock::unix_ms(), parts, since);
+        (measured, ran_before) = (now, ran_now);
     }
 }
 

@@ -432,6 +432,7 @@ impl Connection {
             | Kind::ImportEnd
             | Kind::RoutesLoad
             | Kind::RoutesShow
+            | Kind::RoutesStatus
             | Kind::Feed => self.jobs.borrow_mut().push_back(Job {
                 kind: header.kind,
                 request_id: header.request_id,

@@ -227,6 +227,7 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
             };
             (Kind::RoutesShowReply, vec![page(&reply)])
         }
+        Kind::RoutesStatus => (Kind::RoutesStatusReply, vec![page(&engine.routes_status())]),
         other => {
             return Err(Refused::because(
                 Refusal::Malformed,

@@ -10,7 +10,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -53,6 +53,8 @@ pub struct CoreShared {
     idle: AtomicBool,
     busy: AtomicBool,
     connections: AtomicUsize,
+    /// CPU time of this core's thread, in nanoseconds.
+    ran_ns: AtomicU64,
 }
 
 impl CoreShared {
@@ -68,7 +70,13 @@ impl CoreShared {
             idle: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            ran_ns: AtomicU64::new(0),
         }
+    }
+
+    /// CPU time of this core's thread, in nanoseconds, as of the last [`MEASURE_EVERY`].
+    pub fn ran_ns(&self) -> u64 {
+        self.ran_ns.load(Ordering::Relaxed)
     }
 
     /// Open connections.
@@ -158,6 +166,7 @@ impl Body {
             let core = Rc::new(Core::new(&self));
             tokio::task::spawn_local(accept(core.clone(), self.listener));
             tokio::task::spawn_local(tick(core.clone()));
+            tokio::task::spawn_local(measure(core.clone()));
             // A task like those of the connections, which go before it when it yields.
             let dealing = tokio::task::spawn_local(async move { core.deal(&self.stop).await });
             dealing.await.expect("a panic ends the thread");
@@ -536,6 +545,22 @@ fn open(core: &Rc<Core>, stream: tokio::net::TcpStream) {
         core.table.borrow_mut().close(&connection);
         core.shared.connections.fetch_sub(1, Ordering::Relaxed);
     });
+}
+
+/// How often a core says how much it has run, and the load is made of that.
+pub const MEASURE_EVERY: Duration = Duration::from_millis(100);
+
+/// Says how much CPU time this core's thread has had: only the thread itself can ask without much ado.
+async fn measure(core: Rc<Core>) {
+    let mut every = tokio::time::interval(MEASURE_EVERY);
+    // One that comes late is not made up for.
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let ran = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let ran_ns = ran.tv_sec as u64 * 1_000_000_000 + ran.tv_nsec as u64;
+        core.shared.ran_ns.store(ran_ns, Ordering::Relaxed);
+    }
 }
 
 /// Once a second: closes connections that let the server wait.

@@ -98,6 +98,10 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
             let _ = writeln!(text, "croupier_{name}{labels} {value}");
         }
     };
+    let label = |name: &str| {
+        let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+        name.replace('\n', "\\n")
+    };
     let info = engine.info();
     gauge(
         "orders",
@@ -118,6 +122,39 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
         "route_table_version",
         "The route table in force.",
         &[(String::new(), info.routes.into())],
+    );
+    let routes = engine.routes_status();
+    let parts = [
+        ("smoothed", routes.load),
+        ("lanes", routes.lanes),
+        ("cores", routes.cores),
+        ("log", routes.log),
+    ];
+    gauge(
+        "load_ten_thousandths",
+        "The load that route tables ask about, and its parts.",
+        &parts.map(|(part, load)| (format!("{{part=\"{part}\"}}"), load.into())),
+    );
+    let flips = routes.marks.iter().map(|mark| {
+        let at = f64::from(mark.at) / 10_000.0;
+        (format!("{{load=\"{at}\"}}"), mark.flips)
+    });
+    gauge(
+        "route_flips",
+        "How often the load has passed a mark of the route table, or passed it no more.",
+        &flips.collect::<Vec<_>>(),
+    );
+    let taken = (1..).zip(&routes.rules).map(|(number, rule): (u32, _)| {
+        let name = label(&rule.name);
+        (
+            format!("{{rule=\"{number}\",name=\"{name}\"}}"),
+            rule.orders,
+        )
+    });
+    gauge(
+        "route_orders",
+        "Orders that a rule of the route table has taken.",
+        &taken.collect::<Vec<_>>(),
     );
     gauge(
         "refusing",
@@ -155,7 +192,6 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
         .collect();
     gauge("connections", "Open connections.", &connections);
     if let Ok(rows) = engine.stock(None) {
-        let label = |name: &str| name.replace('\\', "\\\\").replace('"', "\\\"");
         let mut cards = |name: &str, help: &str, count: fn(&StockRow) -> u64| {
             let rows = rows.iter().map(|row| {
                 let labels = format!("{{sku=\"{}\"}}", label(&row.name));

@@ -200,6 +200,8 @@ pub struct Backordered {
     pub ttl_ms: u32,
     /// When it waits no longer.
     pub ends_unix_ms: u64,
+    /// What route tables can tell it by; 0: nothing.
+    pub tag: u16,
 }
 
 /// More time for a hold.
@@ -427,6 +429,8 @@ const FLAG_PART: u8 = 2;
 const FLAG_BOUND: u8 = 4;
 /// Flag of a Released record: the order was to be issued.
 const FLAG_WAS_ISSUE: u8 = 1;
+/// Flag of a Backordered record: the order has a tag.
+const FLAG_TAG: u8 = 1;
 
 /// Flag of every record that names a holder, or says what holders may get.
 const FLAG_HOLDER: u8 = 0x80;
@@ -579,8 +583,10 @@ pub fn put_backordered(out: &mut Vec<u64>, stamp: Stamp, backordered: &Backorder
         sku: backordered.sku,
         principal: backordered.principal,
     };
-    let rest = [what, backordered.ends_unix_ms, 0];
-    put_about(out, (KIND_BACKORDERED, 0), stamp, about, rest)
+    let tag = backordered.tag;
+    let rest = [what, backordered.ends_unix_ms, tag.into()];
+    let flags = if tag == 0 { 0 } else { FLAG_TAG };
+    put_about(out, (KIND_BACKORDERED, flags), stamp, about, rest)
 }
 
 /// Appends an Extended record to `out`; returns its units.

@@ -20,6 +20,7 @@ fn waits_of(lsn: u64, stamp: Stamp, backordered: &Backordered) -> Hold {
         waits: Some(Waits {
             quantity: backordered.quantity,
             priority: backordered.priority,
+            tag: backordered.tag,
         }),
         reserved_lsn: lsn,
         reserved_unix_ms: stamp.unix_ms,

@@ -145,6 +145,7 @@ fn sample() -> Checkpoint {
                     waits: Some(Waits {
                         quantity: 3,
                         priority: 2,
+                        tag: 77,
                     }),
                     ..hold
                 },

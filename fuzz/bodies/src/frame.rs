@@ -126,10 +126,16 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::RoutesLoad => control::<RoutesLoad>(body),
         Kind::RoutesLoadReply => control::<RoutesLoadReply>(body),
         Kind::RoutesShowReply => control::<RoutesShowReply>(body),
+        Kind::RoutesStatusReply => control::<RoutesStatusReply>(body),
         Kind::Feed => control::<Feed>(body),
         Kind::FeedReply => control::<FeedReply>(body),
         Kind::ServerInfoReply => control::<ServerInfoReply>(body),
-        Kind::Ping | Kind::PingReply | Kind::ServerInfo | Kind::SkuList | Kind::RoutesShow => {}
+        Kind::Ping
+        | Kind::PingReply
+        | Kind::ServerInfo
+        | Kind::SkuList
+        | Kind::RoutesShow
+        | Kind::RoutesStatus => {}
     }
 }
 

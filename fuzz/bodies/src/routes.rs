@@ -1,6 +1,6 @@
 //! Route tables, as operators write them.
 
-use croupier_engine::route::RouteTable;
+use croupier_engine::route::{Asked, RouteTable};
 use croupier_engine::state::Catalog;
 use croupier_protocol::Priority;
 
@@ -24,9 +24,26 @@ pub fn routes(data: &[u8]) {
         table.warnings(None),
         table.warnings(Some(&Catalog::default())),
     );
+    table.marks().follow(0.7);
     for sku in ["", "a", "steam-50", "卡密", "****"] {
         for priority in Priority::ALL {
-            let _ = table.resolve(sku, priority);
+            for id in 0..4 {
+                let asked = Asked {
+                    id,
+                    holder: id * 0x0123_4567_89ab_cdef,
+                    sku: 1,
+                    priority,
+                    quantity: id as u16 * 7 + 1,
+                    tag: id as u16,
+                };
+                let moment = table.moment(id as u64 * 40_000_000);
+                let target = table.route(sku, &asked, moment);
+                let pools = target.and_then(|target| target.pools);
+                assert!(
+                    pools.is_none_or(|pools| !pools.is_empty()),
+                    "a chain has pools"
+                );
+            }
         }
     }
 }

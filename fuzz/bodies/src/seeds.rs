@@ -140,7 +140,7 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         }
         .encode_into(out),
         Kind::Ping | Kind::PingReply => out.extend_from_slice(b"ping"),
-        Kind::ServerInfo | Kind::SkuList | Kind::RoutesShow => {}
+        Kind::ServerInfo | Kind::SkuList | Kind::RoutesShow | Kind::RoutesStatus => {}
         Kind::FindSecret => FindSecret {
             sku: SkuId(1),
             secret: "一二三".as_bytes(),
@@ -414,6 +414,25 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
             &RoutesShowReply {
                 version: 2,
                 toml: name(),
+            },
+            out,
+        ),
+        Kind::RoutesStatusReply => encode_control(
+            &RoutesStatusReply {
+                version: 2,
+                load: 8100,
+                lanes: 8100,
+                cores: 100,
+                log: 0,
+                marks: vec![RouteMark {
+                    at: 8000,
+                    passed: true,
+                    flips: 3,
+                }],
+                rules: vec![RouteRule {
+                    name: name(),
+                    orders: 7,
+                }],
             },
             out,
         ),

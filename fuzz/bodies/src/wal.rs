@@ -181,6 +181,7 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             lane: 3,
             ttl_ms: 900_000,
             ends_unix_ms: 1_700_000_900_000,
+            tag: 77,
         }),
         Fact::RoutesLoaded {
             version: 2,

@@ -1,11 +1,13 @@
 //! What operators do to a running server: SKUs, imports, moves of cards, routes, folds. Each deed says whether it was one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use croupier_client::{CardMove, CardRef, SkuId};
 use croupier_engine::engine::Engine;
 use croupier_engine::error::EngineError;
 use croupier_engine::moves::Selection;
+use croupier_engine::route::LoadParts;
 use croupier_engine::slab::claim;
 use croupier_engine::state::State;
 use croupier_protocol::{HolderCap, MaxUses, Refusal};
@@ -16,10 +18,34 @@ use crate::node::{View, stock};
 use crate::plan::Feature;
 
 /// Route tables that are put in force: all lanes and pools the words allow.
-const ROUTES: [&str; 3] = [
+const ROUTES: [&str; 4] = [
     "[[rule]]\nlane = \"standard\"\n",
     "[[rule]]\npriority = [\"vip\"]\nlane = \"vip\"\npools = [\"vip\", \"main\"]\n[[rule]]\nlane = \"bulk\"\n",
     "[[rule]]\nsku = \"steam*\"\nlane = \"background\"\npools = [\"main\"]\n[[rule]]\nlane = \"vip\"\npools = [\"main\", \"vip\"]\n",
+    r#"
+        [load]
+        smoothing = "0s"
+        [[channel]]
+        name = "main"
+        overflow = { when = "load > 0.5", to = "vip" }
+        [[channel]]
+        name = "vip"
+        [[rule]]
+        tag = [1]
+        lane = "vip"
+        channels = ["vip", "main"]
+        [[rule]]
+        tag = [2]
+        channels = ["main"]
+        [[rule]]
+        when = "load > 0.7"
+        quantity = "2-"
+        lane = "background"
+        [[rule]]
+        holder = "0%-50%"
+        channels = [{ main = 3, vip = 1 }]
+        [[rule]]
+    "#,
 ];
 
 impl World {
@@ -114,6 +140,23 @@ impl World {
         };
         let set = engine.sku_set(name, order, share, cap);
         self.note(|| format!("{name} is sold otherwise: {set:?}"));
+        true
+    }
+
+    /// The load is another one, for the route table to follow.
+    pub(super) fn load_changes(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        if !self.plan.has(Feature::Routes) {
+            return false;
+        }
+        let parts = LoadParts {
+            cores: f64::from(self.dice.u32(0..=10)) / 10.0,
+            ..LoadParts::default()
+        };
+        engine.follow_load(self.now_ms(), parts, Duration::from_millis(100));
+        self.note(|| format!("the load is {}", parts.cores));
         true
     }
 

@@ -12,6 +12,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 pub struct Waits {
     pub quantity: u16,
     pub priority: u8,
+    /// What route tables can tell it by; 0: nothing.
+    pub tag: u16,
 }
 
 impl Waits {
@@ -21,10 +23,11 @@ impl Waits {
         u64::from(self.quantity) | u64::from(self.priority & 3) << 12
     }
 
-    fn of_bits(bits: u64) -> Option<Waits> {
+    fn of_bits(bits: u64, tag: u16) -> Option<Waits> {
         (bits != 0).then_some(Waits {
             quantity: bits as u16 & 0xfff,
             priority: (bits >> 12) as u8 & 3,
+            tag,
         })
     }
 }
@@ -95,20 +98,23 @@ impl Hold {
             (None, 0) => 0,
             (None, fewer) => IS_PART | u64::from(fewer),
         };
-        u64::from(self.sku) | u64::from(self.extensions) << 32 | bits << 48
+        // One that waits has no extensions.
+        let more = self.waits.map_or(self.extensions, |waits| waits.tag);
+        u64::from(self.sku) | u64::from(more) << 32 | bits << 48
     }
 
     /// From [`what_word`](Self::what_word).
     pub(in crate::state) fn of_what_word(word: u64) -> What {
-        let bits = word >> 48;
+        let (bits, more) = (word >> 48, (word >> 32) as u16);
         let (waits, fewer, bound) = if bits & IS_PART != 0 {
             (None, (bits & !IS_PART) as u16, false)
         } else if bits & IS_BOUND != 0 {
             (None, 0, true)
         } else {
-            (Waits::of_bits(bits), 0, false)
+            (Waits::of_bits(bits, more), 0, false)
         };
-        (word as u32, (word >> 32) as u16, waits, fewer, bound)
+        let extensions = if waits.is_some() { 0 } else { more };
+        (word as u32, extensions, waits, fewer, bound)
     }
 
     /// Its credits, and its card if it has one, as a checkpoint keeps them, too.

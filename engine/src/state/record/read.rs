@@ -1,7 +1,7 @@
 //! Records out of bytes: docs/wal-format.md.
 
 use super::{
-    Backordered, Cap, Credits, Extended, FLAG_BOUND, FLAG_FILLED, FLAG_HOLDER, FLAG_PART,
+    Backordered, Cap, Credits, Extended, FLAG_BOUND, FLAG_FILLED, FLAG_HOLDER, FLAG_PART, FLAG_TAG,
     FLAG_UNLIMITED, FLAG_WAS_ISSUE, Fact, Issued, KIND_BACKORDERED, KIND_BATCH_SEALED,
     KIND_CARDS_MOVED, KIND_EXTENDED, KIND_ISSUED, KIND_RELEASED, KIND_RESERVED, KIND_ROUTES_LOADED,
     KIND_SKU_CREATED, KIND_SKU_SET, KIND_SLAB_ADDED, KIND_SLAB_REUSED, KIND_STARTED,
@@ -49,7 +49,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
         KIND_ISSUED => u8::MAX,
         KIND_RESERVED => FLAG_FILLED | FLAG_PART | FLAG_BOUND | FLAG_HOLDER,
         KIND_RELEASED => FLAG_WAS_ISSUE | FLAG_HOLDER,
-        KIND_BACKORDERED | KIND_SKU_SET => FLAG_HOLDER,
+        KIND_BACKORDERED => FLAG_TAG | FLAG_HOLDER,
+        KIND_SKU_SET => FLAG_HOLDER,
         KIND_SLAB_REUSED => FLAG_UNLIMITED,
         _ => 0,
     };
@@ -127,6 +128,17 @@ pub fn records(
 fn id_of(whole: &[u8]) -> u128 {
     u128::from_be_bytes(whole[16..32].try_into().expect("16 bytes"))
 }
+
+/// The tag of a Backordered record; 0: it has none.
+fn tag_of(whole: &[u8]) -> Result<u16, String> {
+    match (whole[1] & FLAG_TAG != 0, u16_at(whole, TAG_AT)) {
+        (false, _) => Ok(0),
+        (true, 0) => Err("an order has a tag of zeros".into()),
+        (true, tag) => Ok(tag),
+    }
+}
+
+const TAG_AT: usize = 56;
 
 /// The holder that a record names, if its flags say so, by its key at `at`.
 fn holder_of(whole: &[u8], at: usize) -> Result<u128, String> {
@@ -290,6 +302,7 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
             lane: whole[43],
             ttl_ms: u32_at(whole, 44),
             ends_unix_ms: u64_at(whole, 48),
+            tag: tag_of(whole)?,
         }),
         KIND_CARDS_MOVED => {
             let runs = usize::from(u16_at(whole, 24));

@@ -210,6 +210,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         lane: 1,
         ttl_ms,
         ends_unix_ms: 0x0102_0304_0506_0708,
+        tag: 0,
     };
     let waited_in_vain = Fact::Released(Released {
         order_id,
@@ -448,6 +449,7 @@ fn records_name_holders_behind_their_fixed_part() {
             lane: 1,
             ttl_ms: 0,
             ends_unix_ms: 77,
+            tag: 0,
         };
         [
             (Fact::Issued(issued), 48),
