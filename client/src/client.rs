@@ -12,7 +12,7 @@ use croupier_protocol::{
     CardPlace, CardRef, ControlBody, HeldOrder, Holder, IssuedOrder, Kind, OrderId, OrderOutcome,
     Pick, Refusal, SkuId, Step, Trailing, decode_control, encode_control,
 };
-pub use operate::SkuSettings;
+pub use operate::{RoutesOptions, SkuSettings};
 use tokio::time::Instant;
 
 use crate::ask::Item;

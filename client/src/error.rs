@@ -141,6 +141,16 @@ pub enum ProtocolError {
         /// Answers of the reply.
         answered: usize,
     },
+    /// Another route table than the one that was asked for.
+    #[error(
+        "route table {answered} came where {asked} was asked: the server is older than this client"
+    )]
+    WrongTable {
+        /// The version that was asked for.
+        asked: u32,
+        /// The version that came.
+        answered: u32,
+    },
     /// An answer to another order than the one in its place.
     #[error("an answer to order {answered} where {asked} was asked: the server is broken")]
     WrongOrder {

@@ -121,7 +121,7 @@ pub mod testing {
 }
 
 pub use builder::ClientBuilder;
-pub use client::{Client, SkuSettings};
+pub use client::{Client, RoutesOptions, SkuSettings};
 pub use error::{Error, ProtocolError};
 pub use feed::{Feed, FeedEvent, FeedFact, FeedOptions, FeedPage};
 pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount};
@@ -133,7 +133,7 @@ pub use croupier_protocol::{
     BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus, DealOrder,
     FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder, Hold, HoldEnd, Holder, HolderCap, ImportRow,
     IssueWay, IssuedOrder, LINKED_ORDERS_MAX, Lsn, MaxUses, MoveCardsReply, MoveCause, OrderId,
-    OrderOutcome, OrderRow, Priority, Refusal, RejectReason, RouteMark, RouteRule, RoutesLoadReply,
-    RoutesShowReply, RoutesStatusReply, Secret, ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step,
-    StepItem, StockRow,
+    OrderOutcome, OrderRow, Priority, Refusal, RejectReason, RouteMark, RouteRow, RouteRule,
+    RoutesLoadReply, RoutesShowReply, RoutesStatusReply, Secret, ServerInfoReply, SkuId, SkuRow,
+    SkuSetReply, Step, StepItem, StockRow,
 };

@@ -21,7 +21,7 @@ use crate::state::digest::digest_of;
 use crate::state::record::{self, Ended};
 use crate::state::{Digest, Replay, State, StateSeed};
 use crate::store::{BitsOnly, Paths, Store};
-use crate::wal::format::{BLOCK_HEADER_BYTES, StoreId};
+use crate::wal::format::{BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES, StoreId};
 use crate::wal::reader::{Block, list_segments};
 use crate::wal::segments::segment_path;
 use crate::wal::{BlockReader, Position};
@@ -64,6 +64,34 @@ pub fn load_current(
         ));
     };
     format::read(disk, &paths.checkpoints().join(name), store_id).map(Some)
+}
+
+/// The first block of the oldest segment. The checkpoint in force, `made`, stands behind it as soon as there is one: segments go only
+/// when all of them is folded, and the one in use never goes.
+pub fn oldest_block(store: &Store, made: Option<&Checkpoint>) -> Result<Position, EngineError> {
+    let end = made.map_or(Position::START, |checkpoint| checkpoint.end);
+    let wal = store.paths.wal();
+    let Some(&seq) = list_segments(&store.disk, &wal)?.first() else {
+        return Ok(end);
+    };
+    let path = segment_path(&wal, seq);
+    let offset = SEGMENT_HEADER_BYTES as u64;
+    let mut head = [0; BLOCK_HEADER_BYTES];
+    let file = store.disk.open_read(&path).at("open", &path)?;
+    file.read_at(offset, &mut head).at("read", &path)?;
+    match BlockHeader::decode(&head) {
+        Ok(header) => Ok(Position {
+            seq,
+            offset,
+            block: header.block,
+            lsn: header.first_lsn,
+            epoch: header.epoch,
+            prev_hash: header.prev_hash,
+        }),
+        // Nothing is written there yet, or that write was cut short: the reader will say which.
+        Err(_) if (end.seq, end.offset) == (seq, offset) => Ok(end),
+        Err(what) => Err(EngineError::damage(&path, offset, what)),
+    }
 }
 
 /// A file that the checkpoint in force is made of, as it was opened.

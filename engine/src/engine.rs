@@ -23,6 +23,7 @@ use crate::state::index::{IndexView, Spread};
 use crate::state::record::{Cap, Fact, Record, SkuSet, Stamp};
 use crate::state::{Digest, Hand, SlabSource, State};
 use crate::store::Store;
+use crate::tables::Loaded;
 use crate::uses::Looked;
 use crate::wal::log::{APPEND_UNITS_MAX, Drive, Subscriber};
 use crate::wal::ring::{UNIT_BYTES, UNIT_WORDS};
@@ -110,8 +111,8 @@ pub struct Ground {
 pub struct Begun<'e, 'f> {
     facts: &'f [Fact<'f>],
     stamp: Stamp,
-    /// The LSN of the last fact.
-    pub last: u64,
+    /// The LSN of each fact.
+    lsns: Vec<u64>,
     /// One cold deed at a time, so that the state sees them in the log's order.
     _turn: MutexGuard<'e, IndexView>,
 }
@@ -179,12 +180,10 @@ impl Engine {
             let ledger = state.ledger();
             (ledger.slab_max, ledger.batch_max, ledger.routes.clone())
         };
-        let text = if routes.version == 0 {
-            DEFAULT_ROUTES
-        } else {
-            routes.toml.as_str()
-        };
-        let table = RouteTable::parse(routes.version, text).map_err(|error| {
+        let text = routes
+            .in_force()
+            .map_or(DEFAULT_ROUTES, |table| &table.toml);
+        let table = RouteTable::parse(routes.version(), text).map_err(|error| {
             EngineError::damage(
                 &store.paths.current(),
                 0,
@@ -261,36 +260,40 @@ impl Engine {
         let turn = self.lock(&self.cold);
         let stamp = self.stamp();
         let mut words = Vec::new();
-        // Where in its batch the last record begins, in units.
-        let mut in_batch = 0;
+        // Where in its batch each record begins, in units.
+        let mut in_batch = Vec::new();
+        let mut lsns = Vec::with_capacity(facts.len());
         for fact in facts {
             let before = words.len();
             Record { stamp, fact: *fact }.put(&mut words);
             if (words.len() / UNIT_WORDS) as u64 > self.log.append_units_max() {
                 let rest = words.split_off(before);
-                self.append(&words)?;
+                let first = self.append(&words)?;
+                lsns.extend(in_batch.drain(..).map(|at| first + at));
                 words = rest;
-                in_batch = 0;
+                in_batch.push(0);
             } else {
-                in_batch = before / UNIT_WORDS;
+                in_batch.push((before / UNIT_WORDS) as u64);
             }
         }
-        let last = self.append(&words)? + in_batch as u64;
+        let first = self.append(&words)?;
+        lsns.extend(in_batch.drain(..).map(|at| first + at));
         Ok(Begun {
             facts,
             stamp,
-            last,
+            lsns,
             _turn: turn,
         })
     }
 
     /// Waits until begun facts are durable and applies them. Returns the LSN of the last.
     pub fn finish(&self, begun: Begun<'_, '_>) -> Result<u64, Refused> {
+        let last = *begun.lsns.last().expect("there are facts");
         self.log
-            .wait_durable(begun.last)
+            .wait_durable(last)
             .map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
         let mut hand = Hand::new(&self.state);
-        for fact in begun.facts {
+        for (fact, &lsn) in begun.facts.iter().zip(&begun.lsns) {
             if let Fact::CardsMoved(moved) = fact {
                 // Whoever began it has looked, and taken what is to be taken.
                 self.state.apply_moved(moved);
@@ -300,15 +303,14 @@ impl Engine {
                 stamp: begun.stamp,
                 fact: *fact,
             };
-            // Facts of the cold path keep no LSN in the state: only orders do.
-            if let Err(unfit) = self.state.apply(begun.last, &record, &mut hand) {
+            if let Err(unfit) = self.state.apply(lsn, &record, &mut hand) {
                 // It is durable, so it stands; a server that cannot follow its log must not go on beside it.
                 self.log
                     .fail(&format!("a durable record cannot be applied: {unfit}"));
                 return Err(Refused::because(Refusal::StoreFailed, unfit));
             }
         }
-        Ok(begun.last)
+        Ok(last)
     }
 
     /// Appends records of a cold deed, one append; waits for room. The caller has the turn of cold deeds.
@@ -422,9 +424,15 @@ impl Engine {
         Ok(rows.collect())
     }
 
-    /// Puts another route table in force; its version, the record's LSN, and warnings.
-    pub fn routes_load(&self, text: &str) -> Result<(u32, u64, Vec<String>), Refused> {
+    /// Puts another route table in force. `expect` is the version that must be in force before, if it matters.
+    pub fn routes_load(&self, text: &str, expect: Option<u32>) -> Result<Loaded, Refused> {
         let _one_at_a_time = self.lock(&self.importing);
+        self.expect_routes(expect)?;
+        self.put_in_force(text)
+    }
+
+    /// The rest of a load. The caller has the turn of those who load tables.
+    pub(crate) fn put_in_force(&self, text: &str) -> Result<Loaded, Refused> {
         let version = self.routes.load().version() + 1;
         let table = RouteTable::parse(version, text)
             .map_err(|error| Refused::because(Refusal::RoutesInvalid, error))?;
@@ -457,7 +465,7 @@ impl Engine {
         if text == self.routes.load().text() {
             return Ok(None);
         }
-        match self.routes_load(&text) {
+        match self.routes_load(&text, None) {
             Ok((version, _, warnings)) => {
                 for warning in warnings {
                     tracing::warn!(path = %path.display(), "{warning}");

@@ -47,7 +47,9 @@ pub mod recovery;
 mod routing;
 pub mod store;
 pub mod sync;
+pub mod tables;
 pub mod uses;
+pub mod whatif;
 
 pub mod cli;
 pub mod import;

@@ -1,5 +1,5 @@
-//! Files of format version 1, kept as they were written: `golden/` is a store's log, checkpoint and orders. If a test here
-//! fails, stores in the field can no longer be read, or a reader in another language can no longer read ours: that
+//! Files of format version 1, kept as they were written: `golden/` is a store's log, checkpoint and orders, and the checkpoint of
+//! the same log as it is written since the tables that were in force are kept. If a test here fails, stores in the field can no longer be read, or a reader in another language can no longer read ours: that
 //! takes a new version of the format, its page in `docs/`, and files of its own beside these.
 //!
 //! `cargo test -p croupier-engine --test golden -- --ignored` writes them anew.
@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use croupier_engine::checkpoint::format::{self, Checkpoint, OrderFile};
 use croupier_engine::checkpoint::{OrderFileReader, OrderFileWriter, apply_block};
 use croupier_engine::disk::Disk;
+use croupier_engine::state::apply::Snapshot;
 use croupier_engine::state::index::Spread;
 use croupier_engine::state::record::{Fact, Issued, Record, Run, Runs, Stamp, Way};
-use croupier_engine::state::{Digest, Replay, State};
+use croupier_engine::state::{Digest, Replay, RouteTables, State, TableFact};
 use croupier_engine::store::BitsOnly;
 use croupier_engine::wal::format::{
     BLOCK_HEADER_BYTES, BLOCK_LAST, BlockHeader, SegmentHeader, StoreId, block_bytes, block_hash,
@@ -24,8 +25,13 @@ use croupier_engine::wal::{BlockReader, Position};
 const STORE: StoreId = *b"golden store 001";
 const SEGMENT_BYTES: u64 = 5 * 4096;
 const UNIX_MS: u64 = 1_767_225_600_000;
-/// The state after the last record, as every version that reads version 1 must find it.
-const DIGEST: &str = "8935e038c106c37d88c9920d9b9f24437655b224f61a575505150a63ebc237eb";
+/// The state after the last record, as every version that keeps tables must find it in the log.
+const DIGEST: &str = "045fa7f0ca330e2adc34fc641ded8ac950ac7644016dea93fbfc97b18ec42a09";
+/// The state of the checkpoint that knows of no table but the one in force.
+const DIGEST_WITHOUT_TABLES: &str =
+    "8935e038c106c37d88c9920d9b9f24437655b224f61a575505150a63ebc237eb";
+/// What is written today.
+const DIRS: [&str; 3] = ["wal", "orders", "checkpoints-tables"];
 const CHECKPOINT: &str = "ckpt-000000000000000d.ckpt";
 
 fn golden() -> PathBuf {
@@ -216,7 +222,7 @@ fn write_orders(dir: &Path) -> OrderFile {
 
 /// Writes all files with today's code.
 fn write_all(dir: &Path) {
-    for sub in ["wal", "orders", "checkpoints"] {
+    for sub in DIRS {
         std::fs::create_dir_all(dir.join(sub)).unwrap();
     }
     for (seq, bytes) in (1..).zip(log().0) {
@@ -232,13 +238,13 @@ fn write_all(dir: &Path) {
         files: vec![file],
         created_unix_ms: UNIX_MS,
     };
-    format::write(&disk(), &dir.join("checkpoints"), STORE, &checkpoint).unwrap();
+    format::write(&disk(), &dir.join(DIRS[2]), STORE, &checkpoint).unwrap();
 }
 
 /// All files below `dir`, by their path in it.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
-    for sub in ["wal", "orders", "checkpoints"] {
+    for sub in DIRS {
         for entry in std::fs::read_dir(dir.join(sub)).unwrap() {
             let path = entry.unwrap().path();
             found.insert(
@@ -284,7 +290,7 @@ fn the_log_is_read_as_it_was_meant() {
     assert_eq!(
         (
             ledger.epoch,
-            ledger.routes.version,
+            ledger.routes.version(),
             ledger.batches[&1].label.as_str()
         ),
         (1, 1, "双十一")
@@ -324,23 +330,40 @@ fn the_orders_are_read_as_they_were_meant() {
     assert_eq!(found, orders());
 }
 
-#[test]
-fn the_checkpoint_is_read_as_it_was_meant() {
-    let dir = golden().join("checkpoints");
-    let read = format::read(&disk(), &dir.join(CHECKPOINT), STORE).unwrap();
+/// Reads a checkpoint of the log, which leads to a state of this digest.
+fn read_checkpoint(dir: &str, digest: &str) -> Snapshot {
+    let path = golden().join(dir).join(CHECKPOINT);
+    let read = format::read(&disk(), &path, STORE).unwrap();
     let (from_log, end) = replay(&golden().join("wal"));
     assert_eq!((read.end, read.created_unix_ms), (end, UNIX_MS));
-    assert_eq!(read.digest.to_string(), DIGEST);
-    assert_eq!(
-        (&read.snapshot, read.orders),
-        (&from_log.snapshot(), from_log.orders())
-    );
+    assert_eq!(read.digest.to_string(), digest);
+    assert_eq!(read.orders, from_log.orders());
     let restored = State::counting(Box::new(BitsOnly), read.orders);
-    restored.restore(read.snapshot).unwrap();
-    let digest: Digest = restored.digest();
-    assert_eq!(
-        digest.to_string(),
-        DIGEST,
-        "a checkpoint and the log tell the same state"
-    );
+    restored.restore(read.snapshot.clone()).unwrap();
+    let restored: Digest = restored.digest();
+    assert_eq!(restored.to_string(), digest);
+    read.snapshot
+}
+
+#[test]
+fn the_checkpoint_is_read_as_it_was_meant() {
+    let from_log = replay(&golden().join("wal")).0.snapshot();
+    // A checkpoint and the log tell the same state.
+    assert_eq!(read_checkpoint("checkpoints-tables", DIGEST), from_log);
+}
+
+#[test]
+fn a_checkpoint_from_before_tables_were_kept_knows_the_one_in_force() {
+    let from_log = replay(&golden().join("wal")).0.snapshot();
+    let read = read_checkpoint("checkpoints", DIGEST_WITHOUT_TABLES);
+    let table = TableFact {
+        lsn: 0,
+        unix_ms: 0,
+        ..from_log.routes.kept()[0].clone()
+    };
+    let expect = Snapshot {
+        routes: RouteTables::of_kept(vec![table]).unwrap(),
+        ..from_log
+    };
+    assert_eq!(read, expect);
 }

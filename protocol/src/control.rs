@@ -390,6 +390,8 @@ control_bodies! {
     RoutesLoad {
         /// The table.
         toml: String,
+        /// The version that must be in force; `None` = whichever is.
+        expect: Trailing<u32>,
     }
 
     /// The route table is in force.
@@ -402,7 +404,43 @@ control_bodies! {
         warnings: Vec<String>,
     }
 
-    /// The route table in force.
+    /// Asks for a route table.
+    RoutesShow {
+        /// The version; 0 = the built-in table, `None` = the one in force.
+        version: Trailing<u32>,
+    }
+
+    /// Puts a route table in force that was before.
+    RoutesRollback {
+        /// Which version; 0 = the built-in table, `None` = the last one that is another table than the one in force.
+        to: Option<u32>,
+        /// The version that must be in force; `None` = whichever is.
+        expect: Option<u32>,
+    }
+
+    /// The route tables that were in force.
+    RoutesHistoryReply {
+        /// The newest first, which is the one in force; the last is the built-in one.
+        rows: Vec<RouteRow>,
+    }
+
+    /// A route table that was in force.
+    RouteRow {
+        /// Its version; 0 = the built-in table.
+        version: u32,
+        /// The place of its record in the log; 0 if it has none, or that is not known.
+        lsn: u64,
+        /// Since when it was in force, in Unix milliseconds; 0 if that is not known.
+        unix_ms: u64,
+        /// Bytes of its text.
+        bytes: u32,
+        /// Rules.
+        rules: u32,
+        /// The latest version before it with the same text.
+        same_as: Option<u32>,
+    }
+
+    /// A route table.
     RoutesShowReply {
         /// Its version.
         version: u32,

@@ -124,6 +124,10 @@ kinds! {
     Pick = 40,
     /// Asks for the orders of a holder: bincode.
     ListOrders = 41,
+    /// Asks which route tables were in force: empty.
+    RoutesHistory = 42,
+    /// Puts an earlier route table in force again: bincode.
+    RoutesRollback = 43,
     /// Opens an import on this connection: bincode.
     ImportBegin = 48,
     /// Cards of the open import: import id, `count` × row.
@@ -132,7 +136,7 @@ kinds! {
     ImportEnd = 50,
     /// Puts a route table in force: bincode.
     RoutesLoad = 64,
-    /// Asks for the route table in force: empty.
+    /// Asks for the route table in force, or an earlier one: bincode.
     RoutesShow = 65,
     /// Asks for facts of the log from an LSN on: bincode.
     Feed = 66,
@@ -176,6 +180,10 @@ kinds! {
     PickReply = 168,
     /// Bincode.
     ListOrdersReply = 169,
+    /// Bincode.
+    RoutesHistoryReply = 170,
+    /// Bincode.
+    RoutesRollbackReply = 171,
     /// Bincode.
     ImportBeginReply = 176,
     /// Fixed.
@@ -221,6 +229,8 @@ impl Kind {
             Self::SkuSet => Self::SkuSetReply,
             Self::Pick => Self::PickReply,
             Self::ListOrders => Self::ListOrdersReply,
+            Self::RoutesHistory => Self::RoutesHistoryReply,
+            Self::RoutesRollback => Self::RoutesRollbackReply,
             Self::ImportBegin => Self::ImportBeginReply,
             Self::ImportRows => Self::ImportRowsReply,
             Self::ImportEnd => Self::ImportEndReply,

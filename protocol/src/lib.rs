@@ -76,9 +76,10 @@ pub use control::{
     BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, Feed, FeedReply,
     FeedRow, HolderCap, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches, ListCards,
     ListOrders, MoveCards, MoveCardsReply, OrderList, OrderRow, Pick, ReasonCount, RejectedLine,
-    RouteMark, RouteRule, RoutesLoad, RoutesLoadReply, RoutesShowReply, RoutesStatusReply,
-    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
-    StockReply, StockRow, Trailing, decode_control, encode_control,
+    RouteMark, RouteRow, RouteRule, RoutesHistoryReply, RoutesLoad, RoutesLoadReply,
+    RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply, ServerInfoReply, SkuCreate,
+    SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow,
+    Trailing, decode_control, encode_control,
 };
 pub use feed::{FeedKind, HoldEnd, IssueWay, MoveCause};
 pub use find::FindSecret;

@@ -58,6 +58,8 @@ numbered! {
         HolderHoldsReached = 48, "HolderHoldsReached", "the holder has as many open holds and waiting orders as it may have: end one";
         HolderInvalid = 49, "HolderInvalid", "the key of a holder is 16 bytes, not all of them zero";
         MaxUsesInvalid = 50, "MaxUsesInvalid", "a card is dealt 1 to 65536 times, or without end: then an import has at most 64 cards; and no slab more than 67108864 uses";
+        RoutesVersionUnknown = 51, "RoutesVersionUnknown", "that route table is not kept: the text names the versions that are";
+        RoutesChanged = 52, "RoutesChanged", "another route table is in force than was expected, and nothing changed: look at it, then load again";
     }
 }
 

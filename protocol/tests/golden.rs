@@ -731,7 +731,15 @@ fn import() {
 #[test]
 fn routes_and_server_info() {
     let toml = || "version = 1\n".to_owned();
-    check_control(Kind::RoutesLoad, 0, RoutesLoad { toml: toml() });
+    let expect = Trailing(None);
+    check_control(
+        Kind::RoutesLoad,
+        0,
+        RoutesLoad {
+            toml: toml(),
+            expect,
+        },
+    );
     let warnings = vec!["rule 2 is never reached".to_owned()];
     check_control(
         Kind::RoutesLoadReply,
@@ -742,7 +750,30 @@ fn routes_and_server_info() {
             warnings,
         },
     );
-    check_bytes(Kind::RoutesShow, b"");
+    let version = Trailing(None);
+    check_control(Kind::RoutesShow, 0, RoutesShow { version });
+    check_bytes(Kind::RoutesHistory, b"");
+    let row = |version, same_as| RouteRow {
+        version,
+        lsn: 44,
+        unix_ms: 1_800_000_000_000,
+        bytes: 12,
+        rules: 2,
+        same_as,
+    };
+    let rows = vec![row(3, Some(1)), row(2, None)];
+    check_control(Kind::RoutesHistoryReply, 0, RoutesHistoryReply { rows });
+    let back = RoutesRollback {
+        to: Some(1),
+        expect: Some(3),
+    };
+    check_control(Kind::RoutesRollback, 0, back);
+    let loaded = RoutesLoadReply {
+        version: 4,
+        lsn: 45,
+        warnings: Vec::new(),
+    };
+    check_control(Kind::RoutesRollbackReply, 0, loaded);
     check_control(
         Kind::RoutesShowReply,
         0,

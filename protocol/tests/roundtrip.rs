@@ -337,7 +337,12 @@ proptest! {
 
     #[test]
     fn control_of_servers(toml in text(), number: u64, id: u32, warnings in vec(text(), 0..4), store_id: [u8; 16]) {
-        check_control(RoutesLoad { toml: toml.clone() })?;
+        let (version, other) = ((id & 1 == 0).then_some(id), (id & 2 == 0).then_some(!id));
+        check_control(RoutesLoad { toml: toml.clone(), expect: Trailing(version) })?;
+        check_control(RoutesShow { version: Trailing(other) })?;
+        check_control(RoutesRollback { to: version, expect: other })?;
+        let row = RouteRow { version: id, lsn: number, unix_ms: !number, bytes: !id, rules: id / 2, same_as: other };
+        check_control(RoutesHistoryReply { rows: vec![row; warnings.len()] })?;
         check_control(RoutesLoadReply { version: id, lsn: number, warnings })?;
         check_control(RoutesShowReply { version: id, toml: toml.clone() })?;
         check_control(RoutesStatusReply {

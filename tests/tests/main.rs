@@ -25,3 +25,4 @@ mod sellout;
 mod starts;
 mod stops;
 mod two_phase;
+mod what_if;

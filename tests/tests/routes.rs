@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use croupier_client::{Client, Order, OrderId, OrderOutcome, Priority, Refusal, SkuId, holder_of};
 use croupier_protocol::{STEP_FLAG_TAG, Step, StepItem};
-use croupier_tests::{Mint, Oracle, PATIENCE, Store, Wire, croupier, eventually, item, scaled};
+use croupier_tests::{
+    Mint, Oracle, PATIENCE, Server, Store, Wire, croupier, eventually, item, scaled,
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -96,6 +98,152 @@ async fn tables_are_checked_loaded_and_shown_and_bad_ones_change_nothing() {
         server.croupier(&["routes", "show", "--json"]).ok().json(),
         shown
     );
+}
+
+/// The history as the command prints it, the newest first: version, `same_as`, and whether it is in force.
+fn history(server: &Server) -> Vec<(u64, Option<u64>, bool)> {
+    let rows = server
+        .croupier(&["routes", "history", "--json"])
+        .ok()
+        .json();
+    let rows = rows.as_array().expect("an array").iter().map(|row| {
+        let version = row["version"].as_u64().expect("a number");
+        let is_known = version > 0;
+        assert_eq!(row["lsn"].as_u64().is_some(), is_known, "{row}");
+        assert_eq!(row["at"].as_str().is_some(), is_known, "{row}");
+        let in_force = row["in_force"].as_bool().expect("yes or no");
+        (version, row["same_as"].as_u64(), in_force)
+    });
+    rows.collect()
+}
+
+#[tokio::test]
+async fn one_can_go_back_to_a_table_that_was_in_force_over_crashes_and_folds() {
+    let store = Store::new();
+    let server = store.serve();
+    let client = server.client().await;
+    assert_eq!(history(&server), [(0, None, true)]);
+    server
+        .croupier(&["routes", "rollback"])
+        .fails(1, &["RoutesVersionUnknown", "before the built-in one"]);
+    let built_in = client.routes_show().await.expect("answered").toml;
+
+    for number in 1..=2 {
+        client.routes_load(&table(number)).await.expect("a table");
+    }
+    let back = server.croupier(&["routes", "rollback", "--json"]).ok();
+    assert_eq!(back.json()["version"], 3);
+    assert_eq!(client.routes_show().await.expect("answered").toml, table(1));
+    // The one before it is the one that it replaced.
+    server.croupier(&["routes", "rollback"]).ok();
+    assert_eq!(client.routes_show().await.expect("answered").toml, table(2));
+    server.croupier(&["routes", "rollback", "0"]).ok();
+    let shown = client.routes_show().await.expect("answered");
+    assert_eq!((shown.version, &shown.toml), (5, &built_in));
+    let expect = [
+        (5, Some(0), true),
+        (4, Some(2), false),
+        (3, Some(1), false),
+        (2, None, false),
+        (1, None, false),
+        (0, None, false),
+    ];
+    assert_eq!(history(&server), expect);
+    let json = server
+        .croupier(&["routes", "history", "--json"])
+        .ok()
+        .json();
+    assert_eq!(json[4]["bytes"], table(1).len());
+    assert_eq!(json[4]["rules"], 2);
+    let text = server.croupier(&["routes", "history"]).ok().stdout;
+    for word in ["in force", "built in", "same as", "20"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    for (version, toml) in [("0", built_in), ("2", table(2)), ("3", table(1))] {
+        let shown = server.croupier(&["routes", "show", "--version", version]);
+        assert_eq!(shown.ok().stdout.trim_end(), toml.trim_end(), "{version}");
+    }
+    for args in [&["rollback", "6"][..], &["show", "--version", "6"]] {
+        server
+            .croupier(&[&["routes"], args].concat())
+            .fails(1, &["RoutesVersionUnknown", "1 to 5"]);
+    }
+
+    // After a crash the log tells all of it, and after a clean stop the checkpoint.
+    server.kill();
+    let server = store.serve();
+    let rows = || server.croupier(&["routes", "history", "--json"]).ok();
+    assert_eq!(rows().json(), json);
+    server.stop().ok();
+    let server = store.serve();
+    let rows = server.croupier(&["routes", "history", "--json"]).ok();
+    assert_eq!(rows.json(), json);
+    server.croupier(&["routes", "rollback", "1"]).ok();
+    assert_eq!(
+        history(&server)[..2],
+        [(6, Some(3), true), (5, Some(0), false)]
+    );
+}
+
+#[tokio::test]
+async fn a_change_that_expects_another_table_changes_nothing() {
+    let (store, dir) = (Store::new(), TempDir::new().expect("a temporary directory"));
+    let server = store.serve();
+    let file = dir.path().join("routes.toml");
+    let path = file.display().to_string();
+    fs::write(&file, table(1)).expect("a file can be written");
+    let load = |expect: &str| server.croupier(&["routes", "load", &path, "--expect", expect]);
+    load("0").ok();
+    let before = history(&server);
+    for done in [
+        load("0"),
+        server.croupier(&["routes", "rollback", "--expect", "2"]),
+        server.croupier(&["routes", "rollback", "0", "--expect", "0"]),
+    ] {
+        done.fails(1, &["RoutesChanged", "route table 1 is in force"]);
+        assert_eq!(history(&server), before);
+    }
+    load("1").ok();
+    server
+        .croupier(&["routes", "rollback", "--expect", "2"])
+        .ok();
+    assert_eq!(history(&server)[0], (3, Some(0), true));
+}
+
+#[tokio::test]
+async fn as_many_tables_are_kept_as_the_page_says() {
+    let store = Store::new();
+    let server = store.serve();
+    let client = server.client().await;
+    // As long as a table may be.
+    let table = |number: usize| format!("[[rule]]\n#{number:06}{}\n", "x".repeat((48 << 10) - 17));
+    for number in 1..=70 {
+        client.routes_load(&table(number)).await.expect("a table");
+    }
+    let versions = |server: &Server| -> Vec<u64> {
+        history(server)
+            .into_iter()
+            .map(|(version, ..)| version)
+            .collect()
+    };
+    let expect: Vec<u64> = (7..=70).rev().chain([0]).collect();
+    assert_eq!(versions(&server), expect);
+    server
+        .croupier(&["routes", "rollback", "6"])
+        .fails(1, &["RoutesVersionUnknown", "7 to 70"]);
+    let oldest = client.routes_show_version(7).await.expect("it is kept");
+    assert_eq!(oldest.toml, table(7));
+    // All of them are in a checkpoint, too.
+    server.stop().ok();
+    let server = store.serve();
+    assert_eq!(versions(&server), expect);
+    store_is_whole(server, &store);
+}
+
+/// Stops the server, and looks at what it leaves.
+fn store_is_whole(server: Server, store: &Store) {
+    server.stop().ok();
+    store.wal("verify", &[]).ok();
 }
 
 #[tokio::test]
@@ -253,12 +401,19 @@ async fn sighup_reads_the_table_again_and_keeps_the_old_one_when_it_is_bad() {
             .then_some(())
     });
     assert_eq!(client.routes_show().await.expect("answered").toml, table(2));
-    write("[[rule]]\nlane = \"fast\"\n");
+    write("[[rule]]\n\n[[rule]]\nlane = \"fast\"\n");
     server.signal(Signal::HUP);
-    eventually("the bad table is reported", || {
-        server.stderr().contains("fast").then_some(())
+    let path = file.display().to_string();
+    let told = [&path, "line 3", "\"fast\"", "the table in force stays"];
+    eventually("the bad table is reported, with line and reason", || {
+        let log = server.stderr();
+        let mut lines = log.lines();
+        // One line says all of it; quotes in it may be escaped.
+        let line = lines.find(|line| line.contains("fast"))?.replace('\\', "");
+        told.iter().all(|word| line.contains(word)).then_some(())
     });
     assert!(server.stderr().contains("line 2"), "{}", server.stderr());
+    assert_eq!(history(&server)[0].0, u64::from(first.version) + 1);
     assert_eq!(client.routes_show().await.expect("answered").toml, table(2));
     assert_eq!(
         client.routes_show().await.expect("answered").version,

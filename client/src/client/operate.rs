@@ -7,16 +7,16 @@ use bytes::BytesMut;
 use croupier_protocol::{
     BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, DealOrder,
     FeedReply, FindSecret, Holder, HolderCap, Kind, ListBatches, ListCards, ListOrders, MoveCards,
-    MoveCardsReply, OrderList, OrderOutcome, OrderRow, Refusal, RoutesLoad, RoutesLoadReply,
-    RoutesShowReply, RoutesStatusReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuId,
-    SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow, Trailing,
-    encode_control,
+    MoveCardsReply, OrderList, OrderOutcome, OrderRow, Refusal, RouteRow, RoutesHistoryReply,
+    RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply,
+    ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow, SkuSet, SkuSetReply,
+    Stock, StockReply, StockRow, Trailing, encode_control,
 };
 use tokio::time::Instant;
 
 use super::{Client, joined, one, place_of};
 use crate::call::{Deadline, Resend};
-use crate::error::Error;
+use crate::error::{Error, ProtocolError};
 use crate::feed::{Feed, FeedOptions, FeedPage};
 use crate::import::{Import, ImportOptions};
 use crate::link::Request;
@@ -48,6 +48,23 @@ impl SkuSettings {
         Self {
             hold_share_max_percent,
             ..self
+        }
+    }
+}
+
+/// What a change of the route table is to look out for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoutesOptions {
+    /// The version that must be in force, so that nobody else's table is replaced unseen; `None` = whichever is.
+    pub expect: Option<u32>,
+}
+
+impl RoutesOptions {
+    /// Says which version must be in force.
+    #[must_use]
+    pub const fn expect(version: u32) -> Self {
+        Self {
+            expect: Some(version),
         }
     }
 }
@@ -314,14 +331,67 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] as `RoutesInvalid`; the text says line and reason, and nothing changed.
     pub async fn routes_load(&self, toml: &str) -> Result<RoutesLoadReply, Error> {
-        self.control(
-            Kind::RoutesLoad,
-            &RoutesLoad {
-                toml: toml.to_owned(),
-            },
-            Resend::Never,
-        )
-        .await
+        self.routes_load_with(toml, RoutesOptions::default()).await
+    }
+
+    /// As [`Client::routes_load`], with options.
+    ///
+    /// # Errors
+    /// As for [`Client::routes_load`]; [`Error::Refused`] as `RoutesChanged` if another version is in force than is expected.
+    pub async fn routes_load_with(
+        &self,
+        toml: &str,
+        options: RoutesOptions,
+    ) -> Result<RoutesLoadReply, Error> {
+        let body = RoutesLoad {
+            toml: toml.to_owned(),
+            expect: Trailing(options.expect),
+        };
+        self.control(Kind::RoutesLoad, &body, Resend::Never).await
+    }
+
+    /// Puts a route table in force again that was before, under a new version: the one of version `to` (0 = the built-in one), or
+    /// without it the last one that is another than the one in force. Not tried again once it was sent: if the answer was lost,
+    /// [`Client::routes_history`] tells.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `RoutesVersionUnknown` if that table is not kept; the text names the versions that are. As
+    /// `RoutesChanged` if another version is in force than is expected.
+    pub async fn routes_rollback(
+        &self,
+        to: Option<u32>,
+        options: RoutesOptions,
+    ) -> Result<RoutesLoadReply, Error> {
+        let expect = options.expect;
+        let body = RoutesRollback { to, expect };
+        self.control(Kind::RoutesRollback, &body, Resend::Never)
+            .await
+    }
+
+    /// The route tables that were in force and are kept, the newest first; the built-in one, version 0, is the last.
+    ///
+    /// # Errors
+    /// Those of a lost connection.
+    pub async fn routes_history(&self) -> Result<Vec<RouteRow>, Error> {
+        let frames = self.call(Kind::RoutesHistory, |_| {}, Resend::Safe).await?;
+        Ok(one::<RoutesHistoryReply>(&frames)?.rows)
+    }
+
+    /// The route table of a version, 0 = the built-in one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `RoutesVersionUnknown` if it is not kept. [`Error::Protocol`] if the server is so old that it knows
+    /// no other table than the one in force. Those of a lost connection.
+    pub async fn routes_show_version(&self, version: u32) -> Result<RoutesShowReply, Error> {
+        let body = RoutesShow {
+            version: Trailing(Some(version)),
+        };
+        let shown: RoutesShowReply = self.control(Kind::RoutesShow, &body, Resend::Safe).await?;
+        if shown.version != version {
+            let (asked, answered) = (version, shown.version);
+            return Err(ProtocolError::WrongTable { asked, answered }.into());
+        }
+        Ok(shown)
     }
 
     /// The route table in force.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use croupier_client::{Client, Error, Order, OrderId, OrderOutcome, Priority, Refusal, SkuId};
+use croupier_client::{
+    Client, Error, Order, OrderId, OrderOutcome, Priority, ProtocolError, Refusal, RoutesOptions,
+    SkuId,
+};
 use croupier_protocol::*;
 
 use crate::peer::{Peer, put_dealt, secret_of};
@@ -361,6 +364,11 @@ async fn the_other_calls() {
         free: 5,
         ..StockRow::default()
     };
+    let row = RouteRow {
+        version: 3,
+        same_as: Some(1),
+        ..RouteRow::default()
+    };
     let info = ServerInfoReply {
         version: "0.1.0".to_owned(),
         cores: 2,
@@ -400,7 +408,8 @@ async fn the_other_calls() {
         assert_eq!(
             decode_control(&body),
             Ok(RoutesLoad {
-                toml: "x = 1".to_owned()
+                toml: "x = 1".to_owned(),
+                expect: Trailing(None),
             })
         );
         conn.control(
@@ -412,16 +421,41 @@ async fn the_other_calls() {
             },
         )
         .await;
-        let (header, _) = conn.expect(Kind::RoutesShow).await;
-        conn.control(
-            header,
-            0,
-            &RoutesShowReply {
-                version: 3,
-                toml: "x = 1".to_owned(),
-            },
-        )
-        .await;
+        let shown = RoutesShowReply {
+            version: 3,
+            toml: "x = 1".to_owned(),
+        };
+        let (header, body) = conn.expect(Kind::RoutesShow).await;
+        // What a client said that knew no versions.
+        assert!(body.is_empty());
+        conn.control(header, 0, &shown).await;
+        for version in [3, 2] {
+            let (header, body) = conn.expect(Kind::RoutesShow).await;
+            let version = Trailing(Some(version));
+            assert_eq!(decode_control(&body), Ok(RoutesShow { version }));
+            conn.control(header, 0, &shown).await;
+        }
+        let (header, _) = conn.expect(Kind::RoutesHistory).await;
+        let rows = vec![row.clone()];
+        conn.control(header, 0, &RoutesHistoryReply { rows }).await;
+        let (header, body) = conn.expect(Kind::RoutesRollback).await;
+        let back = RoutesRollback {
+            to: Some(0),
+            expect: Some(3),
+        };
+        assert_eq!(decode_control(&body), Ok(back));
+        let loaded = RoutesLoadReply {
+            version: 4,
+            ..RoutesLoadReply::default()
+        };
+        conn.control(header, 0, &loaded).await;
+        let (header, body) = conn.expect(Kind::RoutesLoad).await;
+        let load = RoutesLoad {
+            toml: "y".to_owned(),
+            expect: Trailing(Some(4)),
+        };
+        assert_eq!(decode_control(&body), Ok(load));
+        conn.control(header, 0, &loaded).await;
     };
     let calls = async {
         assert_eq!(client.sku_create("a").await.unwrap(), SkuId(1));
@@ -433,6 +467,21 @@ async fn the_other_calls() {
         assert_eq!(client.server_info().await.unwrap(), info);
         assert_eq!(client.routes_load("x = 1").await.unwrap().version, 3);
         assert_eq!(client.routes_show().await.unwrap().toml, "x = 1");
+        assert_eq!(client.routes_show_version(3).await.unwrap().version, 3);
+        // A server that is so old that it has not read which.
+        let error = client.routes_show_version(2).await.unwrap_err();
+        let (asked, answered) = (2, 3);
+        let wrong = ProtocolError::WrongTable { asked, answered };
+        assert_eq!(error.to_string(), Error::Protocol(wrong).to_string());
+        assert_eq!(
+            client.routes_history().await.unwrap(),
+            std::slice::from_ref(&row)
+        );
+        let options = RoutesOptions::expect(3);
+        let back = client.routes_rollback(Some(0), options).await.unwrap();
+        assert_eq!(back.version, 4);
+        let options = RoutesOptions::expect(4);
+        client.routes_load_with("y", options).await.unwrap();
     };
     tokio::join!(calls, script);
 }

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
-use crate::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
+use crate::state::apply::{SkuSnapshot, Snapshot};
 use crate::state::held::HeldFact;
 use crate::state::record::{Cap, SkuSet};
 use crate::state::reused::{View, views_of};
-use crate::state::{Batch, Digest, SlabFacts, StateSeed};
+use crate::state::{Batch, Digest, RouteTables, SlabFacts, StateSeed, TableFact};
 use crate::wal::Position;
 use crate::wal::format::{StoreId, crc32c};
 
@@ -32,6 +32,8 @@ const FEATURE_BOUND: u64 = 32;
 const FEATURE_HOLDERS: u64 = 64;
 /// Feature bit: at the end of the body are views.
 const FEATURE_VIEWS: u64 = 128;
+/// Feature bit: at the end of the body are the route tables that were in force.
+const FEATURE_TABLES: u64 = 256;
 /// Some orders that wait for stock have a tag.
 const FEATURE_TAGS: u64 = 1024;
 /// All that this version knows.
@@ -43,6 +45,7 @@ const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_BOUND
     | FEATURE_HOLDERS
     | FEATURE_VIEWS
+    | FEATURE_TABLES
     | FEATURE_TAGS;
 
 /// One file of orders.
@@ -109,6 +112,10 @@ impl Out {
         self.u16(text.len() as u16);
         self.bytes(text.as_bytes());
     }
+    fn long_text(&mut self, text: &str) {
+        self.u32(text.len() as u32);
+        self.bytes(text.as_bytes());
+    }
     fn list<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Out, &T)) {
         self.u32(items.len() as u32);
         items.iter().for_each(|item| each(self, item));
@@ -144,9 +151,9 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
         out.list(words, |out, word| out.u64(*word));
     });
     out.list(&snapshot.unsealed, |out, facts| out.slab(facts));
-    out.u32(snapshot.routes.version);
-    out.u32(snapshot.routes.toml.len() as u32);
-    out.bytes(snapshot.routes.toml.as_bytes());
+    let in_force = snapshot.routes.in_force();
+    out.u32(snapshot.routes.version());
+    out.long_text(in_force.map_or("", |table| &table.toml));
     out.list(files, |out, file| {
         out.text(&file.name);
         for word in [file.first_lsn, file.end_lsn, file.rows, file.file_bytes] {
@@ -190,6 +197,20 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
     if !views.is_empty() {
         out.list(&views, |out, (slab, view)| {
             view.words(*slab).iter().for_each(|word| out.u32(*word));
+        });
+    }
+    if !snapshot.routes.is_plain() {
+        let version = snapshot.routes.version();
+        out.list(snapshot.routes.kept(), |out, table| {
+            out.u32(table.version);
+            out.u64(table.lsn);
+            out.u64(table.unix_ms);
+            // The text of the one in force stands above.
+            out.long_text(if table.version == version {
+                ""
+            } else {
+                &table.toml
+            });
         });
     }
     out.0
@@ -236,6 +257,7 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(bound, FEATURE_BOUND)
         | bit(has_holders(snapshot), FEATURE_HOLDERS)
         | bit(!views(snapshot).is_empty(), FEATURE_VIEWS)
+        | bit(!snapshot.routes.is_plain(), FEATURE_TABLES)
         | bit(tags, FEATURE_TAGS)
 }
 
@@ -335,6 +357,10 @@ impl<'a> In<'a> {
         let bytes = self.u16()?.into();
         self.string(bytes)
     }
+    fn long_text(&mut self) -> Result<String, String> {
+        let bytes = self.u32()? as usize;
+        self.string(bytes)
+    }
     fn list<T>(
         &mut self,
         mut each: impl FnMut(&mut Self) -> Result<T, String>,
@@ -401,12 +427,7 @@ fn decode_body(
         Ok((facts, words))
     })?;
     let mut unsealed = body.list(In::slab)?;
-    let version = body.u32()?;
-    let toml_bytes = body.u32()? as usize;
-    let routes = RoutesFact {
-        version,
-        toml: body.string(toml_bytes)?,
-    };
+    let in_force = (body.u32()?, body.long_text()?);
     let files = body.list(|body| {
         Ok(OrderFile {
             name: body.text()?,
@@ -458,6 +479,7 @@ fn decode_body(
         let sealed = slabs.iter_mut().map(|(facts, _)| facts);
         tell_views(sealed.chain(&mut unsealed), &views)?;
     }
+    let routes = decode_tables(&mut body, in_force, features & FEATURE_TABLES != 0)?;
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
@@ -506,6 +528,39 @@ fn decode_holders(
         held[at].holder = holder;
     }
     Ok(())
+}
+
+/// The tables that are kept. `version` and `toml` are those of the one in force; without a list it is all that is known.
+fn decode_tables(
+    body: &mut In<'_>,
+    (version, toml): (u32, String),
+    are_listed: bool,
+) -> Result<RouteTables, String> {
+    let mut kept = if are_listed {
+        body.list(|body| {
+            Ok(TableFact {
+                version: body.u32()?,
+                lsn: body.u64()?,
+                unix_ms: body.u64()?,
+                toml: body.long_text()?.into(),
+            })
+        })?
+    } else if version == 0 {
+        Vec::new()
+    } else {
+        vec![TableFact {
+            version,
+            lsn: 0,
+            unix_ms: 0,
+            toml: "".into(),
+        }]
+    };
+    match kept.last_mut() {
+        Some(last) if last.version == version && last.toml.is_empty() => last.toml = toml.into(),
+        None if version == 0 && toml.is_empty() => {}
+        _ => return Err(format!("route table {version} is not the last one kept")),
+    }
+    RouteTables::of_kept(kept)
 }
 
 /// Views stand in the order of their slabs: each is told to its own.
@@ -652,6 +707,17 @@ mod tests {
     use crate::state::moved::SlabMarks;
     use crate::state::record::Credits;
 
+    /// Tables of version, LSN and text.
+    fn tables(kept: &[(u32, u64, &str)]) -> RouteTables {
+        let kept = kept.iter().map(|&(version, lsn, toml)| TableFact {
+            version,
+            lsn,
+            unix_ms: 3 * lsn,
+            toml: toml.into(),
+        });
+        RouteTables::of_kept(kept.collect()).unwrap()
+    }
+
     fn sample(marks: Vec<SlabMarks>, held: Vec<HeldFact>) -> Checkpoint {
         let facts = SlabFacts {
             slab: 3,
@@ -682,10 +748,7 @@ mod tests {
             settings: Vec::new(),
             held,
             unsealed: vec![SlabFacts { slab: 4, ..facts }],
-            routes: RoutesFact {
-                version: 2,
-                toml: "x".into(),
-            },
+            routes: tables(&[(2, 0, "x")]),
             epoch: 6,
         };
         let files = vec![OrderFile {
@@ -832,6 +895,13 @@ mod tests {
             ..facts
         });
         round_trip(&viewed, FEATURE_VIEWS);
+        let mut routed = sample(Vec::new(), Vec::new());
+        routed.snapshot.routes = RouteTables::default();
+        round_trip(&routed, 0);
+        for kept in [&[(1, 4, "x")][..], &[(7, 0, "x"), (8, 5, "y"), (9, 7, "x")]] {
+            routed.snapshot.routes = tables(kept);
+            round_trip(&routed, FEATURE_TABLES);
+        }
         waits.truncate(1);
         waits[0].hold.fewer = 0;
         waits[0].hold.credits = Credits([(2, 1), (0, 0), (0, 0), (0, 0)]);

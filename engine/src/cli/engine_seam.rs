@@ -8,15 +8,20 @@ use super::error::CliError;
 use super::order::hex;
 use super::print::Facts;
 use super::records;
-use super::wal::Until;
+use super::wal::Point;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::recovery::{self, ReplayReport, VerifyReport};
 use crate::route::RouteTable;
 use crate::server::{self, StopReport};
+use crate::state::Catalog;
 use crate::store;
+use crate::whatif::walk;
 
 pub(super) use crate::server::Server;
+pub(super) use crate::tables::rule_names;
+pub(super) use crate::whatif::walk::Report;
+pub(super) use crate::whatif::{Change, Count};
 
 /// Makes a data directory; the store's id as text.
 pub(super) fn init(config: &Config) -> Result<String, EngineError> {
@@ -111,17 +116,50 @@ pub(super) fn verify(data: &Path, key_file: Option<&Path>) -> Result<Facts, CliE
         .with("took_ms", took.as_millis() as u64))
 }
 
+/// Which orders a what-if looks at.
+#[derive(Debug, Clone)]
+pub(super) struct WhatIf<'a> {
+    pub(super) data: &'a Path,
+    pub(super) key_file: Option<&'a Path>,
+    /// Where the table is from, and its text.
+    pub(super) table: (&'a Path, &'a str),
+    pub(super) from: Option<Point>,
+    pub(super) until: Option<Point>,
+}
+
+/// Runs the recorded orders of a stopped store through another table. `progress` is told bytes done and bytes in all.
+pub(super) fn what_if(
+    asked: &WhatIf<'_>,
+    progress: impl FnMut(u64, u64),
+) -> Result<walk::Report, EngineError> {
+    let (path, toml) = asked.table;
+    let table = RouteTable::parse(0, toml).map_err(|error| EngineError::Routes {
+        path: path.to_owned(),
+        what: error.to_string(),
+    })?;
+    let point = |point: Point| match point {
+        Point::Lsn(lsn) => walk::Point::Lsn(lsn),
+        Point::UnixMs(ms) => walk::Point::UnixMs(ms),
+    };
+    let span = walk::Span {
+        from: asked.from.map(point),
+        until: asked.until.map(point),
+    };
+    let warn = |table: &RouteTable, catalog: &Catalog| table.warnings(Some(catalog));
+    walk::replay(asked.data, asked.key_file, &table, warn, span, progress)
+}
+
 /// Rebuilds the state up to `until`: what it came to, with its digest.
 pub(super) fn replay(
     config: &Config,
-    until: Option<Until>,
+    until: Option<Point>,
     into: Option<&Path>,
 ) -> Result<Facts, CliError> {
     let (data, key_file) = (&config.data, config.key_file.as_deref());
     let until = match until {
         None => recovery::Until::End,
-        Some(Until::Lsn(lsn)) => recovery::Until::Lsn(lsn),
-        Some(Until::UnixMs(ms)) => recovery::Until::UnixMs(ms),
+        Some(Point::Lsn(lsn)) => recovery::Until::Lsn(lsn),
+        Some(Point::UnixMs(ms)) => recovery::Until::UnixMs(ms),
     };
     let ReplayReport {
         records,

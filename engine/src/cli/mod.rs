@@ -32,6 +32,7 @@ mod info;
 mod ping;
 mod routes;
 mod wal;
+mod what_if;
 
 mod connect;
 mod engine_seam;

@@ -8,29 +8,29 @@ use serde_json::{Value, json};
 use super::error::CliError;
 use super::order::hex;
 use super::print::Facts;
-use super::wal::Until;
+use super::wal::Point;
 use crate::checkpoint;
-use crate::error::{EngineError, IoContext as _};
+use crate::error::EngineError;
 use crate::state::record::{
     Cap, Fact, Issued, RECORD_UNIT_BYTES, Record, Release, Released, Run, Way, decode,
 };
 use crate::store::Store;
-use crate::wal::format::{BLOCK_HEADER_BYTES, BlockHeader, SEGMENT_HEADER_BYTES};
-use crate::wal::reader::list_segments;
+use crate::wal::BlockReader;
 use crate::wal::segments::segment_path;
-use crate::wal::{BlockReader, Position};
 
 /// Gives every record from `from` to `until` to `put`, which may say that enough is enough.
 pub(super) fn walk(
     data: &Path,
     key_file: Option<&Path>,
     from: u64,
-    until: Option<Until>,
+    until: Option<Point>,
     put: &mut dyn FnMut(u64, &Record<'_>) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let store = Store::open(data, key_file)?;
     let wal = store.paths.wal();
-    let mut reader = BlockReader::open(store.disk.clone(), &wal, store.store_id, oldest(&store)?)?;
+    let made = checkpoint::load_current(&store.disk, &store.paths, store.store_id)?;
+    let oldest = checkpoint::oldest_block(&store, made.as_ref())?;
+    let mut reader = BlockReader::open(store.disk.clone(), &wal, store.store_id, oldest)?;
     while let Some(block) = reader.next()? {
         let mut at = 0;
         while at < block.body.len() {
@@ -40,8 +40,8 @@ pub(super) fn walk(
             })?;
             let past = match until {
                 None => false,
-                Some(Until::Lsn(last)) => lsn > last,
-                Some(Until::UnixMs(last)) => record.stamp.unix_ms > last,
+                Some(Point::Lsn(last)) => lsn > last,
+                Some(Point::UnixMs(last)) => record.stamp.unix_ms > last,
             };
             if past {
                 return Ok(());
@@ -53,35 +53,6 @@ pub(super) fn walk(
         }
     }
     Ok(())
-}
-
-/// The first block of the oldest segment. A checkpoint stands behind it as soon as there is one: segments go only when
-/// all of them is folded, and the one in use never goes.
-fn oldest(store: &Store) -> Result<Position, EngineError> {
-    let checkpoint = checkpoint::load_current(&store.disk, &store.paths, store.store_id)?;
-    let end = checkpoint.map_or(Position::START, |checkpoint| checkpoint.end);
-    let wal = store.paths.wal();
-    let Some(&seq) = list_segments(&store.disk, &wal)?.first() else {
-        return Ok(end);
-    };
-    let path = segment_path(&wal, seq);
-    let offset = SEGMENT_HEADER_BYTES as u64;
-    let mut head = [0; BLOCK_HEADER_BYTES];
-    let file = store.disk.open_read(&path).at("open", &path)?;
-    file.read_at(offset, &mut head).at("read", &path)?;
-    match BlockHeader::decode(&head) {
-        Ok(header) => Ok(Position {
-            seq,
-            offset,
-            block: header.block,
-            lsn: header.first_lsn,
-            epoch: header.epoch,
-            prev_hash: header.prev_hash,
-        }),
-        // Nothing is written there yet, or that write was cut short: the reader will say which.
-        Err(_) if (end.seq, end.offset) == (seq, offset) => Ok(end),
-        Err(what) => Err(EngineError::damage(&path, offset, what)),
-    }
 }
 
 /// A record as named facts; a word of docs/wal-format.md says its kind. There are no secrets in the log.

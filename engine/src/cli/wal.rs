@@ -35,7 +35,7 @@ enum WalCommand {
         from: u64,
         /// The last record to print [default: the last there is]
         #[arg(long, value_name = "LSN|TIME")]
-        until: Option<Until>,
+        until: Option<Point>,
     },
     /// Check every byte of the log, the checkpoints and the slabs; exit code 3 when something is damaged
     #[command(after_help = "Example:\n  croupier wal verify --data /var/lib/croupier --json")]
@@ -53,7 +53,7 @@ Examples:
         store: StoreArgs,
         /// The last record to replay: an LSN, or a time (RFC 3339) up to which records count
         #[arg(long, value_name = "LSN|TIME")]
-        until: Option<Until>,
+        until: Option<Point>,
         /// A new or empty directory to write the rebuilt store to
         #[arg(long, value_name = "DIR")]
         into: Option<PathBuf>,
@@ -62,26 +62,26 @@ Examples:
     },
 }
 
-/// The last record that counts.
+/// A record from or up to which others count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
+pub(super) enum Point {
     /// This one.
     Lsn(u64),
-    /// The last one made at or before this time.
+    /// The first or last one made at this time, or next to it.
     UnixMs(u64),
 }
 
-impl FromStr for Until {
+impl FromStr for Point {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(lsn) = text.parse() {
-            return Ok(Until::Lsn(lsn));
+            return Ok(Point::Lsn(lsn));
         }
         let instant: Timestamp = text.parse().map_err(|_| {
             "an LSN is a number, a time is RFC 3339 like 2026-11-11T00:05:00Z".to_owned()
         })?;
-        Ok(Until::UnixMs(
+        Ok(Point::UnixMs(
             u64::try_from(instant.as_millisecond()).unwrap_or(0),
         ))
     }
@@ -110,7 +110,7 @@ pub(super) fn run(args: WalArgs, globals: &Globals) -> Result<ExitCode, CliError
 fn dump(
     store: &StoreArgs,
     from: u64,
-    until: Option<Until>,
+    until: Option<Point>,
     as_json: bool,
 ) -> Result<ExitCode, CliError> {
     let mut rows = print::Rows::new(as_json);

@@ -79,7 +79,7 @@ fn segments_sealed_before_a_start_count_towards_the_next_checkpoint() {
     let engine = start(&disk, &readable).unwrap();
     let table = "# a comment that fills segments\n".repeat(500) + DEFAULT_ROUTES;
     while engine.log.segment_in_use() < 3 {
-        engine.routes_load(&table).unwrap();
+        engine.routes_load(&table, None).unwrap();
     }
     drop(engine);
     let engine = start(&disk, &readable).unwrap();

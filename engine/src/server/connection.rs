@@ -433,6 +433,8 @@ impl Connection {
             | Kind::RoutesLoad
             | Kind::RoutesShow
             | Kind::RoutesStatus
+            | Kind::RoutesHistory
+            | Kind::RoutesRollback
             | Kind::Feed => self.jobs.borrow_mut().push_back(Job {
                 kind: header.kind,
                 request_id: header.request_id,

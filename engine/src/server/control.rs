@@ -8,8 +8,9 @@ use croupier_protocol::{
     BatchList, CardMove, CardRef, ControlBody, FLAG_MORE, FaultCode, FindSecret, HolderCap,
     ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply, ImportRowsReply, Kind, ListBatches,
     ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId, Pick, Refusal, RejectedLine,
-    RoutesLoad, RoutesLoadReply, RoutesShowReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow,
-    SkuSet, SkuSetReply, Stock, StockReply, Trailing, decode_control, encode_control, import_rows,
+    RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow, SkuCreate,
+    SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, Trailing,
+    decode_control, encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
@@ -18,6 +19,7 @@ use crate::engine::{Engine, Refused};
 use crate::intake::Intake;
 use crate::moves::{Done, Selection};
 use crate::state::record::Cap;
+use crate::tables::Loaded;
 
 /// The import of a connection, if one is open.
 #[derive(Default)]
@@ -101,6 +103,14 @@ fn pages<T, B: ControlBody>(
             return pages;
         }
     }
+}
+
+fn loaded_page((version, lsn, warnings): Loaded) -> bytes::BytesMut {
+    page(&RoutesLoadReply {
+        version,
+        lsn,
+        warnings,
+    })
 }
 
 fn decode<T: ControlBody>(job: &Job) -> Result<T, Refused> {
@@ -209,25 +219,26 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
         Kind::RoutesLoad => {
             let asked: RoutesLoad = decode(job)?;
             refuse_when_draining(engine)?;
-            let (version, lsn, warnings) = engine.routes_load(&asked.toml)?;
-            (
-                Kind::RoutesLoadReply,
-                vec![page(&RoutesLoadReply {
-                    version,
-                    lsn,
-                    warnings,
-                })],
-            )
+            let loaded = engine.routes_load(&asked.toml, asked.expect.0)?;
+            (Kind::RoutesLoadReply, vec![loaded_page(loaded)])
+        }
+        Kind::RoutesRollback => {
+            let asked: RoutesRollback = decode(job)?;
+            refuse_when_draining(engine)?;
+            let loaded = engine.routes_rollback(asked.to, asked.expect)?;
+            (Kind::RoutesRollbackReply, vec![loaded_page(loaded)])
         }
         Kind::RoutesShow => {
-            let table = engine.routes.load();
-            let reply = RoutesShowReply {
-                version: table.version(),
-                toml: table.text().into(),
-            };
+            let asked: RoutesShow = decode(job)?;
+            let reply = engine.routes_show(asked.version.0)?;
             (Kind::RoutesShowReply, vec![page(&reply)])
         }
         Kind::RoutesStatus => (Kind::RoutesStatusReply, vec![page(&engine.routes_status())]),
+        Kind::RoutesHistory => {
+            let rows = engine.routes_history();
+            let reply = RoutesHistoryReply { rows };
+            (Kind::RoutesHistoryReply, vec![page(&reply)])
+        }
         other => {
             return Err(Refused::because(
                 Refusal::Malformed,

@@ -16,6 +16,7 @@ use super::moved::{SlabMarks, marks_of, restore_marks, take_moved};
 use super::record::{Ended, Fact, Issued, Record, Run, SkuSet, Way};
 use super::replay::Hand;
 use super::reused::body_of;
+use super::routes::{RouteTables, TableFact};
 use super::selection::settings_of;
 use crate::error::EngineError;
 use crate::slab::claim;
@@ -30,20 +31,13 @@ pub struct Promise {
     pub row: u64,
 }
 
-/// The order of the route table as the log tells it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RoutesFact {
-    pub version: u32,
-    pub toml: String,
-}
-
 /// The part that only cold paths touch.
 #[derive(Default)]
 pub struct Ledger {
     pub batches: BTreeMap<u32, Batch>,
     /// Slabs whose batch is not sealed yet.
     pub unsealed: Vec<SlabFacts>,
-    pub routes: RoutesFact,
+    pub routes: RouteTables,
     pub epoch: u64,
     pub(super) names: HashMap<String, u32>,
     pools: u32,
@@ -267,11 +261,13 @@ impl State {
                 Ok(())
             }
             Fact::RoutesLoaded { version, toml } => {
-                self.ledger().routes = RoutesFact {
+                let table = TableFact {
                     version: *version,
+                    lsn,
+                    unix_ms: record.stamp.unix_ms,
                     toml: (*toml).into(),
                 };
-                Ok(())
+                Ok(self.ledger().routes.put(table)?)
             }
         }
     }
@@ -750,6 +746,6 @@ pub struct Snapshot {
     pub held: Vec<HeldFact>,
     /// Slabs whose batch was not sealed yet.
     pub unsealed: Vec<SlabFacts>,
-    pub routes: RoutesFact,
+    pub routes: RouteTables,
     pub epoch: u64,
 }

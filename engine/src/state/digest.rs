@@ -248,7 +248,15 @@ pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
             context.update(&held.holder.to_be_bytes());
         }
     }
-    context.update(&snapshot.routes.version.to_le_bytes());
+    context.update(&snapshot.routes.version().to_le_bytes());
+    if !snapshot.routes.is_plain() {
+        for table in snapshot.routes.kept() {
+            context.update(&table.version.to_le_bytes());
+            context.update(&table.lsn.to_le_bytes());
+            context.update(&table.unix_ms.to_le_bytes());
+            text(&mut context, &table.toml);
+        }
+    }
     context.update(&orders.orders.to_le_bytes());
     context.update(&orders.orders_sum.to_le_bytes());
     Digest(context.finish().as_ref().try_into().expect("32 bytes"))

@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O of its own (slabs come through [`SlabSource`]), no clock, no randomness. The live system, recovery and
 //! checkpoints all go through [`State::apply`] (DESIGN, rule 5), and [`State::digest`] proves that they agree. Reading order:
-//! `record`, `catalog`, `line`, `holders`, `index`, `apply`, `held`, `waiting`, `moved`, `reused`, `replay`, `digest`.
+//! `record`, `catalog`, `line`, `holders`, `index`, `apply`, `held`, `waiting`, `moved`, `reused`, `routes`, `replay`, `digest`.
 
 pub mod apply;
 pub mod catalog;
@@ -15,6 +15,7 @@ pub mod moved;
 pub mod record;
 pub mod replay;
 pub mod reused;
+pub mod routes;
 pub mod selection;
 pub mod waiting;
 
@@ -25,3 +26,4 @@ pub use catalog::{
 pub use digest::Digest;
 pub use replay::{Hand, Replay};
 pub use reused::{Reused, View};
+pub use routes::{RouteTables, TableFact};

@@ -5,11 +5,11 @@ use std::path::Path;
 use croupier_engine::card::CardStatus;
 use croupier_engine::checkpoint::format::{Checkpoint, OrderFile, decode, write};
 use croupier_engine::disk::memory::MemoryDisk;
-use croupier_engine::state::apply::{RoutesFact, SkuSnapshot, Snapshot};
+use croupier_engine::state::apply::{SkuSnapshot, Snapshot};
 use croupier_engine::state::held::HeldFact;
 use croupier_engine::state::index::{Hold, Waits};
 use croupier_engine::state::record::{Cap, Credits, SkuSet};
-use croupier_engine::state::{Batch, Digest, SlabFacts, StateSeed, View};
+use croupier_engine::state::{Batch, Digest, RouteTables, SlabFacts, StateSeed, TableFact, View};
 use croupier_engine::wal::Position;
 use croupier_engine::wal::format::{StoreId, crc32c};
 use croupier_protocol::DealOrder;
@@ -93,6 +93,12 @@ fn sample() -> Checkpoint {
         extended_ttl_ms: 8,
         ends_unix_ms: 13,
     };
+    let tables = [(2, 0), (3, 5)].map(|(version, lsn)| TableFact {
+        version,
+        lsn,
+        unix_ms: lsn,
+        toml: "[[rule]]\n".into(),
+    });
     let snapshot = Snapshot {
         skus: vec![
             SkuSnapshot {
@@ -156,10 +162,7 @@ fn sample() -> Checkpoint {
             batch: 3,
             ..facts
         }],
-        routes: RoutesFact {
-            version: 2,
-            toml: "[[rule]]\n".into(),
-        },
+        routes: RouteTables::of_kept(tables.into()).expect("versions grow"),
         epoch: 6,
     };
     let files = vec![OrderFile {

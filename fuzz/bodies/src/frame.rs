@@ -124,7 +124,10 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::ImportBeginReply => control::<ImportBeginReply>(body),
         Kind::ImportEndReply => control::<ImportEndReply>(body),
         Kind::RoutesLoad => control::<RoutesLoad>(body),
-        Kind::RoutesLoadReply => control::<RoutesLoadReply>(body),
+        Kind::RoutesLoadReply | Kind::RoutesRollbackReply => control::<RoutesLoadReply>(body),
+        Kind::RoutesRollback => control::<RoutesRollback>(body),
+        Kind::RoutesShow => control::<RoutesShow>(body),
+        Kind::RoutesHistoryReply => control::<RoutesHistoryReply>(body),
         Kind::RoutesShowReply => control::<RoutesShowReply>(body),
         Kind::RoutesStatusReply => control::<RoutesStatusReply>(body),
         Kind::Feed => control::<Feed>(body),
@@ -134,7 +137,7 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         | Kind::PingReply
         | Kind::ServerInfo
         | Kind::SkuList
-        | Kind::RoutesShow
+        | Kind::RoutesHistory
         | Kind::RoutesStatus => {}
     }
 }

@@ -140,7 +140,7 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         }
         .encode_into(out),
         Kind::Ping | Kind::PingReply => out.extend_from_slice(b"ping"),
-        Kind::ServerInfo | Kind::SkuList | Kind::RoutesShow | Kind::RoutesStatus => {}
+        Kind::ServerInfo | Kind::SkuList | Kind::RoutesHistory | Kind::RoutesStatus => {}
         Kind::FindSecret => FindSecret {
             sku: SkuId(1),
             secret: "一二三".as_bytes(),
@@ -397,10 +397,30 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
         Kind::RoutesLoad => encode_control(
             &RoutesLoad {
                 toml: "[[rule]]\n".into(),
+                expect: Trailing(Some(7)),
             },
             out,
         ),
-        Kind::RoutesLoadReply => {
+        Kind::RoutesShow => {
+            let version = Trailing(Some(1));
+            encode_control(&RoutesShow { version }, out);
+        }
+        Kind::RoutesRollback => {
+            let back = RoutesRollback {
+                to: Some(0),
+                expect: None,
+            };
+            encode_control(&back, out);
+        }
+        Kind::RoutesHistoryReply => {
+            let row = RouteRow {
+                version: 3,
+                same_as: Some(1),
+                ..RouteRow::default()
+            };
+            encode_control(&RoutesHistoryReply { rows: vec![row; 2] }, out);
+        }
+        Kind::RoutesLoadReply | Kind::RoutesRollbackReply => {
             encode_control(
                 &RoutesLoadReply {
                     version: 2,

@@ -167,12 +167,37 @@ impl World {
         if !self.plan.has(Feature::Routes) {
             return false;
         }
-        let table = *self.dice.choice(ROUTES.as_slice()).expect("some");
-        match engine.routes_load(table) {
-            Ok(_) => self.note(|| "other routes".into()),
+        let before = engine.routes_history();
+        let expect = self.dice.bool().then_some(before[0].version);
+        let (deed, done) = match self.dice.u32(0..3) {
+            0 => ("back", engine.routes_rollback(None, expect)),
+            1 => {
+                let to = self.dice.choice(&before).map(|row| row.version);
+                ("back to one", engine.routes_rollback(to, expect))
+            }
+            _ => {
+                let table = *self.dice.choice(ROUTES.as_slice()).expect("some");
+                ("other routes", engine.routes_load(table, expect))
+            }
+        };
+        self.note(|| format!("{deed}: {done:?}"));
+        match done {
+            Ok((version, lsn, _)) => {
+                let after = engine.routes_history();
+                assert_eq!((version, lsn), (after[0].version, after[0].lsn));
+                assert_eq!(version, before[0].version + 1);
+                assert_eq!(engine.routes.load().version(), version);
+                let kept = before.len().min(after.len() - 1);
+                assert!(
+                    before[..kept - 1] == after[1..kept],
+                    "the history is another"
+                );
+            }
             Err(refused) => {
-                let invalid = refused.refusal == Refusal::RoutesInvalid;
-                assert!(!invalid, "a table of ours: {}", refused.text);
+                let nothing_before = refused.refusal == Refusal::RoutesVersionUnknown;
+                assert!(!nothing_before || deed == "back", "{}", refused.text);
+                let ours = [Refusal::RoutesInvalid, Refusal::RoutesChanged];
+                assert!(!ours.contains(&refused.refusal), "{}", refused.text);
             }
         }
         true

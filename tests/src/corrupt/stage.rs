@@ -187,7 +187,7 @@ fn play(dir: &Path) -> Result<(), Trouble> {
     import(&engine, "礼品卡", 2)?;
     let routes = croupier_engine::route::DEFAULT_ROUTES;
     engine
-        .routes_load(routes)
+        .routes_load(routes, None)
         .map_err(refused)
         .doing("load routes")?;
 
