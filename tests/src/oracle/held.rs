@@ -134,6 +134,8 @@ impl HeldBook {
     pub(super) fn of_issue(booked: Booked, step: &OrderStep, now_ms: Option<u64>) -> Self {
         let mut book = Self::new(step, now_ms);
         book.first_seen[0] = booked.first_seen;
+        // An ask that took a part does not wait, but it may be the one that stands.
+        book.may_be_part = booked.may_be_part;
         book.stood = booked.known() == Known::Issued;
         book.told = match booked.answer {
             Some(answer) => Some(Told::Cards(answer)),
@@ -240,7 +242,7 @@ impl HeldBook {
     /// Whether it may have got so many cards without an answer that has said so; `late`: behind its end.
     pub(super) fn may_have_got(&self, cards: usize, late: bool) -> bool {
         if self.is_issue {
-            return cards == usize::from(self.quantity) && !late;
+            return self.may_be_issued(cards) && !late;
         }
         self.may(|wish| match wish {
             Wish::Commit {
@@ -249,6 +251,12 @@ impl HeldBook {
             } => self.commits(*quantity, cards) && !(late && *only_held),
             _ => false,
         })
+    }
+
+    /// Whether an issue may be for so many cards.
+    pub(super) fn may_be_issued(&self, cards: usize) -> bool {
+        let asked = usize::from(self.quantity);
+        cards == asked || self.may_be_part && (1..asked).contains(&cards)
     }
 
     /// Whether a commit of `quantity`, 0 for all, may be for so many cards.

@@ -293,6 +293,20 @@ fn an_answer_that_was_lost_may_be_either_way_and_then_stays() {
 }
 
 #[test]
+fn a_part_that_was_lost_may_be_what_another_try_that_may_wait_gets() {
+    for part in [true, false] {
+        let oracle = Oracle::timed();
+        oracle.imported("s", SKU, &[secret(1)]);
+        let two = OrderStep::issue(Order::new(ID, SKU).quantity(2));
+        let first = if part { two.partial() } else { two };
+        oracle.lost(&oracle.ask_step(first));
+        let again = (Some(two.wait(Wait::Told, HOUR)), issued(ID, 7, 1, true));
+        let heard = panic::catch_unwind(AssertUnwindSafe(|| heard(&oracle, &again)));
+        assert_eq!(heard.is_ok(), part);
+    }
+}
+
+#[test]
 fn a_secret_goes_to_as_many_orders_as_it_may_and_each_use_to_one() {
     // Slots of the three uses that are told, and whether the last may be.
     let check = |max_uses: Option<u32>, slots: [u32; 3], fine: bool| {
