@@ -455,10 +455,21 @@ impl Client {
         encode: impl Fn(&mut BytesMut),
         resend: Resend,
     ) -> Result<Vec<ReplyFrame>, Error> {
+        self.call_of(kind, 0, encode, resend).await
+    }
+
+    /// A request whose body has so many items.
+    async fn call_of(
+        &self,
+        kind: Kind,
+        count: u16,
+        encode: impl Fn(&mut BytesMut),
+        resend: Resend,
+    ) -> Result<Vec<ReplyFrame>, Error> {
         let caller = self.caller();
         let request = Request {
             kind,
-            count: 0,
+            count,
             encode,
         };
         let called = caller.call(&request, 1, resend, caller.deadline()).await;

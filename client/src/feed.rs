@@ -126,6 +126,17 @@ pub enum FeedEvent {
         /// How many cards it has.
         cards: u64,
     },
+    /// Cards were delivered, and are for sale.
+    CardsAdded {
+        /// Of this SKU.
+        sku: SkuId,
+        /// They count to this batch.
+        batch: u32,
+        /// How many cards.
+        quantity: u64,
+        /// Which.
+        cards: Vec<CardRun>,
+    },
     /// An order has got its cards.
     Issued {
         /// The order.
@@ -217,6 +228,7 @@ impl FeedEvent {
             Self::SkuCreated { .. } => FeedKind::SkuCreated,
             Self::SkuSet { .. } => FeedKind::SkuSet,
             Self::BatchSealed { .. } => FeedKind::BatchSealed,
+            Self::CardsAdded { .. } => FeedKind::CardsAdded,
             Self::Issued { .. } => FeedKind::Issued,
             Self::RoutesLoaded { .. } => FeedKind::RoutesLoaded,
             Self::CardsMoved { .. } => FeedKind::CardsMoved,
@@ -234,6 +246,7 @@ impl FeedEvent {
             Self::SkuCreated { sku, .. }
             | Self::SkuSet { sku, .. }
             | Self::BatchSealed { sku, .. }
+            | Self::CardsAdded { sku, .. }
             | Self::Issued { sku, .. }
             | Self::CardsMoved { sku, .. }
             | Self::Reserved { sku, .. }
@@ -270,6 +283,12 @@ impl FeedFact {
                 label: row.text,
                 pool: row.pool,
                 cards: quantity,
+            },
+            FeedKind::CardsAdded => FeedEvent::CardsAdded {
+                sku,
+                batch: row.batch,
+                quantity,
+                cards,
             },
             FeedKind::Issued => FeedEvent::Issued {
                 order_id,

@@ -12,10 +12,12 @@ use croupier_protocol::{HolderCap, Name, Refusal, ServerInfoReply, StockRow};
 
 use crate::checkpoint;
 use crate::config::{Config, Sync};
+use crate::delivery::Docks;
 use crate::disk::SyncMethod;
 use crate::error::EngineError;
 use crate::expiry::AllUpcoming;
 use crate::finds::Owners;
+use crate::limits::GROWING_SLAB_CARDS_MAX;
 use crate::recovery::{self, Report};
 use crate::route::{DEFAULT_ROUTES, Load, RouteCell, RouteTable};
 use crate::routing::Followed;
@@ -90,6 +92,10 @@ pub struct Engine {
     pub(crate) looked: Mutex<Looked>,
     pub(crate) load: Load,
     pub(crate) followed: Mutex<Followed>,
+    /// Where deliveries come in.
+    pub(crate) docks: Docks,
+    /// Most cards of a slab that grows.
+    pub(crate) growing_cards_max: u32,
 }
 
 /// What an engine stands on, besides its store.
@@ -102,6 +108,8 @@ pub struct Ground {
     pub drive: Drive,
     /// Most units of one append to the log.
     pub append_units_max: u64,
+    /// Most cards of a slab that grows.
+    pub growing_cards_max: u32,
     /// Woken when what they wait for is durable.
     pub subscribers: Vec<Arc<Subscriber>>,
 }
@@ -131,6 +139,7 @@ impl Engine {
             spread: Spread::seeded([high, low]),
             drive: Drive::Threads,
             append_units_max: APPEND_UNITS_MAX,
+            growing_cards_max: GROWING_SLAB_CARDS_MAX,
             subscribers,
         };
         Engine::start(config, store, cores, ground)
@@ -207,6 +216,8 @@ impl Engine {
             looked: Mutex::default(),
             load: Load::default(),
             followed: Mutex::default(),
+            docks: Docks::default(),
+            growing_cards_max: ground.growing_cards_max,
             routes: RouteCell::new(table),
             config,
             store,

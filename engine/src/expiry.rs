@@ -60,7 +60,7 @@ pub(crate) struct Upcoming {
 
 impl Upcoming {
     fn read(slab: &SlabState) -> Upcoming {
-        let mut all: Vec<(u64, u32)> = (0..slab.facts.cards)
+        let mut all: Vec<(u64, u32)> = (0..slab.cards())
             .filter(|&slot| {
                 let status = slab.status(slot);
                 WAY.from.contains(&status)

@@ -364,6 +364,16 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
         },
         // Its cards count once their batch is sealed.
         Fact::SlabAdded { .. } | Fact::SlabReused(_) => return None,
+        Fact::CardsAdded(added) => FeedRow {
+            sku: added.sku,
+            batch: added.batch,
+            quantity: added.cards.into(),
+            cards: vec![CardRun {
+                count: added.cards,
+                ..card_of((added.slab, added.first))
+            }],
+            ..of_kind(FeedKind::CardsAdded)
+        },
         Fact::BatchSealed {
             batch,
             sku,

@@ -169,7 +169,7 @@ impl Engine {
         for card in &asked.cards {
             let slab = catalog.slab(card.slab);
             match slab {
-                Some(slab) if card.slot < slab.facts.cards && card.generation == 0 => {
+                Some(slab) if card.slot < slab.cards() && card.generation == 0 => {
                     if slab.is_reusable() {
                         cards.insert(slab.card_id(card.slot));
                     } else if is_behind(card, asked.after.as_ref()) {
@@ -256,7 +256,7 @@ impl Engine {
                 _ => 0,
             };
             let mut slot = from;
-            while slot < slab.facts.cards {
+            while slot < slab.cards() {
                 if slot.is_multiple_of(claim::WORD_SLOTS) || slot == from {
                     words_left -= 1;
                 }

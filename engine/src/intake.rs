@@ -8,8 +8,10 @@ use croupier_protocol::{
 };
 
 use crate::clock::unix_ms;
+use crate::delivery::Dock;
 use crate::engine::{Engine, Refused, unknown_sku};
-use crate::slab::{Ingest, IngestError, IngestPlan, Ingested};
+use crate::slab::{Ingest, IngestError, IngestPlan, Ingested, IsDelivered};
+use crate::state::Pool;
 use crate::state::apply::MAIN_POOL;
 use crate::state::record::Fact;
 use crate::uses::{Imported, check_max_uses, views_of};
@@ -27,6 +29,7 @@ pub struct Intake {
     pool_name: String,
     max_uses: MaxUses,
     ingest: Ingest,
+    dock: Arc<Dock>,
     pub rows: u64,
     _turn: ImportTurn,
 }
@@ -39,12 +42,14 @@ struct ImportTurn {
 
 impl Drop for ImportTurn {
     fn drop(&mut self) {
+        self.engine.import_ends(self.sku);
         self.engine.lock(&self.engine.importing).remove(&self.sku);
     }
 }
 
-fn ingest_refusal(error: IngestError) -> Refused {
-    tracing::error!(%error, "an import has failed and left nothing behind");
+/// As a refusal: nothing has changed.
+pub(crate) fn ingest_refusal(error: IngestError) -> Refused {
+    tracing::error!(%error, "cards could not be taken in, and nothing is left behind");
     let refusal = match &error {
         IngestError::DiskFull { .. } => Refusal::DiskFull,
         IngestError::Io(fault) if fault.is_disk_full() => Refusal::DiskFull,
@@ -80,21 +85,21 @@ impl Intake {
         };
         let turn = take_turn(engine, sku)?;
         let batch = engine.batch_ids.fetch_add(1, Ordering::Relaxed);
+        let (mut pool, mut pools) = (0, 0);
+        let dock = engine.import_begins(sku, || {
+            let catalog = engine.state.catalog.load();
+            let known = catalog.sku(sku).expect("it was just found").pools.load();
+            pools = known.len();
+            let is_ours = |known: &Arc<Pool>| known.name == pool_name;
+            pool = known.iter().position(is_ours).unwrap_or(pools);
+            (pool == pools).then(|| pool_name.clone())
+        })?;
         let catalog = engine.state.catalog.load();
-        let pools = catalog
-            .sku(sku)
-            .expect("it was just found")
-            .pools
-            .load_full();
-        let pool = pools
-            .iter()
-            .position(|pool| pool.name == pool_name)
-            .unwrap_or(pools.len());
         let existing = catalog
             .slabs
             .iter()
             .flatten()
-            .filter(|slab| slab.facts.sku == sku);
+            .filter(|slab| slab.facts.sku == sku && slab.facts.grown.is_none());
         let plan = IngestPlan {
             dir: engine.store.paths.slabs(),
             store_id: engine.store.store_id,
@@ -105,6 +110,8 @@ impl Intake {
             limits: Default::default(),
         };
         let existing = existing.filter_map(|slab| slab.mapped().cloned()).collect();
+        let delivered = dock.clone();
+        let is_delivered: IsDelivered = Arc::new(move |print| delivered.has(print));
         Ok(Intake {
             id: engine.import_ids.fetch_add(1, Ordering::Relaxed),
             sku,
@@ -118,7 +125,9 @@ impl Intake {
                 plan,
                 existing,
                 engine.slab_ids.clone(),
-            ),
+            )
+            .beside(is_delivered),
+            dock,
             rows: 0,
             _turn: turn,
         })
@@ -140,6 +149,7 @@ impl Intake {
             pool_name,
             max_uses,
             ingest,
+            dock,
             _turn,
             ..
         } = self;
@@ -196,6 +206,7 @@ impl Intake {
                 cards: slab.cards(),
                 class_bytes: slab.class_bytes(),
                 header_hash: slab.header_hash(),
+                grows: false,
             })
             .collect();
         facts.extend(views.iter().copied().map(Fact::SlabReused));
@@ -208,7 +219,7 @@ impl Intake {
             label: &label,
             pool_name: &pool_name,
         });
-        match engine.record(&facts) {
+        match engine.seal(&dock, &ingested.slabs, &facts) {
             Ok(lsn) => {
                 (reply.batch, reply.lsn) = (batch, lsn);
                 tracing::info!(batch, %label, sku, cards = reply.accepted, "import sealed");

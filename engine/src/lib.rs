@@ -33,6 +33,7 @@ mod ahead;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;
+pub mod delivery;
 pub mod disk;
 pub mod engine;
 pub mod error;

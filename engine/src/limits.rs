@@ -8,3 +8,7 @@ pub const SLAB_SEALED_BYTES_MAX: u64 = 64 << 20;
 pub const SLAB_LABELS_BYTES_MAX: u64 = 16 << 20;
 /// Most bytes of rows one import holds in memory; above it the largest size class is written out early.
 pub const IMPORT_BUFFERED_BYTES_MAX: u64 = 160 << 20;
+/// Most cards of a slab that grows.
+pub const GROWING_SLAB_CARDS_MAX: u32 = 4096;
+/// Most bytes of sealed slots in a slab that grows.
+pub const GROWING_SLAB_SEALED_BYTES_MAX: u32 = 4 << 20;

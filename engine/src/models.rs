@@ -179,6 +179,7 @@ impl Shop {
             cards,
             class_bytes: 32,
             header_hash: [slab as u8; 32],
+            grows: false,
         };
         let sealed = Fact::BatchSealed {
             batch: slab,

@@ -452,7 +452,7 @@ pub(crate) fn refusal_of(card: &str, status: CardStatus, way: Way) -> Refused {
 /// The slab of a card that is named.
 fn known<'c>(catalog: &'c Catalog, card: &CardRef) -> Result<&'c Arc<SlabState>, Refused> {
     let slab = catalog.slab(card.slab);
-    let slab = slab.filter(|slab| card.slot < slab.facts.cards && card.generation == 0);
+    let slab = slab.filter(|slab| card.slot < slab.cards() && card.generation == 0);
     slab.ok_or_else(|| {
         let text = format!("there is no card {card}");
         Refused::because(Refusal::UnknownCard, text)

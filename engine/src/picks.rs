@@ -83,9 +83,7 @@ impl Engine {
         let which = match (&asked.card, label) {
             (Some(card), _) => {
                 let slab = catalog.slab(card.slab).filter(|slab| {
-                    slab.facts.sku == sku.sku
-                        && card.slot < slab.facts.cards
-                        && card.generation == 0
+                    slab.facts.sku == sku.sku && card.slot < slab.cards() && card.generation == 0
                 });
                 let slab = slab.ok_or_else(|| {
                     let text = format!(

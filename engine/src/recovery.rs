@@ -16,12 +16,13 @@ use crate::checkpoint::{
     self, BATCH, Checkpoint, OrderFileReader, OrderFileWriter, apply_block, apply_records,
 };
 use crate::error::{EngineError, IoContext as _};
+use crate::slab::layout::{PRINT_ENTRY_BYTES, SLOT_ENTRY_BYTES};
 use crate::slab::{Slab, claim, remove_leftovers, slab_file_name};
 use crate::state::digest::digest_of;
 use crate::state::index::Spread;
 use crate::state::record::{self, Ended};
-use crate::state::{Catalog, Digest, Replay, SlabSource, State, StateSeed, StockCounts};
-use crate::store::{BitsOnly, Store, init_copy};
+use crate::state::{Catalog, Digest, Replay, SlabSource, SlabState, State, StateSeed, StockCounts};
+use crate::store::{BitsOnly, SLABS_READ_WHOLE_BYTES_MAX, Store, init_copy};
 use crate::wal::reader::{Block, OwnedBlock};
 use crate::wal::segments::segment_path;
 use crate::wal::{BlockReader, Position, Tail};
@@ -86,6 +87,7 @@ fn recover_until(
     };
     check_reach(from, until)?;
     let tail = apply_log(store, &state, from, until, &mut report)?;
+    check_grown(&state)?;
     report.torn_bytes = tail.torn.as_ref().map_or(0, |torn| torn.bytes);
     report.took = begun.elapsed();
     Ok(Recovered {
@@ -378,6 +380,7 @@ pub fn tidy(store: &Store, recovered: &Recovered) -> Result<Vec<String>, EngineE
         store.paths.wal(),
         store.paths.orders(),
         store.paths.checkpoints(),
+        store.paths.slabs(),
     ] {
         for name in store.disk.list(&dir).at("list", &dir)? {
             if name.ends_with(".tmp") {
@@ -402,6 +405,34 @@ pub struct VerifyReport {
     pub torn_bytes: u64,
     pub digest: Digest,
     pub took: Duration,
+}
+
+/// Reads all of a slab's file that is there.
+fn verify_slab(slab: &SlabState) -> Result<(), EngineError> {
+    match (slab.mapped(), slab.grown()) {
+        (Some(mapped), Some(grown)) => Ok(mapped.verify_grown(&grown)?),
+        (Some(mapped), None) => Ok(mapped.verify_sections()?),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Checks slabs that grow as far as they are filled, while they have no more bytes than a start reads whole. Only behind the log
+/// it is known how far that is.
+fn check_grown(state: &State) -> Result<(), EngineError> {
+    let mut left = SLABS_READ_WHOLE_BYTES_MAX;
+    for slab in state.catalog.load().slabs.iter().flatten() {
+        let (Some(mapped), Some(grown)) = (slab.mapped(), slab.grown()) else {
+            continue;
+        };
+        let layout = mapped.header().layout;
+        let each = layout.slot_bytes() + SLOT_ENTRY_BYTES + PRINT_ENTRY_BYTES;
+        match left.checked_sub(u64::from(grown.cards) * each as u64) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+        mapped.verify_grown(&grown)?;
+    }
+    Ok(())
 }
 
 /// Checks that every card is accounted for once: free, in an order, or marked as out of sale.
@@ -440,7 +471,7 @@ fn check_cards(state: &State, catalog: &Catalog, counts: &StockCounts) -> Result
         found.held += ones(&held);
         found.issued += ones(&issued);
         found.void += ones(&void);
-        found.imported += u64::from(slab.facts.cards);
+        found.imported += u64::from(slab.cards());
     }
     let bound: u64 = bound.values().map(|words| ones(words)).sum();
     let promised = state.index.open_holds();
@@ -487,9 +518,7 @@ pub fn verify(dir: &Path, key_file: Option<&Path>) -> Result<VerifyReport, Engin
         counts.imported += stock.imported;
     }
     for slab in catalog.slabs.iter().flatten() {
-        if let Some(mapped) = slab.mapped() {
-            mapped.verify_sections()?;
-        }
+        verify_slab(slab)?;
     }
     check_cards(state, &catalog, &counts).map_err(|what| EngineError::damage(dir, 0, what))?;
     let orders = state.orders();

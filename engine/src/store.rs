@@ -160,14 +160,20 @@ impl SlabSource for MappedSlabs {
             }
             opened => opened?,
         };
-        if slab.cards() != facts.cards || slab.sku() != facts.sku || slab.batch() != facts.batch {
+        let grows = slab.grows() != facts.grown.is_some();
+        if grows
+            || slab.cards() != facts.cards
+            || slab.sku() != facts.sku
+            || slab.batch() != facts.batch
+        {
             return Err(EngineError::damage(
                 &path,
                 32,
                 "the slab is not the one that the log names",
             ));
         }
-        if self.reads_whole(slab.header().layout.file_bytes) {
+        // How far one has grown is known behind the log: see `recovery`.
+        if !slab.grows() && self.reads_whole(slab.header().layout.file_bytes) {
             slab.verify_sections()?;
         }
         Ok(SlabBody::Mapped(Arc::new(slab)))

@@ -99,6 +99,7 @@ fn blocks() -> [Vec<u8>; 3] {
             cards: 200,
             class_bytes: 48,
             header_hash: [0xa5; 32],
+            grows: false,
         },
         Fact::BatchSealed {
             batch: 1,

@@ -210,6 +210,16 @@ control_bodies! {
         holder: Trailing<[u8; 16]>,
     }
 
+    /// What became of a delivery.
+    DeliverReply {
+        /// LSN of the last record that says so; 0 = no card was new.
+        lsn: u64,
+        /// Cards that are stock now.
+        accepted: u64,
+        /// The other rows, in their order.
+        rejections: Vec<RejectedLine>,
+    }
+
     /// Asks for the orders of a holder.
     ListOrders {
         /// Whose, by the 16 bytes of the key.

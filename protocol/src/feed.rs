@@ -16,6 +16,7 @@ numbered! {
         Released = 10, "released", "a hold has ended without cards, or an order has waited in vain";
         Backordered = 11, "backordered", "an order waits for stock";
         SkuSet = 12, "sku-set", "a SKU is sold in another way";
+        CardsAdded = 14, "cards-added", "cards were delivered, and are for sale";
     }
 }
 

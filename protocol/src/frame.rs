@@ -128,6 +128,8 @@ kinds! {
     RoutesHistory = 42,
     /// Puts an earlier route table in force again: bincode.
     RoutesRollback = 43,
+    /// Cards that become stock each on its own: names, `count` × row.
+    Deliver = 44,
     /// Opens an import on this connection: bincode.
     ImportBegin = 48,
     /// Cards of the open import: import id, `count` × row.
@@ -185,6 +187,8 @@ kinds! {
     /// Bincode.
     RoutesRollbackReply = 171,
     /// Bincode.
+    DeliverReply = 172,
+    /// Bincode.
     ImportBeginReply = 176,
     /// Fixed.
     ImportRowsReply = 177,
@@ -231,6 +235,7 @@ impl Kind {
             Self::ListOrders => Self::ListOrdersReply,
             Self::RoutesHistory => Self::RoutesHistoryReply,
             Self::RoutesRollback => Self::RoutesRollbackReply,
+            Self::Deliver => Self::DeliverReply,
             Self::ImportBegin => Self::ImportBeginReply,
             Self::ImportRows => Self::ImportRowsReply,
             Self::ImportEnd => Self::ImportEndReply,

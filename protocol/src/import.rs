@@ -146,14 +146,7 @@ pub fn put_import_id(out: &mut BytesMut, import: u64) {
 pub fn import_rows(body: &[u8], count: u16) -> Result<(u64, ImportRows<'_>), BodyError> {
     let mut rest = Cursor::new(body);
     let import: &U64 = rest.take_fixed("import id")?;
-    Ok((
-        import.get(),
-        ImportRows {
-            rest,
-            left: count,
-            failed: false,
-        },
-    ))
+    Ok((import.get(), ImportRows::of(rest, count)))
 }
 
 /// The rows of an ImportRows: `count` of them, or an error where the body stops making sense, and then nothing more.
@@ -165,6 +158,14 @@ pub struct ImportRows<'a> {
 }
 
 impl<'a> ImportRows<'a> {
+    pub(crate) fn of(rest: Cursor<'a>, left: u16) -> Self {
+        Self {
+            rest,
+            left,
+            failed: false,
+        }
+    }
+
     #[inline]
     fn take_row(&mut self) -> Result<ImportRow<'a>, BodyError> {
         let head: &ImportRowLayout = self.rest.take_fixed("head of a row")?;

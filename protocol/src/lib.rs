@@ -55,6 +55,7 @@ mod frame_writer;
 mod answer;
 mod body;
 mod control;
+mod deliver;
 mod feed;
 mod find;
 mod hello;
@@ -73,14 +74,15 @@ pub use answer::{
 pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
-    BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, Feed, FeedReply,
-    FeedRow, HolderCap, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches, ListCards,
-    ListOrders, MoveCards, MoveCardsReply, OrderList, OrderRow, Pick, ReasonCount, RejectedLine,
-    RouteMark, RouteRow, RouteRule, RoutesHistoryReply, RoutesLoad, RoutesLoadReply,
+    BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, DeliverReply, Feed,
+    FeedReply, FeedRow, HolderCap, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches,
+    ListCards, ListOrders, MoveCards, MoveCardsReply, OrderList, OrderRow, Pick, ReasonCount,
+    RejectedLine, RouteMark, RouteRow, RouteRule, RoutesHistoryReply, RoutesLoad, RoutesLoadReply,
     RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply, ServerInfoReply, SkuCreate,
     SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow,
     Trailing, decode_control, encode_control,
 };
+pub use deliver::Deliver;
 pub use feed::{FeedKind, HoldEnd, IssueWay, MoveCause};
 pub use find::FindSecret;
 pub use frame::{FLAG_MORE, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, Kind, peek};

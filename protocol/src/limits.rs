@@ -33,6 +33,9 @@ pub const USES_MAX: u32 = 65_536;
 /// Cards of one import that may be dealt without end.
 pub const UNLIMITED_CARDS_MAX: u64 = 64;
 
+/// Most rows of one Deliver.
+pub const DELIVERY_ROWS_MAX: usize = 1024;
+
 /// ImportRows frames a client may have unanswered.
 pub const IMPORT_FRAMES_IN_FLIGHT_MAX: usize = 16;
 /// Rejected lines that an import lists; beyond it they are only counted.

@@ -60,6 +60,8 @@ numbered! {
         MaxUsesInvalid = 50, "MaxUsesInvalid", "a card is dealt 1 to 65536 times, or without end: then an import has at most 64 cards; and no slab more than 67108864 uses";
         RoutesVersionUnknown = 51, "RoutesVersionUnknown", "that route table is not kept: the text names the versions that are";
         RoutesChanged = 52, "RoutesChanged", "another route table is in force than was expected, and nothing changed: look at it, then load again";
+        DeliveryInvalid = 53, "DeliveryInvalid", "a delivery has at most 1024 rows, of one SKU and one pool";
+        DeliveredMeanwhile = 54, "DeliveredMeanwhile", "cards of the import were delivered while it was under way: import again, and they are rejected as duplicates";
     }
 }
 

@@ -667,6 +667,35 @@ fn look_ups_of_cards() {
 }
 
 #[test]
+fn deliver() {
+    let rows = rows_example();
+    let names = Deliver {
+        sku: "gift-50",
+        pool: "vip",
+    };
+    check(
+        Kind::Deliver,
+        2,
+        0,
+        |out| names.encode_into(&rows, out),
+        |body| {
+            let (decoded, read) = Deliver::decode(body, 2).unwrap();
+            assert_eq!(decoded, names);
+            assert_eq!(read.collect::<Result<Vec<_>, _>>().unwrap(), rows);
+        },
+    );
+    let reply = DeliverReply {
+        lsn: 43,
+        accepted: 1,
+        rejections: vec![RejectedLine {
+            line: 2,
+            reason: RejectReason::DuplicateInStock.as_u16(),
+        }],
+    };
+    check_control(Kind::DeliverReply, 0, reply);
+}
+
+#[test]
 fn import() {
     let begin = ImportBegin {
         sku: "gift-50".to_owned(),

@@ -9,7 +9,8 @@ use croupier_engine::recovery::{self, Recovered};
 use croupier_tests::Oracle;
 use fastrand::Rng;
 
-use crate::node::{Node, View, slabs_on, spread, store_on};
+use crate::imports::check_grown;
+use crate::node::{Node, View, root, slabs_on, spread, store_on};
 use crate::plan::{Feature, Plan};
 
 /// Crashes tried before each change of the disk.
@@ -96,6 +97,7 @@ impl Crasher {
             self.crashes.torn += 1;
         }
         recovered.state.drop_unsealed();
+        check_grown(&disk.disk(), &root().join("slabs"), &recovered.state);
         oracle.judge(&View(&recovered.state));
         let digest = recovered.state.digest();
         if self.plan.has(Feature::Flips) && self.dice.u32(0..8) == 0 {

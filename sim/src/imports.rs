@@ -1,15 +1,17 @@
 //! Imports with stand-ins for slabs: files that are made and named as slabs are, with facts instead of sealed cards.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use croupier_engine::disk::Disk;
 use croupier_engine::engine::Engine;
 use croupier_engine::error::EngineError;
-use croupier_engine::slab::{claim, slab_file_name};
+use croupier_engine::slab::growing::holds;
+use croupier_engine::slab::layout::HEADER_BYTES;
+use croupier_engine::slab::{SlabHeader, claim, slab_file_name};
 use croupier_engine::state::record::Fact;
-use croupier_engine::state::{Reused, SlabBody, SlabFacts, SlabSource};
+use croupier_engine::state::{Reused, SlabBody, SlabFacts, SlabSource, State};
 use croupier_engine::uses::{Imported, views_of};
 use croupier_protocol::MaxUses;
 
@@ -60,6 +62,9 @@ pub struct StandIns {
 impl SlabSource for StandIns {
     fn body(&self, facts: &SlabFacts) -> Result<SlabBody, EngineError> {
         let path = self.dir.join(slab_file_name(facts.slab));
+        if facts.grown.is_some() {
+            return self.growing(&path, facts);
+        }
         let mut found = vec![0; 2000];
         let got = self
             .disk
@@ -74,6 +79,45 @@ impl SlabSource for StandIns {
             words.map(|_| AtomicU64::new(0)).collect(),
             expiries(facts.slab, facts.cards),
         ))
+    }
+}
+
+impl StandIns {
+    /// A slab that grows is a real one, but for its bits. That it has what the log says is seen behind the log.
+    fn growing(&self, path: &Path, facts: &SlabFacts) -> Result<SlabBody, EngineError> {
+        let damage = |what: &str| EngineError::damage(path, 0, what);
+        let mut head = vec![0; HEADER_BYTES];
+        let read = self.disk.open_read(path);
+        let got = read.and_then(|file| file.read_at(0, &mut head));
+        got.map_err(|_| damage("the slab is missing"))?;
+        let header = SlabHeader::parse(&head).map_err(|fault| damage(&fault.to_string()))?;
+        if !header.grows || header.identity.slab != facts.slab || header.layout.cards != facts.cards
+        {
+            return Err(damage("not what was written"));
+        }
+        let SlabBody::Bits(words, _) = SlabBody::bits(facts.cards) else {
+            unreachable!("they are bits")
+        };
+        Ok(SlabBody::Bits(words, expiries(facts.slab, facts.cards)))
+    }
+}
+
+/// Slabs that grow have in their files what the log says of them.
+///
+/// # Panics
+/// If one has not.
+pub fn check_grown(disk: &Disk, dir: &Path, state: &State) {
+    for slab in state.catalog.load().slabs.iter().flatten() {
+        if let Some(grown) = slab.grown() {
+            let path = dir.join(slab_file_name(slab.facts.slab));
+            let room = (slab.facts.cards, slab.facts.class_bytes);
+            let held = holds(disk, &path, room, &grown);
+            assert!(
+                held.expect("it is there"),
+                "slab {} has not what the log says",
+                slab.facts.slab
+            );
+        }
     }
 }
 
@@ -182,6 +226,7 @@ impl Import {
             cards,
             class_bytes: CLASS_BYTES,
             header_hash: [slab as u8; 32],
+            grows: false,
         });
         let mut facts: Vec<_> = slabs.collect();
         facts.extend(self.views.iter().copied().map(Fact::SlabReused));

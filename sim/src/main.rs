@@ -92,6 +92,7 @@ struct Sum {
     log_failures: u64,
     checkpoints: u64,
     imports: u64,
+    delivered: u64,
     moves: u64,
     expired_cards: u64,
     expired_holds: u64,
@@ -129,6 +130,7 @@ impl Sum {
         self.log_failures += tally.log_failures;
         self.checkpoints += tally.folds;
         self.imports += tally.imports;
+        self.delivered += tally.delivered;
         self.moves += tally.moves;
         self.expired_cards += tally.expired[0];
         self.expired_holds += tally.expired[1];
@@ -174,9 +176,10 @@ impl Sum {
             self.starts, self.power_cuts, self.kills, self.log_failures, self.stops
         );
         println!(
-            "checkpoints          {:>12}   {} imports, {} moves of cards, {} picks, {} uses added, {} orders beyond the caps of holders; {} cards expired in stock, and {} holds for want of them",
+            "checkpoints          {:>12}   {} imports, {} cards delivered, {} moves of cards, {} picks, {} uses added, {} orders beyond the caps of holders; {} cards expired in stock, and {} holds for want of them",
             self.checkpoints,
             self.imports,
+            self.delivered,
             self.moves,
             self.picks,
             self.uses_added,

@@ -37,6 +37,8 @@ use crate::plan::Plan;
 
 /// Most cards of an order.
 pub const QUANTITY_MAX: u16 = 40;
+/// Most cards of a slab that grows: few, so that they are filled.
+const GROWING_CARDS_MAX: u32 = 70;
 const STORE_ID: [u8; 16] = *b"a simulated shop";
 
 /// Where the store lies on the simulated disk.
@@ -141,6 +143,7 @@ impl Node {
             spread: spread(plan),
             drive: Drive::Steps,
             append_units_max: plan.append_units_max,
+            growing_cards_max: GROWING_CARDS_MAX,
             subscribers: Vec::new(),
         };
         let limits = OrderLimits::of(&config);
@@ -355,7 +358,7 @@ impl Node {
     /// If one is.
     pub fn check_stock(&self, now_ms: u64) {
         for slab in self.engine.state.catalog.load().slabs.iter().flatten() {
-            for slot in 0..slab.facts.cards {
+            for slot in 0..slab.cards() {
                 let expires_s = slab.expires_at_s(slot);
                 let is_good = expires_s == 0 || now_ms < expires_s * 1000;
                 assert!(
@@ -612,7 +615,7 @@ impl StateView for View<'_> {
     fn out_of_sale(&self) -> BTreeMap<CardRef, OutOfSale> {
         let mut all = BTreeMap::new();
         for slab in self.0.catalog.load().slabs.iter().flatten() {
-            for slot in 0..slab.facts.cards {
+            for slot in 0..slab.cards() {
                 let how = match slab.status(slot) {
                     CardStatus::Suspended => OutOfSale::Suspended,
                     CardStatus::Void => OutOfSale::Void,

@@ -53,10 +53,12 @@ pub enum Feature {
     Holders,
     /// Cards that are dealt more than once.
     Uses,
+    /// Cards that come one by one.
+    Deliveries,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 24] = [
+pub const FEATURES: [Feature; 25] = [
     Feature::Settings,
     Feature::Holders,
     Feature::Flips,
@@ -66,6 +68,7 @@ pub const FEATURES: [Feature; 24] = [
     Feature::Links,
     Feature::Picks,
     Feature::Uses,
+    Feature::Deliveries,
     Feature::Waits,
     Feature::Holds,
     Feature::Enospc,

@@ -38,6 +38,8 @@ pub struct Tally {
     pub log_failures: u64,
     pub folds: u64,
     pub imports: u64,
+    /// Cards that were delivered.
+    pub delivered: u64,
     pub moves: u64,
     /// Cards that expired in stock, and holds that ended because of it.
     pub expired: [u64; 2],
@@ -176,6 +178,7 @@ impl World {
             5 if self.dice.bool() => self.load_routes(),
             5 => self.load_changes(),
             6 => self.make_sku(),
+            380..383 => self.deliver_cards(),
             395..399 => self.pick(),
             399 => self.move_cards(),
             386..395 => self.sweep(),

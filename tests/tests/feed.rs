@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use croupier_client::{
     CardMove, CardRun, CardSelection, Client, DealOrder, Error, FeedEvent, FeedFact, FeedKind,
-    FeedOptions, Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId, SkuSettings,
+    FeedOptions, ImportRow, Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId,
+    SkuSettings,
 };
 use croupier_protocol::{Feed, FeedReply, Kind, RefusedBody, encode_control};
 use croupier_tests::{Dice, Mint, PATIENCE, Server, Store, Wire, croupier, frame, leaked, scaled};
@@ -82,6 +83,15 @@ fn of_record(record: &Value) -> Option<Value> {
             &same(&["sku_id", "selection", "hold_share_max_percent"]),
         ),
         "SlabAdded" | "SlabReused" => return None,
+        "CardsAdded" => {
+            let mut fields = same(&["sku_id", "batch_id"]);
+            fields.push(("quantity", field("cards")));
+            let run = json!({
+                "slab": field("slab"), "slot": field("first"), "count": field("cards"), "generation": 0,
+            });
+            fields.push(("cards", json!([run])));
+            put("cards-added", &fields);
+        }
         "BatchSealed" => {
             let mut fields = same(&["sku_id", "batch", "batch_id", "pool"]);
             fields.push(("quantity", field("cards")));
@@ -168,6 +178,16 @@ fn of_fact(fact: &FeedFact) -> Value {
             put("batch_id", json!(batch));
             put("pool", json!(pool));
             put("quantity", json!(cards));
+        }
+        FeedEvent::CardsAdded {
+            batch,
+            quantity,
+            cards,
+            ..
+        } => {
+            put("batch_id", json!(batch));
+            put("quantity", json!(quantity));
+            put("cards", runs(cards));
         }
         FeedEvent::Issued {
             order_id,
@@ -297,6 +317,13 @@ async fn live(client: &Client, dice: &mut Dice, mint: &mut Mint, round: usize) {
     let set = client.sku_set(&extra, &settings).await;
     set.expect("it is set");
     client.routes_load("[[rule]]\n").await.expect("a table");
+    let delivered: Vec<String> = (0..3).map(|n| format!("delivered {round} {n}")).collect();
+    let rows = (1..).zip(&delivered);
+    let rows: Vec<_> = rows
+        .map(|(line, secret)| ImportRow::new(line, secret.as_bytes()))
+        .collect();
+    let delivered = client.deliver("a", None, &rows).await;
+    assert_eq!(delivered.expect("they are new").accepted, 3);
     for nth in 0..scaled(120, 1_000) {
         let sku = skus[dice.within(0..3) as usize];
         let id = OrderId::new_v7();

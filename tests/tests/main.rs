@@ -4,6 +4,7 @@ mod stock;
 
 mod crashes;
 mod damage;
+mod deliveries;
 mod disk_full;
 mod expiry;
 mod failing_disk;

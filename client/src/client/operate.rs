@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use croupier_protocol::{
-    BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, DealOrder,
-    FeedReply, FindSecret, Holder, HolderCap, Kind, ListBatches, ListCards, ListOrders, MoveCards,
-    MoveCardsReply, OrderList, OrderOutcome, OrderRow, Refusal, RouteRow, RoutesHistoryReply,
-    RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply,
-    ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow, SkuSet, SkuSetReply,
-    Stock, StockReply, StockRow, Trailing, encode_control,
+    BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus,
+    DELIVERY_ROWS_MAX, DealOrder, Deliver, DeliverReply, FeedReply, FindSecret, Holder, HolderCap,
+    ImportRow, Kind, ListBatches, ListCards, ListOrders, MoveCards, MoveCardsReply, OrderList,
+    OrderOutcome, OrderRow, Refusal, RouteRow, RoutesHistoryReply, RoutesLoad, RoutesLoadReply,
+    RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply, ServerInfoReply, SkuCreate,
+    SkuCreateReply, SkuId, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow,
+    Trailing, encode_control,
 };
 use tokio::time::Instant;
 
@@ -134,6 +135,38 @@ impl Client {
             holder: Trailing((cap != HolderCap::default()).then_some(cap)),
         };
         self.control(Kind::SkuSet, &body, Resend::Safe).await
+    }
+
+    /// Makes cards stock of a SKU and pool (`None`: `main`), each on its own, durable when this returns; at most 1,024 rows, without
+    /// labels. What is known already is rejected, by the number of its row. So it may be sent again: if an answer was lost
+    /// on the way, cards of this delivery are rejected as `duplicate_in_stock`, and are there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku`, `NameInvalid`, `DeliveryInvalid`, `DiskFull` or `StoreFailed`.
+    pub async fn deliver(
+        &self,
+        sku: &str,
+        pool: Option<&str>,
+        rows: &[ImportRow<'_>],
+    ) -> Result<DeliverReply, Error> {
+        // As much of it as tells that it is too long.
+        let named = |name: &'_ str| name.len() <= usize::from(u16::MAX);
+        let pool = pool.unwrap_or_default();
+        if rows.len() > DELIVERY_ROWS_MAX || !named(sku) || !named(pool) {
+            return Err(Error::Refused {
+                order_id: None,
+                refusal: Refusal::DeliveryInvalid,
+                retry_after_ms: 0,
+                text: Refusal::DeliveryInvalid.to_string(),
+            });
+        }
+        let body = Deliver { sku, pool };
+        let count = rows.len() as u16;
+        let encode = |out: &mut BytesMut| body.encode_into(rows, out);
+        let frames = self
+            .call_of(Kind::Deliver, count, encode, Resend::Safe)
+            .await?;
+        one(&frames)
     }
 
     /// Orders of a holder, a page at a time, the oldest first by the LSN of their last record: those behind `after` (0 = from the

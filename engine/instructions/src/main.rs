@@ -162,6 +162,7 @@ fn state(slab: &Arc<Slab>) -> Result<State> {
             cards: slab.cards(),
             class_bytes: slab.class_bytes(),
             header_hash: slab.header_hash(),
+            grows: false,
         },
         Fact::BatchSealed {
             batch: 1,

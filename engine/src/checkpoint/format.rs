@@ -5,6 +5,8 @@ use std::path::Path;
 
 use crate::disk::Disk;
 use crate::error::{EngineError, IoContext as _};
+use crate::slab::Grown;
+use crate::state::added::{grown_of, grown_words};
 use crate::state::apply::{SkuSnapshot, Snapshot};
 use crate::state::held::HeldFact;
 use crate::state::record::{Cap, SkuSet};
@@ -34,6 +36,8 @@ const FEATURE_HOLDERS: u64 = 64;
 const FEATURE_VIEWS: u64 = 128;
 /// Feature bit: at the end of the body are the route tables that were in force.
 const FEATURE_TABLES: u64 = 256;
+/// Feature bit: at the end of the body is how far slabs have grown.
+const FEATURE_GROWN: u64 = 512;
 /// Some orders that wait for stock have a tag.
 const FEATURE_TAGS: u64 = 1024;
 /// All that this version knows.
@@ -46,6 +50,7 @@ const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_HOLDERS
     | FEATURE_VIEWS
     | FEATURE_TABLES
+    | FEATURE_GROWN
     | FEATURE_TAGS;
 
 /// One file of orders.
@@ -213,6 +218,14 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
             });
         });
     }
+    let grown = grown(snapshot);
+    if !grown.is_empty() {
+        out.list(&grown, |out, (slab, grown)| {
+            grown_words(*slab, grown)
+                .iter()
+                .for_each(|word| out.u32(*word));
+        });
+    }
     out.0
 }
 
@@ -242,6 +255,12 @@ fn views(snapshot: &Snapshot) -> Vec<(u32, View)> {
     views_of(sealed.chain(&snapshot.unsealed)).collect()
 }
 
+/// How far slabs have grown, those of sealed batches first.
+fn grown(snapshot: &Snapshot) -> Vec<(u32, Grown)> {
+    let sealed = snapshot.slabs.iter().map(|(facts, _)| facts);
+    grown_of(sealed.chain(&snapshot.unsealed)).collect()
+}
+
 fn features_of(snapshot: &Snapshot) -> u64 {
     let bit = |is_there: bool, feature| if is_there { feature } else { 0 };
     let waits = snapshot.held.iter().any(|fact| fact.hold.waits.is_some());
@@ -258,6 +277,7 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(has_holders(snapshot), FEATURE_HOLDERS)
         | bit(!views(snapshot).is_empty(), FEATURE_VIEWS)
         | bit(!snapshot.routes.is_plain(), FEATURE_TABLES)
+        | bit(!grown(snapshot).is_empty(), FEATURE_GROWN)
         | bit(tags, FEATURE_TAGS)
 }
 
@@ -384,8 +404,9 @@ impl<'a> In<'a> {
             cards: self.u32()?,
             class_bytes: self.u32()?,
             header_hash: self.array()?,
-            // Views are told behind all slabs.
+            // Views, and how far slabs have grown, are told behind all slabs.
             view: None,
+            grown: None,
         })
     }
 }
@@ -480,6 +501,15 @@ fn decode_body(
         tell_views(sealed.chain(&mut unsealed), &views)?;
     }
     let routes = decode_tables(&mut body, in_force, features & FEATURE_TABLES != 0)?;
+    if features & FEATURE_GROWN != 0 {
+        let grown = body.list(|body| {
+            let (slab, cards) = (body.u32()?, body.u32()?);
+            let crcs = [body.u32()?, body.u32()?, body.u32()?];
+            Ok((slab, Grown { cards, crcs }))
+        })?;
+        let sealed = slabs.iter_mut().map(|(facts, _)| facts);
+        tell_grown(sealed.chain(&mut unsealed), &grown)?;
+    }
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
@@ -497,6 +527,20 @@ fn decode_body(
         },
         files,
     ))
+}
+
+/// Tells slabs how far they have grown. Each must be there, in the order of the list.
+fn tell_grown<'f>(
+    mut slabs: impl Iterator<Item = &'f mut SlabFacts>,
+    all: &[(u32, Grown)],
+) -> Result<(), String> {
+    for (slab, grown) in all {
+        let facts = slabs.find(|facts| facts.slab == *slab);
+        let facts = facts.filter(|facts| facts.view.is_none() && grown.cards <= facts.cards);
+        let facts = facts.ok_or_else(|| format!("slab {slab} has not grown as it says"))?;
+        facts.grown = Some(*grown);
+    }
+    Ok(())
 }
 
 /// Reads what stands of holders, and puts it to the settings and the held orders.
@@ -728,6 +772,7 @@ mod tests {
             class_bytes: 48,
             header_hash: [9; 32],
             view: None,
+            grown: None,
         };
         let snapshot = Snapshot {
             skus: vec![SkuSnapshot {
@@ -902,6 +947,19 @@ mod tests {
             routed.snapshot.routes = tables(kept);
             round_trip(&routed, FEATURE_TABLES);
         }
+        let mut growing = sample(Vec::new(), Vec::new());
+        let grown = |cards| {
+            let crcs = [7, 8, 9];
+            Some(Grown { cards, crcs })
+        };
+        growing.snapshot.slabs[0].0.grown = grown(70);
+        growing.snapshot.unsealed[0].grown = grown(0);
+        round_trip(&growing, FEATURE_GROWN);
+        let mut more = growing.clone();
+        more.snapshot.slabs[0].0.grown = grown(71);
+        let body = encode_body(&more.snapshot, &more.files);
+        let decoded = decode_body(&body, 0, FEATURE_GROWN);
+        assert_eq!(decoded.unwrap_err(), "slab 3 has not grown as it says");
         waits.truncate(1);
         waits[0].hold.fewer = 0;
         waits[0].hold.credits = Credits([(2, 1), (0, 0), (0, 0), (0, 0)]);

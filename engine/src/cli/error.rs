@@ -38,6 +38,11 @@ pub(super) enum CliError {
     /// The feed broke off. What was told stays told, and the rest can be had from `next` on.
     #[error("{error}\nGo on from LSN {next}: croupier feed --from {next}")]
     Feed { next: u64, error: ClientError },
+    /// A delivery broke off. What was accepted stays.
+    #[error(
+        "{error}\n{accepted} cards were delivered before that. Deliver all of it again: what is there is rejected as a duplicate"
+    )]
+    Deliver { accepted: u64, error: ClientError },
     #[error("there is no order {0}; the id is free")]
     NoSuchOrder(OrderId),
     #[error(transparent)]
@@ -85,7 +90,9 @@ impl CliError {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            CliError::Client(error) | CliError::Feed { error, .. } => match error {
+            CliError::Client(error)
+            | CliError::Feed { error, .. }
+            | CliError::Deliver { error, .. } => match error {
                 ClientError::Unreachable { .. } | ClientError::TimedOut { sent: false, .. } => {
                     NOT_REACHABLE
                 }
@@ -110,7 +117,9 @@ impl CliError {
     /// A stable word for scripts: a refusal's own name where there is one.
     fn name(&self) -> &'static str {
         match self {
-            CliError::Client(error) | CliError::Feed { error, .. } => match error {
+            CliError::Client(error)
+            | CliError::Feed { error, .. }
+            | CliError::Deliver { error, .. } => match error {
                 ClientError::Refused { refusal, .. } => refusal.name(),
                 ClientError::OutcomeUnknown { .. } => "OutcomeUnknown",
                 ClientError::Unreachable { .. } => "Unreachable",
@@ -148,6 +157,7 @@ impl CliError {
                 error["order_id"] = json!(order_id.to_string());
             }
             CliError::Feed { next, .. } => error["next"] = json!(next),
+            CliError::Deliver { accepted, .. } => error["accepted"] = json!(accepted),
             _ => {}
         }
         json!({ "error": error })

@@ -177,6 +177,15 @@ fn facts(fact: &FeedFact, sku: Option<(SkuId, String)>, as_json: bool) -> Facts 
             .with("batch_id", *batch)
             .with("pool", pool.as_str())
             .with("quantity", *cards),
+        FeedEvent::CardsAdded {
+            batch,
+            quantity,
+            cards,
+            ..
+        } => common
+            .with("batch_id", *batch)
+            .with("quantity", *quantity)
+            .with("cards", places(cards, as_json)),
         FeedEvent::Issued {
             order_id,
             quantity,

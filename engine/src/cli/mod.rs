@@ -17,6 +17,7 @@ mod serve;
 mod signals;
 
 mod cards;
+mod deliver;
 mod feed;
 mod hold;
 mod holder;
@@ -84,6 +85,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Sku(sku::SkuArgs),
     Import(import::ImportArgs),
+    Deliver(deliver::DeliverArgs),
     Issue(issue::IssueArgs),
     Reserve(hold::ReserveArgs),
     Commit(hold::CommitArgs),
@@ -119,6 +121,7 @@ impl Command {
             Command::Serve(args) => serve::run(args, globals),
             Command::Sku(args) => sku::run(args, globals),
             Command::Import(args) => import::run(args, globals),
+            Command::Deliver(args) => deliver::run(args, globals),
             Command::Issue(args) => issue::run(args, globals),
             Command::Reserve(args) => hold::reserve(args, globals),
             Command::Commit(args) => hold::commit(args, globals),

@@ -91,6 +91,7 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             cards,
             class_bytes,
             header_hash,
+            grows,
         } => common
             .with("kind", "SlabAdded")
             .with("slab", slab)
@@ -99,7 +100,16 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("pool_id", pool)
             .with("cards", cards)
             .with("class_bytes", class_bytes)
-            .with("header_hash", hex(&header_hash)),
+            .with("header_hash", hex(&header_hash))
+            .with_some("grows", grows.then_some(true)),
+        Fact::CardsAdded(added) => common
+            .with("kind", "CardsAdded")
+            .with("slab", added.slab)
+            .with("sku_id", added.sku)
+            .with("batch_id", added.batch)
+            .with("first", added.first)
+            .with("cards", added.cards)
+            .with("crcs", hex(&added.crcs.map(u32::to_be_bytes).concat())),
         Fact::SlabReused(reused) => common
             .with("kind", "SlabReused")
             .with("slab", reused.slab)

@@ -174,6 +174,11 @@ impl Disk {
         })
     }
 
+    /// Opens a file that was made full of zeros, to be written in place, each part once.
+    pub(crate) fn open_growing(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
+        self.fs.open(path, Open::Write)
+    }
+
     /// Begins a file in `dir` that gets its name when it is complete.
     pub fn draft(&self, dir: &Path) -> io::Result<Draft> {
         // Relaxed: only uniqueness matters.

@@ -89,7 +89,7 @@ impl FileSystem for RealFs {
         match how {
             Open::Read | Open::ReadPages => options.read(true),
             Open::Write | Open::WritePages | Open::WriteDurable => options.write(true),
-            Open::Create => options.write(true).create(true).truncate(true),
+            Open::Create => options.write(true).create(true).truncate(true).mode(0o600),
         };
         let flags = match how {
             Open::ReadPages | Open::WritePages => OFlags::DIRECT,

@@ -7,6 +7,7 @@ use super::{Engine, Ground};
 use crate::config::{Config, Sync};
 use crate::disk::memory::MemoryDisk;
 use crate::error::EngineError;
+use crate::limits::GROWING_SLAB_CARDS_MAX;
 use crate::slab::{KeyFile, Vault};
 use crate::state::SlabSource;
 use crate::state::index::Spread;
@@ -42,6 +43,7 @@ pub fn start(disk: &MemoryDisk, slabs: impl SlabSource + 'static) -> Result<Engi
         },
         drive: Drive::Steps,
         append_units_max: APPEND_UNITS_MAX,
+        growing_cards_max: GROWING_SLAB_CARDS_MAX,
         subscribers: Vec::new(),
     };
     let store = Store::on(disk.disk(), Path::new(ROOT), vault);
@@ -58,6 +60,7 @@ pub fn batch_of(batch: u32, cards: u32) -> [Fact<'static>; 2] {
         cards,
         class_bytes: 32,
         header_hash: [1; 32],
+        grows: false,
     };
     let sealed = Fact::BatchSealed {
         batch,

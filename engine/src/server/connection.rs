@@ -132,7 +132,10 @@ pub struct Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if matches!(self.kind, Kind::ImportRows | Kind::FindSecret) {
+        if matches!(
+            self.kind,
+            Kind::ImportRows | Kind::FindSecret | Kind::Deliver
+        ) {
             self.body.zeroize();
         }
     }
@@ -401,7 +404,7 @@ impl Connection {
                 "the first frame must be Hello",
             );
         }
-        if header.kind == Kind::FindSecret {
+        if matches!(header.kind, Kind::FindSecret | Kind::Deliver) {
             self.importing.set(true);
         }
         if let Some(step) = Step::of_kind(header.kind) {
@@ -427,6 +430,7 @@ impl Connection {
             | Kind::ListBatches
             | Kind::ListOrders
             | Kind::Pick
+            | Kind::Deliver
             | Kind::ImportBegin
             | Kind::ImportRows
             | Kind::ImportEnd

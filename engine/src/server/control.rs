@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use croupier_protocol::{
-    BatchList, CardMove, CardRef, ControlBody, FLAG_MORE, FaultCode, FindSecret, HolderCap,
-    ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply, ImportRowsReply, Kind, ListBatches,
-    ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId, Pick, Refusal, RejectedLine,
-    RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow, SkuCreate,
-    SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, Trailing,
-    decode_control, encode_control, import_rows,
+    BatchList, CardMove, CardRef, ControlBody, Deliver, DeliverReply, FLAG_MORE, FaultCode,
+    FindSecret, HolderCap, ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply, ImportRow,
+    ImportRowsReply, Kind, ListBatches, ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId,
+    Pick, Refusal, RejectedLine, RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback,
+    RoutesShow, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
+    StockReply, Trailing, decode_control, encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
@@ -216,6 +216,7 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
                 pages(rows, BATCHES_PER_FRAME, |rows| BatchList { rows }),
             )
         }
+        Kind::Deliver => (Kind::DeliverReply, vec![page(&deliver(engine, job)?)]),
         Kind::RoutesLoad => {
             let asked: RoutesLoad = decode(job)?;
             refuse_when_draining(engine)?;
@@ -245,6 +246,25 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
                 format!("{other:?} is no request"),
             ));
         }
+    })
+}
+
+fn deliver(engine: &Engine, job: &Job) -> Result<DeliverReply, Refused> {
+    let malformed = |error| Refused::because(Refusal::Malformed, error);
+    let (asked, rows) = Deliver::decode(&job.body, job.count).map_err(malformed)?;
+    let rows: Result<Vec<ImportRow<'_>>, _> = rows.collect();
+    let pool = (!asked.pool.is_empty()).then_some(asked.pool);
+    let delivered = engine.deliver(asked.sku, pool, &rows.map_err(malformed)?)?;
+    let rejections = delivered.rejections.iter();
+    Ok(DeliverReply {
+        lsn: delivered.lsn,
+        accepted: delivered.accepted,
+        rejections: rejections
+            .map(|&(line, reason)| RejectedLine {
+                line,
+                reason: reason.as_u16(),
+            })
+            .collect(),
     })
 }
 

@@ -15,13 +15,14 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use super::durable::IoFault;
-use super::header::{HeaderFault, SlabHeader};
+use super::growing::Grown;
+use super::header::{HeaderFault, SectionCrcs, SlabHeader};
 use super::layout::{AMOUNT_NONE, HEADER_BYTES, PrintEntry, Section, SlotEntryRaw, crc32c};
 use super::mapped::{MapPlan, MappedFile};
 use super::prints;
 use super::sealing::{SealError, SlabOpener};
 use super::vault::{Fingerprint, Vault};
-use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What the log says about a slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Slab {
     opener: SlabOpener,
     mapped: MappedFile,
     sealed: Range<usize>,
+    /// Slots before this one are written for good; all of a slab that does not grow.
+    filled: AtomicU32,
 }
 
 impl Slab {
@@ -125,6 +128,7 @@ impl Slab {
         let mapped = MappedFile::map(file, &plan).map_err(IoFault::at("map", path))?;
         let opener = SlabOpener::new(&key, identity.store_id, identity.slab, layout.class_bytes);
         let sealed = in_memory(layout.section(Section::Sealed));
+        let filled = if header.grows { 0 } else { layout.cards };
         let slab = Self {
             path: path_owned(),
             header,
@@ -132,6 +136,7 @@ impl Slab {
             opener,
             mapped,
             sealed,
+            filled: filled.into(),
         };
         // Claims begin as the file has them: a bit set there would be taken for a card that somebody has.
         let claims = slab.header.layout.section(Section::Claims);
@@ -159,9 +164,27 @@ impl Slab {
         self.header.identity.pool
     }
 
-    /// How many cards it has.
+    /// How many cards it has; of one that grows, how many it has room for.
     pub fn cards(&self) -> u32 {
         self.header.layout.cards
+    }
+
+    /// Whether its cards come one by one.
+    pub fn grows(&self) -> bool {
+        self.header.grows
+    }
+
+    /// How many of its slots have cards.
+    #[inline]
+    pub fn filled(&self) -> u32 {
+        // Acquire pairs with the Release of `grow_to`: what is in these slots is there.
+        self.filled.load(Ordering::Acquire)
+    }
+
+    /// Slots before `cards` are written for good: the log says so. More than there are slots: panics.
+    pub fn grow_to(&self, cards: u32) {
+        assert!(cards <= self.cards() && self.grows());
+        self.filled.fetch_max(cards, Ordering::Release);
     }
 
     /// The size class of its slots.
@@ -212,12 +235,15 @@ impl Slab {
 
     #[inline]
     fn sealed_slot(&self, slot: u32) -> Option<&[u8]> {
+        if slot >= self.filled() {
+            return None;
+        }
         let slot_bytes = self.header.layout.slot_bytes();
-        let first = slot as usize * slot_bytes;
-        self.mapped.bytes()[self.sealed.clone()].get(first..first + slot_bytes)
+        let first = self.sealed.start + slot as usize * slot_bytes;
+        Some(self.mapped.bytes(first..first + slot_bytes))
     }
 
-    /// When the card of `slot` expires, in Unix seconds; 0 = never. `slot` is below [`Slab::cards`], or this panics.
+    /// When the card of `slot` expires, in Unix seconds; 0 = never. `slot` is below [`Slab::filled`], or this panics.
     #[inline]
     pub fn expires_at_s(&self, slot: u32) -> u64 {
         self.slots()[slot as usize].expires_at_s.get()
@@ -261,10 +287,15 @@ impl Slab {
 
     /// The slot that holds the secret of this fingerprint, sold or not.
     pub fn find(&self, fingerprint: Fingerprint) -> Option<u32> {
-        prints::find(self.fingerprints(), fingerprint)
+        let all = self.fingerprints();
+        if !self.grows() {
+            return prints::find(all, fingerprint);
+        }
+        let found = all.iter().find(|entry| entry.fingerprint == fingerprint.0);
+        found.map(|entry| entry.slot.get())
     }
 
-    /// All fingerprints, sorted.
+    /// All fingerprints, sorted; of a slab that grows in the order of the slots.
     pub fn fingerprints(&self) -> &[PrintEntry] {
         <[PrintEntry]>::ref_from_bytes(self.section(Section::Prints))
             .expect("the layout makes it a whole number of entries")
@@ -275,13 +306,31 @@ impl Slab {
             .expect("the layout makes it a whole number of entries")
     }
 
+    /// What is filled of a section.
     fn section(&self, section: Section) -> &[u8] {
-        &self.mapped.bytes()[in_memory(self.header.layout.section(section))]
+        let layout = &self.header.layout;
+        let range = layout.part(section, self.filled());
+        self.mapped.bytes(in_memory(range))
+    }
+
+    /// As [`verify_sections`](Self::verify_sections), of a slab that grows: what the log says of it is compared with what is
+    /// filled.
+    pub fn verify_grown(&self, grown: &Grown) -> Result<(), SlabError> {
+        let [slots, sealed, prints] = grown.crcs;
+        self.verify(&SectionCrcs {
+            slots,
+            sealed,
+            prints,
+            labels: 0,
+        })
     }
 
     /// Reads the whole file and compares every section with its checksum; claim words and gaps must be zero.
     pub fn verify_sections(&self) -> Result<(), SlabError> {
-        let crcs = &self.header.crcs;
+        self.verify(&self.header.crcs)
+    }
+
+    fn verify(&self, crcs: &SectionCrcs) -> Result<(), SlabError> {
         let mut gap_begin = HEADER_BYTES as u64;
         for section in Section::ALL {
             let range = self.header.layout.section(section);
@@ -320,8 +369,13 @@ impl Slab {
         self.verify_crc(Section::Prints, self.header.crcs.prints)
     }
 
+    /// As [`verify_prints`](Self::verify_prints), of a slab that grows.
+    pub fn verify_grown_prints(&self, grown: &Grown) -> Result<(), SlabError> {
+        self.verify_crc(Section::Prints, grown.crcs[2])
+    }
+
     fn verify_crc(&self, section: Section, expected: u32) -> Result<(), SlabError> {
-        let range = self.header.layout.section(section);
+        let range = self.header.layout.part(section, self.filled());
         let found = crc32c(self.section(section));
         if found == expected {
             return Ok(());
@@ -342,7 +396,7 @@ impl Slab {
         section: Section,
         range: Range<u64>,
     ) -> Result<(), SlabError> {
-        let bytes = &self.mapped.bytes()[in_memory(range.clone())];
+        let bytes = self.mapped.bytes(in_memory(range.clone()));
         let is_trusted = planted::is(Bug::TrustMappedBits) && section == Section::Claims;
         match bytes.iter().position(|&byte| byte != 0) {
             None => Ok(()),
@@ -430,7 +484,7 @@ pub enum SlabError {
     #[error("slab {}: offset 152: its key does not unwrap: wrong key file or damage; check --key-file", path.display())]
     WrongKey { path: PathBuf },
     #[error(
-        "slab {}: offset {}: the {section} up to {} give checksum {found:#010x}, the header says {expected:#010x}; restore it from a copy",
+        "slab {}: offset {}: the {section} up to {} give checksum {found:#010x}, recorded is {expected:#010x}; restore it from a copy",
         path.display(), range.start, range.end
     )]
     SectionDamaged {

@@ -81,6 +81,8 @@ const _: () = {
 
 /// Feature bit: `expires_from_s` says when the first card expires.
 const FEATURE_EXPIRES_FROM: u64 = 1;
+/// Feature bit: it is written slot by slot, as long as there are slots left.
+const FEATURE_GROWS: u64 = 2;
 
 /// CRC-32C of each section that has one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -115,6 +117,8 @@ pub struct SlabHeader {
     /// When the first of its cards expires, in Unix seconds; 0 = none ever does. `None`: it does not say so, as it was
     /// made by an earlier build.
     pub expires_from_s: Option<u64>,
+    /// It grows: its cards are the slots it has, it has no labels, and its checksums are in the log.
+    pub grows: bool,
 }
 
 impl SlabHeader {
@@ -143,6 +147,9 @@ impl SlabHeader {
         if let Some(expires_from_s) = self.expires_from_s {
             raw.features = FEATURE_EXPIRES_FROM.into();
             raw.expires_from_s = expires_from_s.into();
+        }
+        if self.grows {
+            raw.features = (raw.features.get() | FEATURE_GROWS).into();
         }
         raw.header_crc = crc32c(&raw.as_bytes()[..offset_of!(RawHeader, header_crc)]).into();
         Box::new(zerocopy::transmute!(raw))
@@ -175,6 +182,7 @@ impl SlabHeader {
             wrapped_key: raw.wrapped_key,
             expires_from_s: (raw.features.get() & FEATURE_EXPIRES_FROM != 0)
                 .then(|| raw.expires_from_s.get()),
+            grows: raw.features.get() & FEATURE_GROWS != 0,
         })
     }
 
@@ -243,8 +251,25 @@ fn check_fields(raw: &RawHeader) -> Result<(), HeaderFault> {
     field(46, "reserved", raw.reserved_46.get().into(), 0)?;
     field(60, "reserved", raw.reserved_60.get().into(), 0)?;
     let features = raw.features.get();
-    field(72, "features", features, features & FEATURE_EXPIRES_FROM)?;
-    if features == 0 {
+    // What it is from the start cannot be told of cards that come later.
+    let known = match features & FEATURE_GROWS {
+        0 => features & FEATURE_EXPIRES_FROM,
+        _ => FEATURE_GROWS,
+    };
+    field(72, "features", features, known)?;
+    if features & FEATURE_GROWS != 0 {
+        field(120, "labels_bytes", raw.labels_bytes.get(), 0)?;
+        let crcs = [
+            raw.slots_crc,
+            raw.sealed_crc,
+            raw.prints_crc,
+            raw.labels_crc,
+        ];
+        for (at, crc) in (offset_of!(RawHeader, slots_crc)..).step_by(4).zip(crcs) {
+            field(at, "checksum of what grows", crc.get().into(), 0)?;
+        }
+    }
+    if features & FEATURE_EXPIRES_FROM == 0 {
         let (at, found) = (offset_of!(RawHeader, expires_from_s), raw.expires_from_s);
         field(at, "expires_from_s", found.get(), 0)?;
     }

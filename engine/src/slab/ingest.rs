@@ -6,7 +6,7 @@
 //!
 //! It blocks, so it belongs on a thread of its own and never on a dealer's. It knows neither the log nor what "sellable"
 //! means: whoever called writes the one record that makes the slabs count. Two imports of one SKU at a time would not
-//! see each other's cards, so the caller lets only one run.
+//! see each other's cards, so the caller lets only one run, and looks itself for those that are delivered meanwhile.
 
 mod chunk;
 mod dedupe;
@@ -37,6 +37,9 @@ use chunk::Chunk;
 use rejections::Rejections;
 use workfiles::Workfiles;
 pub use workfiles::remove_leftovers;
+
+/// Whether there is a card of a fingerprint.
+pub type IsDelivered = Arc<dyn Fn(&[u8; 16]) -> bool + Send + Sync>;
 
 /// Where an import's slabs go and what stands in their headers.
 #[derive(Debug, Clone)]
@@ -136,6 +139,8 @@ pub struct Ingest {
     existing: Vec<Arc<Slab>>,
     /// Slabs of `existing` whose fingerprints have been checked.
     prints_checked: HashSet<u32>,
+    /// Whether a card of that fingerprint came by another way than imports.
+    is_delivered: Option<IsDelivered>,
     slab_ids: Arc<AtomicU32>,
     /// One per size class, indexed as [`CLASS_BYTES`] is.
     chunks: Vec<Chunk>,
@@ -152,7 +157,7 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Begins an import. `existing` is every slab of the SKU in all pools, sold or not; `slab_ids` gives the next
+    /// Begins an import. `existing` is every slab of the SKU in all pools that an import made, sold or not; `slab_ids` gives the next
     /// number of a slab.
     pub fn begin(
         vault: Arc<Vault>,
@@ -171,6 +176,7 @@ impl Ingest {
             vault,
             plan,
             existing,
+            is_delivered: None,
             prints_checked: HashSet::new(),
             slab_ids,
             buffered_bytes: 0,
@@ -181,6 +187,13 @@ impl Ingest {
             times: IngestTimes::default(),
             failed: false,
         }
+    }
+
+    /// Rejects cards as duplicates that came by another way, too. It is asked of each card just before it is written.
+    #[must_use]
+    pub fn beside(mut self, is_delivered: IsDelivered) -> Self {
+        self.is_delivered = Some(is_delivered);
+        self
     }
 
     /// Takes a row, or notes why not. An error means that the import has failed and left nothing behind.
@@ -301,6 +314,9 @@ impl Ingest {
             .collect();
         let made: Vec<&Slab> = self.made.iter().filter(same_class).collect();
         let mut verdict = dedupe::judge(&keys, &stock, &made, workers);
+        if let Some(is_delivered) = &self.is_delivered {
+            verdict.drop_delivered(&**is_delivered);
+        }
         for &(row, reason) in &verdict.dropped {
             self.rejections.note(chunk.line(row), reason);
         }
@@ -345,7 +361,7 @@ impl Drop for Ingest {
 }
 
 /// Why a row cannot become a card, in the order in which people would want to know.
-fn fault_of(row: &ImportRow<'_>, now_s: u64) -> Option<RejectReason> {
+pub(crate) fn fault_of(row: &ImportRow<'_>, now_s: u64) -> Option<RejectReason> {
     let utf8 = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
     if row.secret.is_empty() {
         Some(RejectReason::EmptySecret)

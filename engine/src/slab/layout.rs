@@ -173,7 +173,12 @@ impl SlabLayout {
 
     /// The bytes of one section within the file.
     pub fn section(&self, section: Section) -> Range<u64> {
-        let cards = u64::from(self.cards);
+        self.part(section, self.cards)
+    }
+
+    /// The bytes of one section that belong to its first `cards` cards; claim words and labels are not cut.
+    pub fn part(&self, section: Section, cards: u32) -> Range<u64> {
+        let cards = u64::from(cards);
         let (offset, bytes) = match section {
             Section::Claims => (self.claims_offset, self.claim_words() as u64 * 8),
             Section::Slots => (self.slots_offset, cards * SLOT_ENTRY_BYTES as u64),

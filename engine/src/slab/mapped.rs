@@ -4,8 +4,10 @@
 //! write), so that the kernel never writes a claim back (DESIGN, rule 2). This module knows neither headers nor keys:
 //! it is told lengths and hands out `&[u8]` and `&[AtomicU64]`. Next: [`crate::slab::file`].
 //!
-//! What is assumed: nobody shortens the file while it is mapped. Slabs are written whole, preallocated, before they
-//! are mapped, never written again, and their directory is locked while it is served.
+//! What is assumed: nobody shortens the file while it is mapped, and bytes that somebody has asked for are never written
+//! again. Slabs are written whole, preallocated, before they are mapped, and their directory is locked while it is served.
+//! One that grows is written while it is mapped, but only slots that are not there yet: [`crate::slab::file`] asks for no
+//! byte of a slot before it has been told that the slot is written for good.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -49,11 +51,14 @@ pub use stand_in::MappedFile;
 #[cfg(not(any(miri, croupier_loom, croupier_shuttle)))]
 mod real {
     use super::*;
-    use memmap2::{Mmap, MmapMut, MmapOptions};
+    use std::ops::Range;
+
+    use memmap2::{MmapMut, MmapOptions, MmapRaw};
 
     /// A mapped file and its private claim words. Unmapped when dropped.
     pub struct MappedFile {
-        file: Mmap,
+        /// Never handed out whole: of a slab that grows some of it is still being written.
+        file: MmapRaw,
         /// Never handed out but as atomics, so shared writes through `&self` are sound.
         claims: MmapMut,
         claim_words: usize,
@@ -64,10 +69,7 @@ mod real {
         pub fn map(file: &File, plan: &MapPlan) -> io::Result<Self> {
             plan.check(file)?;
             let file_bytes = usize::try_from(plan.file_bytes).map_err(io::Error::other)?;
-            // SAFETY: the mapping is read-only and no longer than the file (checked above). The bytes behind the
-            // `&[u8]` do not change: slabs are never written once they are mapped, and the store's directory is
-            // locked against other processes of ours (see the module's assumption).
-            let shared = unsafe { MmapOptions::new().len(file_bytes).map(file)? };
+            let shared = MmapOptions::new().len(file_bytes).map_raw_read_only(file)?;
             let mut claims = MmapOptions::new();
             claims.offset(plan.claims_offset).len(plan.claim_words * 8);
             // SAFETY: private copy on write, within the file (checked above). No one else has these pages once they
@@ -80,10 +82,15 @@ mod real {
             })
         }
 
-        /// The whole file.
+        /// Bytes of the file, which nobody writes any more. Out of bounds: panics.
         #[inline]
-        pub fn bytes(&self) -> &[u8] {
-            &self.file
+        pub fn bytes(&self, range: Range<usize>) -> &[u8] {
+            assert!(range.start <= range.end && range.end <= self.file.len());
+            // SAFETY: the range is mapped readable (checked above) for as long as `self` lives, and the mapping is no
+            // longer than the file (checked when it was made). The bytes behind the `&[u8]` do not change: whoever asks
+            // has been told that they are written for good, and the store's directory is locked against other
+            // processes of ours (see the module's assumption).
+            unsafe { std::slice::from_raw_parts(self.file.as_ptr().add(range.start), range.len()) }
         }
 
         /// The claim words, private to this process.
@@ -100,21 +107,19 @@ mod real {
         /// Asks the processor to bring `offset` and the cache line after it nearer. Out of bounds: does nothing.
         #[inline]
         pub fn prefetch(&self, offset: usize) {
-            let Some(line) = self.file.get(offset..) else {
+            if offset >= self.file.len() {
                 return;
-            };
+            }
             #[cfg(target_arch = "x86_64")]
             {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                let first = line.as_ptr().cast::<i8>();
+                let first = self.file.as_ptr().wrapping_add(offset).cast::<i8>();
                 // SAFETY: prefetching never faults and reads nothing the program can see; SSE is part of x86-64.
                 unsafe {
                     _mm_prefetch::<_MM_HINT_T0>(first);
                     _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(64));
                 }
             }
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = line;
         }
     }
 }
@@ -124,6 +129,7 @@ mod real {
 mod stand_in {
     use super::*;
     use std::io::Read;
+    use std::ops::Range;
 
     /// See the real one.
     pub struct MappedFile {
@@ -148,9 +154,9 @@ mod stand_in {
             })
         }
 
-        /// The whole file.
-        pub fn bytes(&self) -> &[u8] {
-            &self.file
+        /// Bytes of the file as it was when it was read.
+        pub fn bytes(&self, range: Range<usize>) -> &[u8] {
+            &self.file[range]
         }
 
         /// The claim words.
@@ -200,7 +206,10 @@ mod tests {
         words[8].store(0, Ordering::SeqCst);
         assert_eq!(mapped.claim_words()[8].load(Ordering::SeqCst), 0);
         assert!(
-            mapped.bytes().iter().all(|&byte| byte == 0xA5),
+            mapped
+                .bytes(0..3 * PAGE_BYTES as usize)
+                .iter()
+                .all(|&byte| byte == 0xA5),
             "the shared mapping is the file"
         );
         let again = MappedFile::map(&file, &plan(3, 9)).unwrap();

@@ -29,6 +29,8 @@ pub mod file;
 
 pub mod claim;
 
+pub mod growing;
+
 pub mod ingest;
 
 #[cfg(test)]
@@ -36,9 +38,11 @@ mod fixture;
 
 pub use durable::IoFault;
 pub use file::{ExpectSlab, Slab, SlabError, SlotEntry, slab_file_name, slab_of_file_name};
+pub use growing::{Added, Grower, Grown, NewCard, growing_cards_max};
 pub use header::{HeaderFault, SlabHeader};
 pub use ingest::{
-    Ingest, IngestError, IngestLimits, IngestPlan, IngestTimes, Ingested, remove_leftovers,
+    Ingest, IngestError, IngestLimits, IngestPlan, IngestTimes, Ingested, IsDelivered,
+    remove_leftovers,
 };
 pub use layout::{PrintEntry, SlabLayout};
 pub use sealing::SealError;

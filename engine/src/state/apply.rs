@@ -19,7 +19,7 @@ use super::reused::body_of;
 use super::routes::{RouteTables, TableFact};
 use super::selection::settings_of;
 use crate::error::EngineError;
-use crate::slab::claim;
+use crate::slab::{Grown, claim};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -218,6 +218,7 @@ impl State {
                 cards,
                 class_bytes,
                 header_hash,
+                grows,
             } => {
                 let facts = SlabFacts {
                     slab: *slab,
@@ -228,6 +229,7 @@ impl State {
                     class_bytes: *class_bytes,
                     header_hash: *header_hash,
                     view: None,
+                    grown: grows.then(Grown::default),
                 };
                 let mut ledger = self.ledger();
                 ledger.slab_max = ledger.slab_max.max(*slab);
@@ -236,6 +238,7 @@ impl State {
                 Ok(())
             }
             Fact::SlabReused(reused) => self.apply_reused(reused),
+            Fact::CardsAdded(added) => Ok(self.apply_added(added)?),
             Fact::BatchSealed {
                 batch,
                 sku,
@@ -430,7 +433,7 @@ impl State {
             .drain(..)
             .partition(|facts| facts.batch == batch.batch);
         ledger.unsealed = others;
-        let cards: u64 = ours.iter().map(|facts| u64::from(facts.cards)).sum();
+        let cards: u64 = ours.iter().map(|facts| u64::from(facts.filled())).sum();
         if ours.len() != slabs as usize || cards != batch.cards {
             return Err(format!(
                 "batch {} is sealed with {slabs} slabs of {} cards, but has {} of {cards}",
@@ -480,6 +483,11 @@ impl State {
                 for (word, value) in slab.words().iter().zip(words) {
                     word.store(value, Ordering::Relaxed);
                 }
+                let is_taken = |slot| claim::is_set(slab.words(), slot);
+                if !(facts.filled()..facts.cards).all(is_taken) {
+                    let text = format!("slab {} has free cards that are not there", facts.slab);
+                    return Err(text.into());
+                }
             }
             let at = facts.slab as usize;
             if catalog.slabs.len() <= at {
@@ -490,10 +498,11 @@ impl State {
             }
             sku.class_bytes_max
                 .fetch_max(facts.class_bytes, Ordering::Relaxed);
-            cards += u64::from(facts.cards);
-            let taken = claim::count_set(slab.words());
-            free += u64::from(facts.cards) - taken;
-            if taken < facts.cards.into() && slab.expires() {
+            cards += u64::from(facts.filled());
+            // Slots that are not there count as taken.
+            let open = u64::from(facts.cards) - claim::count_set(slab.words());
+            free += open;
+            if open > 0 && slab.expires() {
                 expires_from = expires_from.min(slab.good_until_s());
             }
             list.push(slab);
@@ -662,7 +671,7 @@ pub(super) fn slab_of<'c>(
         )
     })?;
     let end = u64::from(run.slot) + u64::from(run.count);
-    if end > slab.facts.cards.into() || slab.facts.sku != sku {
+    if end > slab.cards().into() || slab.facts.sku != sku {
         return Err(format!(
             "a record of SKU {sku} has cards that slab {} does not have",
             run.slab

@@ -11,7 +11,7 @@ use super::record::{Cap, Credits, SkuSet};
 use super::reused::{self, View};
 use super::selection::Arranged;
 use crate::card::CardStatus;
-use crate::slab::{Slab, claim};
+use crate::slab::{Grown, Slab, claim};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What a `SlabAdded` record says, or a `SlabReused` record of a view.
@@ -27,6 +27,15 @@ pub struct SlabFacts {
     pub header_hash: [u8; 32],
     /// It has no file, and other slabs' cards.
     pub view: Option<View>,
+    /// It grows, and has come so far: then `cards` is what it has room for.
+    pub grown: Option<Grown>,
+}
+
+impl SlabFacts {
+    /// Cards that are there.
+    pub fn filled(&self) -> u32 {
+        self.grown.map_or(self.cards, |grown| grown.cards)
+    }
 }
 
 /// Where the claim bits, and for a live store the cards, of a slab are.
@@ -104,7 +113,7 @@ pub struct SlabState {
     /// The next region to lease to a core.
     next_region: AtomicUsize,
     /// Some of its cards expire.
-    expires: bool,
+    expires: AtomicBool,
     /// Some have come back since the sweep looked.
     returned: AtomicBool,
     /// No card that may still be dealt expires before, in Unix seconds; [`NEVER`] if none ever does.
@@ -113,31 +122,46 @@ pub struct SlabState {
     is_viewed: AtomicBool,
     /// Of a view: see [`View::closed`].
     is_closed: AtomicBool,
+    /// Slots that have cards.
+    filled: AtomicU32,
+    /// Of a slab that grows: see [`Grown`]. Set by cold deeds, one at a time.
+    crcs: [AtomicU32; 3],
 }
 
-/// When the first card of a body expires, in Unix seconds; 0 = none does.
-fn first_expiry_s(body: &SlabBody, view: Option<&View>) -> u64 {
+/// When the first of the cards of a body that are there expires, in Unix seconds; 0 = none does.
+fn first_expiry_s(body: &SlabBody, filled: u32, view: Option<&View>) -> u64 {
     match (body, view) {
         (SlabBody::Mapped(slab), _) => slab.expires_from_s(),
         (SlabBody::Bits(_, expiries), _) => {
-            let all = expiries.iter().copied().filter(|&expires| expires != 0);
-            all.min().unwrap_or(0)
+            let all = expiries.iter().take(filled as usize).copied();
+            all.filter(|&expires| expires != 0).min().unwrap_or(0)
         }
         (SlabBody::View(_, of), Some(view)) => {
-            reused::expires_from_s(of, view, first_expiry_s(&of.body, None))
+            let first = first_expiry_s(&of.body, of.facts.cards, None);
+            reused::expires_from_s(of, view, first)
         }
         (SlabBody::View(..), None) => 0,
     }
 }
+
+/// A list is made anew when this share of what is in it has come since: one part in so many.
+const LIST_SHARE: u64 = 16;
+/// Looking at so many words of claim bits costs what sorting in a card does.
+const LIST_WORDS_PER_CARD: usize = 64;
 
 /// A time that never comes.
 pub const NEVER: u64 = u64::MAX;
 
 impl SlabState {
     pub(super) fn new(facts: SlabFacts, body: SlabBody, pool: Arc<Pool>) -> SlabState {
-        let first = first_expiry_s(&body, facts.view.as_ref());
+        let filled = facts.filled();
+        if let (Some(_), SlabBody::Mapped(slab)) = (facts.grown, &body) {
+            slab.grow_to(filled);
+        }
+        let first = first_expiry_s(&body, filled, facts.view.as_ref());
+        let crcs = facts.grown.unwrap_or_default().crcs;
         let state = SlabState {
-            expires: first != 0,
+            expires: AtomicBool::new(first != 0),
             returned: AtomicBool::new(false),
             good_until_s: if first == 0 { NEVER } else { first }.into(),
             facts,
@@ -148,13 +172,47 @@ impl SlabState {
             next_region: AtomicUsize::new(0),
             is_viewed: AtomicBool::new(false),
             is_closed: AtomicBool::new(facts.view.is_some_and(|view| view.closed)),
+            filled: filled.into(),
+            crcs: crcs.map(AtomicU32::new),
         };
         assert_eq!(
             state.words().len(),
             claim::words_for(facts.cards),
             "as many bits as cards"
         );
+        // Nobody can take what is not there.
+        for slot in filled..facts.cards {
+            claim::set(state.words(), slot);
+        }
         state
+    }
+
+    /// Cards that are there: all of them, but of a slab that grows.
+    #[inline]
+    pub fn cards(&self) -> u32 {
+        // Acquire: whoever sees a card counted finds it there.
+        self.filled.load(Ordering::Acquire)
+    }
+
+    /// How far it has grown, if it grows. While nothing is added to it.
+    pub fn grown(&self) -> Option<Grown> {
+        // Relaxed: cold deeds, one at a time.
+        let crcs = || [0, 1, 2].map(|at: usize| self.crcs[at].load(Ordering::Relaxed));
+        self.facts.grown.map(|_| Grown {
+            cards: self.cards(),
+            crcs: crcs(),
+        })
+    }
+
+    /// Cards of a slab that grows are there, and not for sale yet.
+    pub(super) fn grow_to(&self, grown: Grown) {
+        if let SlabBody::Mapped(slab) = &self.body {
+            slab.grow_to(grown.cards);
+        }
+        for (crc, now) in self.crcs.iter().zip(grown.crcs) {
+            crc.store(now, Ordering::Relaxed);
+        }
+        self.filled.store(grown.cards, Ordering::Release);
     }
 
     /// The claim bits.
@@ -210,7 +268,11 @@ impl SlabState {
     pub(super) fn facts_now(&self) -> SlabFacts {
         let closed = self.is_closed() && !planted::is(Bug::ReopenEndless);
         let view = self.facts.view.map(|view| View { closed, ..view });
-        SlabFacts { view, ..self.facts }
+        SlabFacts {
+            view,
+            grown: self.grown(),
+            ..self.facts
+        }
     }
 
     /// When the card of `slot` expires, in Unix seconds; 0 = never.
@@ -247,7 +309,7 @@ impl SlabState {
 
     /// Clears the bit of a card: behind the record that gives it back, if one took it, and before its credit.
     pub(crate) fn give_back(&self, slot: u32) {
-        if self.expires {
+        if self.expires() {
             let expires_s = self.expires_at_s(slot);
             if expires_s != 0 {
                 // The sweep may have passed by it. SeqCst: the slab before the pool, see `Pool::swept`.
@@ -261,7 +323,15 @@ impl SlabState {
 
     /// Whether any of its cards ever expires.
     pub fn expires(&self) -> bool {
-        self.expires
+        // Relaxed: said before the first card that expires is for sale.
+        self.expires.load(Ordering::Relaxed)
+    }
+
+    /// Says so of a card that has just come.
+    pub(super) fn may_expire(&self, slot: u32) {
+        if self.expires_at_s(slot) != 0 {
+            self.expires.store(true, Ordering::Relaxed);
+        }
     }
 
     /// What the card of `slot` is. One that a dealer has just claimed counts as issued.
@@ -279,7 +349,7 @@ impl SlabState {
 
     /// The slots whose cards are of a status, a bit each. A card that a dealer has just claimed counts as issued.
     pub fn slots_that_are(&self, status: CardStatus) -> Vec<u64> {
-        let cards = self.facts.cards;
+        let cards = self.cards();
         let words = self.words().iter().enumerate().map(|(at, word)| {
             // Relaxed: a look, as that of dealers.
             let taken = word.load(Ordering::Relaxed);
@@ -288,7 +358,7 @@ impl SlabState {
                 CardStatus::Free => !taken & claim::valid_mask(at, cards),
                 CardStatus::Suspended => suspended,
                 CardStatus::Void => void,
-                CardStatus::Issued => taken & !suspended & !void,
+                CardStatus::Issued => taken & !suspended & !void & claim::valid_mask(at, cards),
             }
         });
         words.collect()
@@ -349,6 +419,8 @@ pub struct Pool {
     arranged: ArcSwapOption<Arranged>,
     /// There is a list.
     is_arranged: AtomicBool,
+    /// Cards that have come since it was made, and are not in it.
+    unlisted: AtomicU64,
     /// Some of its cards are dealt without end, and may get more uses in a moment.
     grows: AtomicBool,
 }
@@ -374,6 +446,7 @@ impl Pool {
             good_until_ms: AtomicU64::new(NEVER),
             arranged: ArcSwapOption::default(),
             is_arranged: AtomicBool::new(false),
+            unlisted: AtomicU64::new(0),
             grows: AtomicBool::new(false),
         })
     }
@@ -392,8 +465,23 @@ impl Pool {
     /// Sets the list of cards in the order in which they are dealt, or that there is none.
     pub(super) fn arrange(&self, arranged: Option<Arranged>) {
         let is_arranged = arranged.is_some();
+        // Relaxed: it says when to make the next one.
+        self.unlisted.store(0, Ordering::Relaxed);
         self.arranged.store(arranged.map(Arc::new));
         self.is_arranged.store(is_arranged, Ordering::Relaxed);
+    }
+
+    /// Cards have come that are not in the list. Whether it is worth making anew: what that costs is to be shared by many of
+    /// them.
+    pub(super) fn is_list_due(&self, cards: u32) -> bool {
+        let cards = u64::from(cards);
+        let unlisted = self.unlisted.fetch_add(cards, Ordering::Relaxed) + cards;
+        let slabs = self.slabs.load();
+        let words = slabs.iter().map(|slab| slab.words().len());
+        let words = words.sum::<usize>() / LIST_WORDS_PER_CARD;
+        let arranged = self.arranged.load();
+        let listed = arranged.as_ref().map_or(0, |arranged| arranged.left());
+        unlisted * LIST_SHARE >= (listed + words) as u64
     }
 
     /// Claims cards in the order that is set, as far as there is one; returns how many.
@@ -489,10 +577,15 @@ impl Pool {
 
     /// Says that a slab has free cards again. Behind the bits, before the credits.
     pub(crate) fn reopened(&self, slab: u32) {
-        self.grown();
         if let Some(arranged) = &*self.arranged.load() {
             arranged.again();
         }
+        self.came(slab);
+    }
+
+    /// Says that a slab has free cards that it never had. Behind the bits, before the credits.
+    pub(super) fn came(&self, slab: u32) {
+        self.grown();
         let slabs = self.slabs.load();
         if let Some(index) = slabs.iter().position(|other| other.facts.slab == slab) {
             // Relaxed: a hint; a dealer that misses it finds the cards when it has been round.

@@ -2,6 +2,7 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use super::added::{grown_of, grown_words};
 use super::apply::{Snapshot, State, StateSeed};
 use super::index::{OrderIndex, OrderState, Settled};
 use super::record::{Cap, Ended, Release, Way};
@@ -237,6 +238,11 @@ pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
     }
     for (slab, view) in views_of(snapshot.slabs.iter().map(|(facts, _)| facts)) {
         for word in view.words(slab) {
+            context.update(&word.to_le_bytes());
+        }
+    }
+    for (slab, grown) in grown_of(snapshot.slabs.iter().map(|(facts, _)| facts)) {
+        for word in grown_words(slab, &grown) {
             context.update(&word.to_le_bytes());
         }
     }

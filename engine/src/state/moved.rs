@@ -200,7 +200,7 @@ pub(super) fn restore_marks(
         .ok_or_else(fault)?;
     let mut cards = 0;
     for slot in claim::slots_in(words.iter().copied()) {
-        if slot >= slab.facts.cards || slab.status(slot) != CardStatus::Issued {
+        if slot >= slab.cards() || slab.status(slot) != CardStatus::Issued {
             return Err(fault());
         }
         slab.mark(marks, slot);

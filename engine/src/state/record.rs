@@ -6,6 +6,7 @@ use croupier_protocol::{DealOrder, HOLDER_CARDS_MAX_LIMIT, HOLDER_WINDOW_MS_MAX}
 
 use super::reused::Reused;
 use crate::card::{CardStatus, Cause};
+use crate::slab::Added;
 
 mod read;
 
@@ -375,6 +376,8 @@ pub enum Fact<'a> {
         cards: u32,
         class_bytes: u32,
         header_hash: [u8; 32],
+        /// It has no cards yet, but room for so many.
+        grows: bool,
     },
     BatchSealed {
         batch: u32,
@@ -392,6 +395,7 @@ pub enum Fact<'a> {
     Released(Released),
     Backordered(Backordered),
     CardsMoved(Moved<'a>),
+    CardsAdded(Added),
     RoutesLoaded {
         version: u32,
         toml: &'a str,
@@ -418,6 +422,10 @@ const KIND_RELEASED: u8 = 10;
 const KIND_BACKORDERED: u8 = 11;
 const KIND_SKU_SET: u8 = 12;
 const KIND_SLAB_REUSED: u8 = 13;
+const KIND_CARDS_ADDED: u8 = 14;
+
+/// Flag of a SlabAdded record: the slab grows.
+const FLAG_GROWS: u8 = 1;
 
 /// Flag of a SlabReused record: the card is dealt without end.
 const FLAG_UNLIMITED: u8 = 1;
@@ -636,6 +644,7 @@ impl Record<'_> {
         let flags = match &self.fact {
             Fact::SkuSet(set) if set.cap != Cap::default() => FLAG_HOLDER,
             Fact::SlabReused(reused) if reused.view.unlimited => FLAG_UNLIMITED,
+            Fact::SlabAdded { grows: true, .. } => FLAG_GROWS,
             _ => 0,
         };
         let head = head_word(kind, units, self.stamp.route_table);
@@ -678,6 +687,7 @@ impl Record<'_> {
                 cards,
                 class_bytes,
                 header_hash,
+                grows: _,
             } => {
                 for word in [slab, sku, batch, u32::from(pool), cards, class_bytes] {
                     body.extend_from_slice(&word.to_le_bytes());
@@ -712,6 +722,21 @@ impl Record<'_> {
                     body.extend_from_slice(&word.to_le_bytes());
                 }
                 KIND_SLAB_REUSED
+            }
+            Fact::CardsAdded(added) => {
+                let [slots, sealed, prints] = added.crcs;
+                let Added {
+                    slab,
+                    sku,
+                    batch,
+                    first,
+                    cards,
+                    ..
+                } = added;
+                for word in [slab, sku, batch, first, cards, slots, sealed, prints] {
+                    body.extend_from_slice(&word.to_le_bytes());
+                }
+                KIND_CARDS_ADDED
             }
             Fact::RoutesLoaded { version, toml } => {
                 body.extend_from_slice(&version.to_le_bytes());

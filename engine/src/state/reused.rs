@@ -157,6 +157,7 @@ impl Reused {
             class_bytes: self.class_bytes,
             header_hash: [0; 32],
             view: Some(self.view),
+            grown: None,
         })
     }
 }
@@ -175,7 +176,8 @@ pub(super) fn body_of(
     let same = (whole.sku, whole.batch, whole.pool, whole.class_bytes)
         == (facts.sku, facts.batch, facts.pool, facts.class_bytes);
     let within = u64::from(view.first) + u64::from(view.cards) <= u64::from(whole.cards);
-    if whole.view.is_some() || !same || !within || whole.slab >= facts.slab {
+    if whole.view.is_some() || whole.grown.is_some() || !same || !within || whole.slab >= facts.slab
+    {
         return Err(fault("has cards that the slab does not have"));
     }
     if view.slots() != Some(facts.cards) || view.unlimited && view.cards != 1 {

@@ -86,6 +86,12 @@ impl Arranged {
         got
     }
 
+    /// Cards that nobody has looked at yet.
+    pub(super) fn left(&self) -> usize {
+        let next = self.next.load(Ordering::Relaxed);
+        self.cards.len().saturating_sub(next)
+    }
+
     /// Some card of the pool is free again.
     pub(super) fn again(&self) {
         self.next.store(0, Ordering::Relaxed);
@@ -110,6 +116,15 @@ impl State {
         if self.arranges.load(Ordering::Relaxed) {
             let order = sku.settings().deal_order;
             pool.arrange(Arranged::of(pool, order, |place| self.index.mixed(place)));
+        }
+    }
+
+    /// As [`arrange`](Self::arrange), when cards have come one by one: not for each of them. Those that are not in the list go
+    /// behind it.
+    pub(super) fn arrange_if_due(&self, sku: &SkuState, pool: &Pool, cards: u32) {
+        let is_fifo = sku.settings().deal_order == DealOrder::Fifo;
+        if !is_fifo && pool.is_list_due(cards) {
+            self.arrange(sku, pool);
         }
     }
 

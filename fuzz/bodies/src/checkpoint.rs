@@ -5,6 +5,7 @@ use std::path::Path;
 use croupier_engine::card::CardStatus;
 use croupier_engine::checkpoint::format::{Checkpoint, OrderFile, decode, write};
 use croupier_engine::disk::memory::MemoryDisk;
+use croupier_engine::slab::Grown;
 use croupier_engine::state::apply::{SkuSnapshot, Snapshot};
 use croupier_engine::state::held::HeldFact;
 use croupier_engine::state::index::{Hold, Waits};
@@ -66,6 +67,7 @@ fn sample() -> Checkpoint {
         class_bytes: 48,
         header_hash: [9; 32],
         view: None,
+        grown: None,
     };
     let viewed = SlabFacts {
         slab: 4,
@@ -160,6 +162,7 @@ fn sample() -> Checkpoint {
         unsealed: vec![SlabFacts {
             slab: 5,
             batch: 3,
+            grown: Some(Grown::default()),
             ..facts
         }],
         routes: RouteTables::of_kept(tables.into()).expect("versions grow"),

@@ -109,6 +109,15 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::ListOrders => control::<ListOrders>(body),
         Kind::ListOrdersReply => control::<OrderList>(body),
         Kind::MoveCardsReply => control::<MoveCardsReply>(body),
+        Kind::DeliverReply => control::<DeliverReply>(body),
+        Kind::Deliver => {
+            if let Ok((deliver, rows)) = Deliver::decode(body, count) {
+                let rows: Result<Vec<ImportRow<'_>>, _> = rows.collect();
+                let mut again = BytesMut::new();
+                deliver.encode_into(&rows.unwrap_or_default(), &mut again);
+                assert!(again.len() <= body.len());
+            }
+        }
         Kind::FindSecret => {
             if let Ok(find) = FindSecret::decode(body) {
                 let mut again = BytesMut::new();

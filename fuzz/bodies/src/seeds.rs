@@ -141,6 +141,19 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         .encode_into(out),
         Kind::Ping | Kind::PingReply => out.extend_from_slice(b"ping"),
         Kind::ServerInfo | Kind::SkuList | Kind::RoutesHistory | Kind::RoutesStatus => {}
+        Kind::Deliver => Deliver {
+            sku: "卡密",
+            pool: "vip",
+        }
+        .encode_into(&[ImportRow::new(1, b"AAAA")], out),
+        Kind::DeliverReply => {
+            let reply = DeliverReply {
+                lsn: 43,
+                accepted: 1,
+                rejections: vec![RejectedLine { line: 2, reason: 7 }],
+            };
+            encode_control(&reply, out);
+        }
         Kind::FindSecret => FindSecret {
             sku: SkuId(1),
             secret: "一二三".as_bytes(),

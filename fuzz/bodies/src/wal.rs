@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use croupier_engine::card::{CardStatus, Cause};
 use croupier_engine::disk::memory::MemoryDisk;
+use croupier_engine::slab::Added;
 use croupier_engine::state::record::{
     Backordered, Cap, Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved,
     Run, Runs, SkuSet, Stamp, decode,
@@ -104,7 +105,26 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             cards: 99,
             class_bytes: 48,
             header_hash: [5; 32],
+            grows: false,
         },
+        Fact::SlabAdded {
+            slab: 3,
+            sku: 1,
+            batch: 2,
+            pool: 0,
+            cards: 70,
+            class_bytes: 48,
+            header_hash: [6; 32],
+            grows: true,
+        },
+        Fact::CardsAdded(Added {
+            slab: 3,
+            sku: 1,
+            batch: 2,
+            first: 0,
+            cards: 2,
+            crcs: [7, 8, 9],
+        }),
         Fact::SlabReused(Reused {
             slab: 2,
             sku: 1,

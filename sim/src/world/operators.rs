@@ -1,6 +1,7 @@
 //! What operators do to a running server: SKUs, imports, moves of cards, routes, folds. Each deed says whether it was one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use croupier_client::{CardMove, CardRef, SkuId};
@@ -10,10 +11,10 @@ use croupier_engine::moves::Selection;
 use croupier_engine::route::LoadParts;
 use croupier_engine::slab::claim;
 use croupier_engine::state::State;
-use croupier_protocol::{HolderCap, MaxUses, Refusal};
+use croupier_protocol::{HolderCap, ImportRow, MaxUses, Refusal};
 
 use super::{SKUS, World};
-use crate::imports::{Import, USES_AHEAD};
+use crate::imports::{Import, USES_AHEAD, secret_of};
 use crate::node::{View, stock};
 use crate::plan::Feature;
 
@@ -420,6 +421,65 @@ impl World {
         }
         true
     }
+}
+
+impl World {
+    /// Cards that are delivered: a few, at most as many as become stock by one record.
+    pub(super) fn deliver_cards(&mut self) -> bool {
+        let Some(engine) = self.engine() else {
+            return false;
+        };
+        if !self.plan.has(Feature::Deliveries) || engine.cannot_record().is_some() {
+            return false;
+        }
+        let Some(&(sku, name)) = self.dice.choice(&self.skus) else {
+            return false;
+        };
+        let count = match self.dice.u32(0..4) {
+            0 => self.dice.u32(1..60),
+            _ => self.dice.u32(1..4),
+        };
+        let pool = *self
+            .dice
+            .choice(["main", "main", "vip"].as_slice())
+            .expect("some");
+        let nth = self.tally.steps;
+        let secrets: Vec<String> = (0..count).map(|card| format!("{nth} {card}")).collect();
+        let rows = (1..).zip(&secrets);
+        let rows: Vec<_> = rows
+            .map(|(line, secret)| ImportRow::new(line, secret.as_bytes()))
+            .collect();
+        let places = places(&engine, sku, count);
+        let told = engine.deliver(name, Some(pool), &rows);
+        self.note(|| format!("{count} cards of {name} are delivered: {told:?}"));
+        self.oracle
+            .delivery_under_way(name, SkuId(sku), count.into(), &places);
+        // These images are older than what the oracle is about to hear.
+        self.crash_copies();
+        match told {
+            Ok(delivered) => {
+                assert_eq!(delivered.accepted, u64::from(count), "all are new");
+                self.tally.delivered += delivered.accepted;
+                self.oracle.import_over(name, true);
+            }
+            // Nobody knows; the restart tells.
+            Err(refused) if refused.refusal == Refusal::StoreFailed && self.engine().is_none() => {}
+            Err(_) => self.oracle.import_over(name, false),
+        }
+        true
+    }
+}
+
+/// The secrets of all places where so many cards may come, as the stand-ins know them.
+fn places(engine: &Engine, sku: u32, count: u32) -> Vec<Vec<u8>> {
+    let catalog = engine.state.catalog.load();
+    let ours = catalog.slabs.iter().flatten();
+    let ours = ours.filter(|slab| slab.facts.sku == sku && slab.grown().is_some());
+    let known = ours.map(|slab| (slab.facts.slab, slab.cards()));
+    let next = engine.slab_ids.load(Ordering::Relaxed);
+    let all = known.chain((next..next + 2).map(|slab| (slab, 0)));
+    let slots = all.flat_map(|(slab, from)| (from..from + count).map(move |slot| (slab, slot)));
+    slots.map(|(slab, slot)| secret_of(slab, slot)).collect()
 }
 
 /// Whether a move of these cards goes as a whole, also where there is no room in the log for all of it.

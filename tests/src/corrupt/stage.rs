@@ -176,6 +176,7 @@ fn play(dir: &Path) -> Result<(), Trouble> {
         spread: SPREAD,
         drive: Drive::Steps,
         append_units_max: APPEND_UNITS_MAX,
+        growing_cards_max: croupier_engine::limits::GROWING_SLAB_CARDS_MAX,
         subscribers: Vec::new(),
     };
     let mut config = Config::new(dir);

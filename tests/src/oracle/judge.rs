@@ -173,6 +173,17 @@ impl Oracle {
         book.in_doubt = Some(secrets.len() as u64);
     }
 
+    /// As [`Oracle::import_under_way`], of so many cards that are delivered; `secrets`: those that they may be.
+    ///
+    /// # Panics
+    /// As that does.
+    pub fn delivery_under_way(&self, sku: &str, id: SkuId, cards: u64, secrets: &[Vec<u8>]) {
+        self.import_under_way(sku, id, secrets);
+        let mut books = self.books();
+        let book = books.skus.entry(sku.to_owned()).or_default();
+        book.in_doubt = Some(cards);
+    }
+
     /// As [`Oracle::import_under_way`], of cards that may be dealt so often, or on without end. `uses`: how many of theirs there
     /// are in all.
     ///

@@ -114,6 +114,8 @@ fn a_header_that_was_written_wrong_is_refused_by_field() {
         ),
         (128, &[1], field(128, "file_bytes", 0x6001, 0x6000)),
         (72, &[5], field(72, "features", 5, 1)),
+        (72, &[3], field(72, "features", 3, 2)),
+        (72, &[2], field(120, "labels_bytes", 11, 0)),
         (212, &[1], field(212, "expires_from_s", 1, 0)),
         (4091, &[7], field(4091, "zero", 7, 0)),
     ];

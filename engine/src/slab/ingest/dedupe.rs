@@ -32,6 +32,21 @@ pub(super) struct Verdict {
     pub(super) dropped: Vec<(u32, RejectReason)>,
 }
 
+impl Verdict {
+    /// Drops cards that came by another way.
+    pub(super) fn drop_delivered(&mut self, is_delivered: &dyn Fn(&[u8; 16]) -> bool) {
+        let before = self.dropped.len();
+        let kept = self
+            .kept
+            .extract_if(.., |print| is_delivered(&print.key.to_bytes()));
+        let dropped = kept.map(|print| (print.row, RejectReason::DuplicateInStock));
+        self.dropped.extend(dropped);
+        if self.dropped.len() > before {
+            self.dropped.sort_unstable();
+        }
+    }
+}
+
 /// The fingerprint of every row, in their order.
 pub(super) fn fingerprints(
     chunk: &Chunk,

@@ -70,6 +70,7 @@ pub(super) fn write_slab(
                 crcs,
                 wrapped_key,
                 expires_from_s: Some(chunk.expires_from_s()),
+                grows: false,
             };
             workfile.file.write_all_at(&header.to_bytes()[..], 0)
         })

@@ -1,14 +1,15 @@
 //! Records out of bytes: docs/wal-format.md.
 
 use super::{
-    Backordered, Cap, Credits, Extended, FLAG_BOUND, FLAG_FILLED, FLAG_HOLDER, FLAG_PART, FLAG_TAG,
-    FLAG_UNLIMITED, FLAG_WAS_ISSUE, Fact, Issued, KIND_BACKORDERED, KIND_BATCH_SEALED,
-    KIND_CARDS_MOVED, KIND_EXTENDED, KIND_ISSUED, KIND_RELEASED, KIND_RESERVED, KIND_ROUTES_LOADED,
-    KIND_SKU_CREATED, KIND_SKU_SET, KIND_SLAB_ADDED, KIND_SLAB_REUSED, KIND_STARTED,
-    MOVED_HEAD_BYTES, Moved, RECORD_UNIT_BYTES, RUN_BYTES, Record, Release, Released, Reserved,
-    Runs, SkuSet, Stamp, Way, key_runs,
+    Backordered, Cap, Credits, Extended, FLAG_BOUND, FLAG_FILLED, FLAG_GROWS, FLAG_HOLDER,
+    FLAG_PART, FLAG_TAG, FLAG_UNLIMITED, FLAG_WAS_ISSUE, Fact, Issued, KIND_BACKORDERED,
+    KIND_BATCH_SEALED, KIND_CARDS_ADDED, KIND_CARDS_MOVED, KIND_EXTENDED, KIND_ISSUED,
+    KIND_RELEASED, KIND_RESERVED, KIND_ROUTES_LOADED, KIND_SKU_CREATED, KIND_SKU_SET,
+    KIND_SLAB_ADDED, KIND_SLAB_REUSED, KIND_STARTED, MOVED_HEAD_BYTES, Moved, RECORD_UNIT_BYTES,
+    RUN_BYTES, Record, Release, Released, Reserved, Runs, SkuSet, Stamp, Way, key_runs,
 };
 use crate::card::is_move;
+use crate::slab::Added;
 use crate::state::reused::Reused;
 
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -52,6 +53,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
         KIND_BACKORDERED => FLAG_TAG | FLAG_HOLDER,
         KIND_SKU_SET => FLAG_HOLDER,
         KIND_SLAB_REUSED => FLAG_UNLIMITED,
+        KIND_SLAB_ADDED => FLAG_GROWS,
         _ => 0,
     };
     if whole[1] & !flags != 0 {
@@ -196,6 +198,7 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
                 cards: u32_at(whole, 32),
                 class_bytes: u32_at(whole, 36),
                 header_hash: whole[64..96].try_into().expect("32 bytes"),
+                grows: whole[1] & FLAG_GROWS != 0,
             }
         }
         KIND_SLAB_REUSED => {
@@ -325,6 +328,14 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
             }
             Fact::CardsMoved(moved)
         }
+        KIND_CARDS_ADDED => Fact::CardsAdded(Added {
+            slab: u32_at(whole, 16),
+            sku: u32_at(whole, 20),
+            batch: u32_at(whole, 24),
+            first: u32_at(whole, 28),
+            cards: u32_at(whole, 32),
+            crcs: [36, 40, 44].map(|at| u32_at(whole, at)),
+        }),
         KIND_ROUTES_LOADED => {
             let toml = text(whole, 24, u32_at(whole, 20) as usize)?;
             Fact::RoutesLoaded {

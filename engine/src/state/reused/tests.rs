@@ -59,6 +59,7 @@ fn slab(slab: u32, batch: u32) -> Fact<'static> {
         cards: 10,
         class_bytes: 48,
         header_hash: [1; 32],
+        grows: false,
     }
 }
 
