@@ -12,7 +12,7 @@
 //! ([`Dock::seal`]). So of two that bring the same card the one whose record comes later sees the other's.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use croupier_protocol::{DELIVERY_ROWS_MAX, ImportRow, Name, Refusal, RejectReason};
 use zeroize::Zeroizing;
@@ -93,8 +93,8 @@ pub struct Dock {
     waiting: Mutex<Vec<Arc<Parcel>>>,
     /// Who has it writes.
     hands: Mutex<Hands>,
-    /// Fingerprints of all cards that were delivered, once somebody had to know.
-    delivered: RwLock<HashSet<[u8; 16]>>,
+    /// Fingerprints of all cards that were delivered, once somebody had to know. For a moment only: an import asks card by card.
+    delivered: Mutex<HashSet<[u8; 16]>>,
     /// The import into the SKU, if one is under way. For a moment only: also who goes away without ending it comes here.
     import: Mutex<Option<ImportUnderWay>>,
 }
@@ -140,17 +140,16 @@ struct Part<'p> {
 impl Dock {
     /// Whether a card was delivered.
     pub(crate) fn has(&self, print: &[u8; 16]) -> bool {
-        let delivered = self.delivered.read();
-        delivered
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .contains(print)
+        self.known().contains(print)
     }
 
     fn add(&self, prints: impl Iterator<Item = [u8; 16]>) {
-        let delivered = self.delivered.write();
-        delivered
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .extend(prints);
+        self.known().extend(prints);
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<[u8; 16]>> {
+        let known = self.delivered.lock();
+        known.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

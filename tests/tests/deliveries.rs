@@ -45,7 +45,10 @@ async fn deal_all(client: &Client, sku: SkuId) -> HashSet<Vec<u8>> {
                 let secret = issued.cards[0].secret.as_bytes().to_vec();
                 assert!(dealt.insert(secret), "a card is dealt twice");
             }
-            Err(Error::Refused { refusal, .. }) if refusal == Refusal::OutOfStock => return dealt,
+            Err(Error::Refused {
+                refusal: Refusal::OutOfStock,
+                ..
+            }) => return dealt,
             Err(error) => panic!("{error}"),
         }
     }
@@ -118,7 +121,7 @@ async fn every_acknowledged_card_is_there_once_after_kills() {
         if round == 0 {
             client.sku_create("s").await.expect("a SKU");
         }
-        let (to, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (to, mut told) = tokio::sync::mpsc::channel(1024);
         let mut tasks = Vec::new();
         for _ in 0..4 {
             let mine: Vec<Vec<Vec<u8>>> = (0..200)
@@ -139,7 +142,7 @@ async fn every_acknowledged_card_is_there_once_after_kills() {
                     };
                     assert!(reply.rejections.iter().all(|row| row.reason == IN_STOCK));
                     // What is rejected is there as well.
-                    let _ = to.send(cards);
+                    let _ = to.send(cards).await;
                 }
             }));
         }

@@ -117,9 +117,10 @@ fn open(path: &Path) -> Result<Box<dyn Read + Send>, CliError> {
 async fn make_sku(client: &Client, name: &str) -> Result<(), CliError> {
     match client.sku_create(name).await {
         Ok(_) => Ok(()),
-        Err(croupier_client::Error::Refused { refusal, .. }) if refusal == Refusal::SkuExists => {
-            Ok(())
-        }
+        Err(croupier_client::Error::Refused {
+            refusal: Refusal::SkuExists,
+            ..
+        }) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -27,7 +27,8 @@ pub struct SlabFacts {
     pub header_hash: [u8; 32],
     /// It has no file, and other slabs' cards.
     pub view: Option<View>,
-    /// It grows, and has come so far: then `cards` is what it has room for.
+    /// It grows, and had come so far when it became known ([`SlabState::grown`] tells how far it is now): then `cards` is
+    /// what it has room for.
     pub grown: Option<Grown>,
 }
 
