@@ -125,6 +125,39 @@ fn a_golden_slab_of_version_1_opens() {
     );
 }
 
+#[test]
+fn a_golden_slab_that_grows_opens_as_far_as_it_is_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let vault = golden_vault(dir.path());
+    let path = dir.path().join("slab-0000002c.slab");
+    fs::write(&path, include_bytes!("../golden/slab-0000002c.slab")).unwrap();
+
+    let slab = Slab::open(&path, &vault, None).unwrap();
+    assert!(slab.grows());
+    assert_eq!((slab.cards(), slab.filled()), (5, 0));
+    assert_eq!(&slab.header_hash()[..4], [0xc9, 0x5c, 0x97, 0x24]);
+    slab.verify_grown(&Grown::default()).unwrap();
+    slab.grow_to(3);
+    let grown = Grown {
+        cards: 3,
+        crcs: [0x6f68_fb94, 0xbc43_dfad, 0x9cb3_76c4],
+    };
+    slab.verify_grown(&grown).unwrap();
+    let secret = "\u{5361}\u{5bc6}".as_bytes();
+    assert_eq!(slab.find(vault.fingerprint(7, secret)), Some(1));
+    let mut out = BytesMut::new();
+    slab.open_secret(1, &mut out).unwrap();
+    assert_eq!(&out[..], secret);
+    assert!(slab.open_secret(3, &mut out).is_err());
+    let expires_s = 1_900_000_000;
+    assert_eq!(
+        (slab.expires_at_s(1), slab.expires_from_s()),
+        (expires_s, expires_s)
+    );
+    let header = slab.header().to_bytes();
+    assert_eq!(header[..], fs::read(&path).unwrap()[..HEADER_BYTES]);
+}
+
 /// Slot 1 of both golden slabs expires; only the second's header says so, and it may not say anything else.
 #[test]
 fn a_slab_knows_when_its_first_card_expires() {

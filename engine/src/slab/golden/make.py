@@ -1,5 +1,5 @@
-"""Writes slab-0000002a.slab, and 2b, which says when its first card expires, from docs/slab-format.md alone, with nothing of
-Croupier's code.
+"""Writes slab-0000002a.slab, 2b, which says when its first card expires, and 2c, which grows and has room for two cards more, from
+docs/slab-format.md alone, with nothing of Croupier's code.
 
 The tests open its output: version 1 has to stay readable, also when the reader changes.
 Needs the package `cryptography`. Run it in this directory.
@@ -49,7 +49,7 @@ def aligned(offset):
 def write(slab, features):
     labels, slots, sealed, prints = b"", b"", b"", []
     for slot, (secret, expires, premium, cost, label) in enumerate(CARDS):
-        label = label.encode()
+        label = b"" if features & 2 else label.encode()
         slots += struct.pack("<QqqIHH", expires, premium, cost, len(labels), len(label), 0)
         labels += label
         plaintext = (struct.pack("<H", len(secret)) + secret).ljust(CLASS_BYTES, b"\0")
@@ -58,21 +58,28 @@ def write(slab, features):
         text = struct.pack("<I", SKU) + secret
         fingerprint = hmac.new(derived(b"croupier fingerprint v1"), text, hashlib.sha256).digest()[:16]
         prints.append((fingerprint, slot))
-    prints = b"".join(print_ + struct.pack("<II", slot, 0) for print_, slot in sorted(prints))
+    prints = prints if features & 2 else sorted(prints)
+    prints = b"".join(print_ + struct.pack("<II", slot, 0) for print_, slot in prints)
+    crcs = [crc32c(section) for section in [slots, sealed, prints, labels]]
+    room = len(CARDS)
+    if features & 2:
+        print("checksums of what is filled", *(f"{crc:#010x}" for crc in crcs))
+        crcs, room = [0] * 4, len(CARDS) + 2
+        slots, sealed, prints = (part.ljust(room * len(part) // len(CARDS), b"\0") for part in [slots, sealed, prints])
 
-    claims = bytes(8 * ((len(CARDS) + 63) // 64))
+    claims = bytes(8 * ((room + 63) // 64))
     sections, offsets, end = [claims, slots, sealed, prints, labels], [], 4096
     for section in sections:
         offsets.append(end)
         end = aligned(end + len(section))
 
     header = b"CRPRSLAB" + struct.pack("<HHI", 1, 0, 4096) + STORE_ID
-    header += struct.pack("<IIIHHIIII", slab, SKU, BATCH, POOL, 0, len(CARDS), CLASS_BYTES, CLASS_BYTES + 16, 0)
+    header += struct.pack("<IIIHHIIII", slab, SKU, BATCH, POOL, 0, room, CLASS_BYTES, CLASS_BYTES + 16, 0)
     assert len(header) == 64
     wrapped = AESGCM(derived(b"croupier wrap v1")).encrypt(WRAP_NONCE, SLAB_KEY, header)
     header += struct.pack("<QQ", CREATED_UNIX_MS, features)
     header += struct.pack("<QQQQQQQ", *offsets, len(labels), end)
-    header += struct.pack("<IIII", *(crc32c(section) for section in sections[1:]))
+    header += struct.pack("<IIII", *crcs)
     header += WRAP_NONCE + wrapped
     if features & 1:
         header += struct.pack("<Q", min(expires for _, expires, *_ in CARDS if expires))
@@ -89,6 +96,7 @@ def write(slab, features):
 
 write(SLAB, 0)
 write(SLAB + 1, 1)
+write(SLAB + 2, 2)
 print("key check", derived(b"croupier check v1")[:16].hex())
 key_file = b"CRPRKEY1" + STORE_ID + ROOT_KEY + bytes(4)
 print("store.key", (key_file + struct.pack("<I", crc32c(key_file))).hex())
