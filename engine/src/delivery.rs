@@ -9,7 +9,7 @@
 //! A card that is in stock, or was, is rejected as a duplicate, so a delivery that comes twice does no harm. What imports
 //! brought is looked up in the sorted fingerprints of their slabs, what was delivered in a set in memory. Both change under
 //! the dock's lock alone: an import writes its record under it, behind a last look at what was delivered meanwhile
-//! ([`Dock::seal`]). So of two that bring the same card the one whose record comes later sees the other's.
+//! ([`Engine::seal`]). So of two that bring the same card the one whose record comes later sees the other's.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
