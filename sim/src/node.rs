@@ -55,7 +55,7 @@ pub fn init(disk: &MemoryDisk, plan: &Plan) {
 
 /// The store on a disk.
 pub fn store_on(disk: &MemoryDisk) -> Store {
-    let vault = Arc::new(Vault::new(&KeyFile::unsaved(STORE_ID)));
+    let vault = Arc::new(Vault::that_repeats(&KeyFile::unsaved(STORE_ID)));
     Store::on(disk.disk(), &root(), vault)
 }
 

@@ -645,7 +645,7 @@ fn settings_that_cannot_be_are_usage_errors_that_name_them() {
     );
     fs::write(&file, "[[rule]]\nlane = \"fast\"\n").expect("a file can be written");
     let routes = store.copy().with("--routes", file.display());
-    routes.serve_refused().fails(1, &["line 1", "fast"]);
+    routes.serve_refused().fails(1, &["line 2", "fast"]);
     assert_eq!(
         routes.tree(),
         before,

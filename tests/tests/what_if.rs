@@ -193,7 +193,7 @@ async fn a_what_if_looks_at_a_part_of_the_log_and_says_what_is_wrong() {
     let none = replay(&store, table, &["--until", "0"]).ok();
     assert!(none.stdout.starts_with("no orders"), "{none}");
 
-    replay(&store, "[[rule]]\n\n[[rule]]\nlane = \"fast\"\n", &[]).fails(1, &["line 3", "fast"]);
+    replay(&store, "[[rule]]\n\n[[rule]]\nlane = \"fast\"\n", &[]).fails(1, &["line 4", "fast"]);
     replay(&store, table, &["--from", "yesterday"]).fails(2, &["RFC 3339"]);
     let nowhere = [
         "routes",

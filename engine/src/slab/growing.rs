@@ -23,7 +23,7 @@ use super::layout::{
     SlotEntryRaw, TAG_BYTES,
 };
 use super::sealing::SlabSealer;
-use super::vault::{Fingerprint, SlabKey, Vault};
+use super::vault::{Fingerprint, Vault};
 use crate::disk::{Disk, OpenFile};
 use crate::limits::{GROWING_SLAB_CARDS_MAX, GROWING_SLAB_SEALED_BYTES_MAX};
 
@@ -93,8 +93,9 @@ impl Grower {
             return Err(IngestError::SlabExists { path });
         }
         let layout = SlabLayout::of(cards, class_bytes, 0);
-        let key = SlabKey::generate()?;
-        let wrapped_key = vault.wrap(&key, &SlabHeader::bound_bytes(&identity, &layout))?;
+        let bound = SlabHeader::bound_bytes(&identity, &layout);
+        let key = vault.new_key(&bound)?;
+        let wrapped_key = vault.wrap(&key, &bound)?;
         let header = SlabHeader {
             identity,
             layout,

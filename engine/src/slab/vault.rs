@@ -68,6 +68,9 @@ pub struct Vault {
     wrap_key: LessSafeKey,
     fingerprint_key: hmac::Key,
     check: [u8; 16],
+    /// Keys and nonces follow from what they are bound to: for simulations alone, whose runs repeat themselves.
+    #[cfg(any(test, feature = "testing"))]
+    repeats: bool,
 }
 
 impl Vault {
@@ -85,7 +88,47 @@ impl Vault {
                 &derive(&root, FINGERPRINT_LABEL)[..],
             ),
             check,
+            #[cfg(any(test, feature = "testing"))]
+            repeats: false,
         }
+    }
+
+    /// As [`new`](Self::new), but nothing that it makes is random.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn that_repeats(key_file: &KeyFile) -> Self {
+        Self {
+            repeats: true,
+            ..Self::new(key_file)
+        }
+    }
+
+    /// A new random key for the slab whose header begins so.
+    pub fn new_key(&self, bound: &[u8; BOUND_BYTES]) -> Result<SlabKey, VaultError> {
+        let mut key = KeyBytes::default();
+        self.fill(&mut key[..], b"key", bound)?;
+        Ok(SlabKey(key))
+    }
+
+    /// Random bytes.
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(unused_variables, reason = "what is random follows from nothing")
+    )]
+    fn fill(
+        &self,
+        out: &mut [u8],
+        what: &[u8],
+        bound: &[u8; BOUND_BYTES],
+    ) -> Result<(), VaultError> {
+        #[cfg(any(test, feature = "testing"))]
+        if self.repeats {
+            let mut context = hmac::Context::with_key(&self.fingerprint_key);
+            context.update(what);
+            context.update(bound);
+            out.copy_from_slice(&context.sign().as_ref()[..out.len()]);
+            return Ok(());
+        }
+        rand::fill(out).map_err(|_| VaultError::NoRandomness)
     }
 
     /// The store whose keys these are.
@@ -105,7 +148,7 @@ impl Vault {
             key: [0; KEY_BYTES],
             tag: [0; TAG_BYTES],
         };
-        rand::fill(&mut wrapped.nonce).map_err(|_| VaultError::NoRandomness)?;
+        self.fill(&mut wrapped.nonce, b"nonce", bound)?;
         let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
         let WrappedKey {
             key: sealed, tag, ..
