@@ -466,7 +466,7 @@ control_bodies! {
         load: u32,
         /// How full the fullest lane is.
         lanes: u32,
-        /// Which part of the time cores run.
+        /// Which part of the time cores have something to do.
         cores: u32,
         /// How full the ring of the log is.
         log: u32,

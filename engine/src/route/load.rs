@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct LoadParts {
     /// How full the fullest lane is.
     pub lanes: f64,
-    /// Which part of the time cores run, on average.
+    /// Which part of the time cores have something to do, on average.
     pub cores: f64,
     /// How full the ring is of records that are not durable.
     pub log: f64,

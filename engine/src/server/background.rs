@@ -177,10 +177,10 @@ fn sweep(engine: &Engine, halted: &Flag) {
 
 /// Has the route table follow the load.
 fn measure_load(engine: &Engine, cores: &[Arc<CoreShared>], halted: &Flag) {
-    let ran = || cores.iter().map(|core| core.ran_ns()).sum::<u64>();
-    let (mut measured, mut ran_before) = (Instant::now(), ran());
+    let wanted = || cores.iter().map(|core| core.wanted_ns()).sum::<u64>();
+    let (mut measured, mut before) = (Instant::now(), wanted());
     while !halted.wait(MEASURE_EVERY) {
-        let (now, ran_now) = (Instant::now(), ran());
+        let (now, wanted_now) = (Instant::now(), wanted());
         let since = now - measured;
         let most_ns = since.as_nanos() as f64 * cores.len() as f64;
         let depths = cores.iter().flat_map(|core| core.queues.lanes.depths());
@@ -188,11 +188,11 @@ fn measure_load(engine: &Engine, cores: &[Arc<CoreShared>], halted: &Flag) {
         let backlog = log.end().saturating_sub(log.durable()) * RECORD_UNIT_BYTES as u64;
         let parts = LoadParts {
             lanes: depths.max().unwrap_or(0) as f64 / f64::from(engine.config.lane_orders_max),
-            cores: ran_now.saturating_sub(ran_before) as f64 / most_ns,
+            cores: wanted_now.saturating_sub(before) as f64 / most_ns,
             log: backlog as f64 / engine.config.ring_bytes as f64,
         };
         engine.follow_load(clock::unix_ms(), parts, since);
-        (measured, ran_before) = (now, ran_now);
+        (measured, before) = (now, wanted_now);
     }
 }
 

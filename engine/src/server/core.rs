@@ -53,8 +53,8 @@ pub struct CoreShared {
     idle: AtomicBool,
     busy: AtomicBool,
     connections: AtomicUsize,
-    /// CPU time of this core's thread, in nanoseconds.
-    ran_ns: AtomicU64,
+    /// For how long this core's thread has had something to do, in nanoseconds.
+    wanted_ns: AtomicU64,
 }
 
 impl CoreShared {
@@ -70,13 +70,13 @@ impl CoreShared {
             idle: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
-            ran_ns: AtomicU64::new(0),
+            wanted_ns: AtomicU64::new(0),
         }
     }
 
-    /// CPU time of this core's thread, in nanoseconds, as of the last [`MEASURE_EVERY`].
-    pub fn ran_ns(&self) -> u64 {
-        self.ran_ns.load(Ordering::Relaxed)
+    /// For how long this core's thread has run or waited for a CPU, in nanoseconds, as of the last [`MEASURE_EVERY`].
+    pub fn wanted_ns(&self) -> u64 {
+        self.wanted_ns.load(Ordering::Relaxed)
     }
 
     /// Open connections.
@@ -547,19 +547,31 @@ fn open(core: &Rc<Core>, stream: tokio::net::TcpStream) {
     });
 }
 
-/// How often a core says how much it has run, and the load is made of that.
+/// For how long the calling thread has run, or waited for a CPU that others had, in nanoseconds.
+fn wanted_ns() -> u64 {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let mut numbers = told
+        .split_whitespace()
+        .map_while(|word| word.parse::<u64>().ok());
+    if let (Some(ran), Some(waited)) = (numbers.next(), numbers.next()) {
+        return ran + waited;
+    }
+    // A system that does not count what threads wait.
+    let ran = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    ran.tv_sec as u64 * 1_000_000_000 + ran.tv_nsec as u64
+}
+
+/// How often a core says how much it has had to do, and the load is made of that.
 pub const MEASURE_EVERY: Duration = Duration::from_millis(100);
 
-/// Says how much CPU time this core's thread has had: only the thread itself can ask without much ado.
+/// Says how long this core's thread has had something to do: only the thread itself can ask without much ado.
 async fn measure(core: Rc<Core>) {
     let mut every = tokio::time::interval(MEASURE_EVERY);
     // One that comes late is not made up for.
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let ran = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        let ran_ns = ran.tv_sec as u64 * 1_000_000_000 + ran.tv_nsec as u64;
-        core.shared.ran_ns.store(ran_ns, Ordering::Relaxed);
+        core.shared.wanted_ns.store(wanted_ns(), Ordering::Relaxed);
     }
 }
 
