@@ -89,8 +89,10 @@ impl Grouped {
             Step::Reserve => 1,
             Step::Issue | Step::Commit | Step::Cancel | Step::Extend => 0,
         };
-        let way = u64::from(way.min(WAY_NONE)) << 4;
-        let group = u64::from(order.sku) << 16 | way | (order.priority as u64) << 2 | how;
+        // The higher priority first, whichever way it goes.
+        let priority = (order.priority as u64) << 14;
+        let way = u64::from(way.min(WAY_NONE)) << 2;
+        let group = u64::from(order.sku) << 16 | priority | way | how;
         Grouped(group << 16 | u64::from(nth))
     }
 

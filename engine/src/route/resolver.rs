@@ -32,8 +32,16 @@ const NO_WAY: u16 = u16::MAX;
 struct Ways {
     /// Rules that may take them, each with its first way; the last may be one that takes them all.
     rules: Vec<(usize, u16)>,
-    /// What was looked up of their ways.
-    found: Vec<Option<Resolved>>,
+    /// What was looked up of their ways, by way: those that orders go.
+    found: Vec<(u16, Resolved)>,
+}
+
+impl Ways {
+    /// Where a way is among those that were looked up, or would be.
+    #[inline]
+    fn at(&self, way: u16) -> Result<usize, usize> {
+        self.found.binary_search_by_key(&way, |(way, _)| *way)
+    }
 }
 
 /// What each SKU and priority resolves to, found once per table, catalog and moment.
@@ -118,13 +126,14 @@ impl Resolver {
         priority: Priority,
         way: u16,
     ) -> Result<&Resolved, NoTarget> {
-        let is_found = |ways: &Ways| matches!(ways.found.get(usize::from(way)), Some(Some(_)));
-        if !known(&self.found, sku, priority).is_some_and(is_found) {
-            self.find(sku, priority, way)?;
-        }
+        let at = known(&self.found, sku, priority).and_then(|ways| ways.at(way).ok());
+        let at = match at {
+            Some(at) => at,
+            None => self.find(sku, priority, way)?,
+        };
         let ways = known(&self.found, sku, priority);
-        let found = ways.and_then(|ways| ways.found.get(usize::from(way)));
-        found.and_then(Option::as_ref).ok_or(NoTarget::NoRoute)
+        let found = ways.and_then(|ways| ways.found.get(at));
+        found.map(|(_, found)| found).ok_or(NoTarget::NoRoute)
     }
 
     /// Where an order goes.
@@ -140,20 +149,26 @@ impl Resolver {
     }
 
     #[cold]
-    fn find(&mut self, sku: u32, priority: Priority, way: u16) -> Result<(), NoTarget> {
+    /// Looks a way up; tells where among those of the SKU and priority it is then.
+    fn find(&mut self, sku: u32, priority: Priority, way: u16) -> Result<usize, NoTarget> {
         self.learn(sku, priority)?;
         let slot = &mut self.found[sku as usize - 1][priority.as_index()];
         let ways = slot.as_mut().ok_or(NoTarget::NoRoute)?;
         let rule = ways.rules.iter().rev().find(|(_, first)| *first <= way);
         let &(rule, first) = rule.ok_or(NoTarget::NoRoute)?;
-        let slot = ways
-            .found
-            .get_mut(usize::from(way))
-            .ok_or(NoTarget::NoRoute)?;
         let nth = usize::from(way - first);
+        if nth >= self.table.rules[rule].ways() {
+            return Err(NoTarget::NoRoute);
+        }
         let target = self.table.target(rule, nth, priority, self.moment);
-        *slot = resolved(self.catalog.load(), sku, target);
-        Ok(())
+        let found = resolved(self.catalog.load(), sku, target).ok_or(NoTarget::UnknownSku)?;
+        match ways.at(way) {
+            Ok(at) => Ok(at),
+            Err(at) => {
+                ways.found.insert(at, (way, found));
+                Ok(at)
+            }
+        }
     }
 
     /// Finds out which rules may take orders of a SKU and priority, unless that is known.
@@ -185,11 +200,11 @@ fn known(found: &[[Option<Ways>; 4]], sku: u32, priority: Priority) -> Option<&W
 fn ways_of(table: &RouteTable, sku: &str, priority: Priority, moment: Moment) -> Ways {
     let mut ways = Ways::default();
     let all = table.rules.iter().enumerate();
+    let mut first = 0;
     for (at, rule) in all.filter(|(_, rule)| rule.may_take(sku, priority, moment)) {
         // All ways of a table are few enough.
-        let first = ways.found.len();
         ways.rules.push((at, first as u16));
-        ways.found.resize_with(first + rule.ways(), || None);
+        first += rule.ways();
         if rule.of_order.is_any() {
             break;
         }
