@@ -558,8 +558,8 @@ async fn a_mark_is_passed_when_the_load_is_above() {
     let server = store.serve();
     let client = server.client().await;
     let sku = two_pools(&client, 5).await;
-    // Whoever serves runs a little.
-    let text = "[load]\nsmoothing = \"0s\"\nhysteresis = 0.5\n[[channel]]\nname = \"main\"\noverflow = { when = \"load > 0\", to = \"spare\" }\n\
+    // Whoever serves runs a little, and no load is smoothed to the whole of it within an hour's time constant.
+    let text = "[load]\nsmoothing = \"1h\"\nhysteresis = 0.5\n[[channel]]\nname = \"main\"\noverflow = { when = \"load > 0\", to = \"spare\" }\n\
         [[channel]]\nname = \"spare\"\n[[rule]]\nname = \"never\"\nwhen = \"load > 0.99999\"\npools = [\"none\"]\n[[rule]]\nname = \"all\"\nchannels = [\"main\"]\n";
     client.routes_load(text).await.expect("a table");
     let deadline = std::time::Instant::now() + PATIENCE;
