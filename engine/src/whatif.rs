@@ -1,6 +1,6 @@
 //! What another route table would have made of the orders that a store has recorded.
 //!
-//! Pure: a [`Tally`] is told of orders one by one, asks a [`Judge`] about each, and counts. Where the orders come from is in
+//! Pure: a [`Tally`] is told of orders one by one, asks the table about each, and counts. Where the orders come from is in
 //! [`walk`]; docs/routes-history.md says what the counts mean.
 
 pub mod walk;
@@ -9,64 +9,17 @@ use std::collections::BTreeMap;
 
 use croupier_protocol::Priority;
 
-use crate::route::{self, RouteTable};
-
-/// An order as it came: all that a table may look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked<'a> {
-    pub sku: &'a str,
-    pub priority: Priority,
-    /// Cards that were asked for, which may be more than it got.
-    pub quantity: u16,
-    /// For whom it is; 0: nobody is named.
-    pub holder: u128,
-    pub order_id: u128,
-    /// When it was recorded, in Unix milliseconds.
-    pub unix_ms: u64,
-    /// 0: none, or none that was recorded.
-    pub tag: u16,
-}
-
-/// Where a table sends an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// Number of the rule, from 0.
-    pub rule: usize,
-    pub lane: Priority,
-    /// In the order they are tried; `None`: all of the SKU, in the order they were made.
-    pub pools: Option<Vec<String>>,
-}
-
-/// Who says where orders go. The one place of a what-if that knows what a rule can say.
-pub trait Judge {
-    /// Where the order goes; `None`: no rule takes it.
-    fn judge(&self, asked: &Asked<'_>) -> Option<Sent>;
-}
-
-impl Judge for RouteTable {
-    /// As at the time of the order while the load is low: records do not tell the load, nor tags of orders that did not wait.
-    fn judge(&self, asked: &Asked<'_>) -> Option<Sent> {
-        let of_order = route::Asked {
-            id: asked.order_id,
-            holder: asked.holder,
-            sku: 0,
-            priority: asked.priority,
-            quantity: asked.quantity,
-            tag: asked.tag,
-        };
-        let target = self.route(asked.sku, &of_order, self.moment(asked.unix_ms))?;
-        Some(Sent {
-            rule: target.rule,
-            lane: target.lane,
-            pools: target.pools,
-        })
-    }
-}
+use crate::route::{Asked, RouteTable, Target};
 
 /// An order as it was recorded.
 #[derive(Clone, Debug)]
 pub struct Recorded<'a> {
-    pub asked: Asked<'a>,
+    /// Name of its SKU.
+    pub sku: &'a str,
+    /// Its cards are those that were asked for, which may be more than it got; its tag is 0 if none was recorded.
+    pub asked: Asked,
+    /// When it was recorded, in Unix milliseconds.
+    pub unix_ms: u64,
     /// Cards that it got, was promised, or waited for.
     pub cards: u64,
     /// The lane that it was dealt from.
@@ -121,8 +74,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts an order.
-    pub fn add(&mut self, judge: &impl Judge, order: &Recorded<'_>) {
+    /// Counts an order, as at its time while the load is low: records do not tell the load.
+    pub fn add(&mut self, table: &RouteTable, order: &Recorded<'_>) {
         let cards = order.cards;
         self.all.add(cards);
         self.lanes[order.lane.as_index()].before.add(cards);
@@ -131,17 +84,18 @@ impl Tally {
                 self.pool(name).before.add(cards);
             }
         }
-        match judge.judge(&order.asked) {
-            Some(sent) => self.add_sent(order, sent),
+        let moment = table.moment(order.unix_ms);
+        match table.route(order.sku, &order.asked, moment) {
+            Some(target) => self.add_sent(order, &target),
             None => {
                 self.no_route.add(cards);
-                let key = (order.asked.sku.to_owned(), order.asked.priority);
+                let key = (order.sku.to_owned(), order.asked.priority);
                 self.no_route_by.entry(key).or_default().add(cards);
             }
         }
     }
 
-    fn add_sent(&mut self, order: &Recorded<'_>, sent: Sent) {
+    fn add_sent(&mut self, order: &Recorded<'_>, sent: &Target) {
         let cards = order.cards;
         self.rules.entry(sent.rule).or_default().add(cards);
         self.lanes[sent.lane.as_index()].after.add(cards);
@@ -202,15 +156,16 @@ mod tests {
     ) {
         let pools = ["main", "vip"].map(str::to_owned);
         let order = Recorded {
+            sku,
             asked: Asked {
-                sku,
+                id: 1,
+                holder: 0,
+                sku: 1,
                 priority,
                 quantity: 9,
-                holder: 0,
-                order_id: 1,
-                unix_ms: 1,
                 tag: 0,
             },
+            unix_ms: 1,
             cards: from.iter().map(|(_, cards)| cards).sum(),
             lane: priority,
             pools: &pools,

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use croupier_protocol::Priority;
 
-use super::{Asked, Judge, Recorded, Tally};
+use super::{Recorded, Tally};
 use crate::checkpoint::{self, Checkpoint, OrderFileReader, apply_block};
 use crate::error::EngineError;
+use crate::route::{Asked, RouteTable};
 use crate::state::record::{self, Ended, Fact, Issued, Run, Way};
 use crate::state::{Catalog, Replay, State, StateSeed};
 use crate::store::{BitsOnly, Store};
@@ -62,13 +63,13 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-/// Asks `judge` about all orders of the store in `dir`. `warn` looks at the table beside the SKUs and pools of the store;
+/// Asks `table` about all orders of the store in `dir`. `warn` looks at the table beside the SKUs and pools of the store;
 /// `progress` is told bytes done and bytes in all, now and then.
-pub fn replay<J: Judge>(
+pub fn replay(
     dir: &Path,
     key_file: Option<&Path>,
-    judge: &J,
-    warn: impl FnOnce(&J, &Catalog) -> Vec<String>,
+    table: &RouteTable,
+    warn: impl FnOnce(&RouteTable, &Catalog) -> Vec<String>,
     span: Span,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, EngineError> {
@@ -92,13 +93,13 @@ pub fn replay<J: Judge>(
     let state = names_of(&log, checkpoint.as_ref(), &mut on)?;
     let catalog = state.catalog.load();
     let mut walk = Walk {
-        judge,
+        table,
         names: Names::of(&catalog),
         span,
         from: Vec::new(),
         report: Report {
             log_from: log_from.lsn,
-            warnings: warn(judge, &catalog),
+            warnings: warn(table, &catalog),
             ..Report::default()
         },
     };
@@ -236,8 +237,8 @@ struct Came {
 }
 
 /// The orders on their way into the report.
-struct Walk<'j, J> {
-    judge: &'j J,
+struct Walk<'t> {
+    table: &'t RouteTable,
     names: Names,
     span: Span,
     /// Cards of the order at hand by pool.
@@ -245,7 +246,7 @@ struct Walk<'j, J> {
     report: Report,
 }
 
-impl<J: Judge> Walk<'_, J> {
+impl Walk<'_> {
     /// A record of an order file.
     fn ended(&mut self, lsn: u64, unix_ms: u64, ended: &Ended<'_>) -> Result<(), String> {
         match ended {
@@ -340,21 +341,22 @@ impl<J: Judge> Walk<'_, J> {
             known.map_err(|_| format!("an order of priority or lane {number}"))
         };
         let order = Recorded {
+            sku,
             asked: Asked {
-                sku,
+                id: came.order_id,
+                holder: came.holder,
+                sku: came.sku,
                 priority: priority(came.priority)?,
                 quantity: came.cards.saturating_add(came.fewer),
-                holder: came.holder,
-                order_id: came.order_id,
-                unix_ms,
                 tag: came.tag,
             },
+            unix_ms,
             cards: came.cards.into(),
             lane: priority(came.lane)?,
             pools,
             from: &self.from,
         };
-        self.report.tally.add(self.judge, &order);
+        self.report.tally.add(self.table, &order);
         self.report.first.get_or_insert((lsn, unix_ms));
         self.report.last = Some((lsn, unix_ms));
         Ok(())
@@ -377,9 +379,9 @@ mod tests {
         }
     }
 
-    fn walk(judge: &RouteTable, span: Span) -> Walk<'_, RouteTable> {
+    fn walk(table: &RouteTable, span: Span) -> Walk<'_> {
         Walk {
-            judge,
+            table,
             names: names(),
             span,
             from: Vec::new(),
