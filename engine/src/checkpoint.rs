@@ -80,14 +80,7 @@ pub fn oldest_block(store: &Store, made: Option<&Checkpoint>) -> Result<Position
     let file = store.disk.open_read(&path).at("open", &path)?;
     file.read_at(offset, &mut head).at("read", &path)?;
     match BlockHeader::decode(&head) {
-        Ok(header) => Ok(Position {
-            seq,
-            offset,
-            block: header.block,
-            lsn: header.first_lsn,
-            epoch: header.epoch,
-            prev_hash: header.prev_hash,
-        }),
+        Ok(header) => Ok(Position::before(&header, seq, offset)),
         // Nothing is written there yet, or that write was cut short: the reader will say which.
         Err(_) if (end.seq, end.offset) == (seq, offset) => Ok(end),
         Err(what) => Err(EngineError::damage(&path, offset, what)),

@@ -206,7 +206,7 @@ fn read_from(
             Err(error) => return Err(error),
         };
         read_bytes += block_bytes(block.body.len()) as u64;
-        let before = position_of(&block.header, block.seq, block.offset);
+        let before = Position::before(&block.header, block.seq, block.offset);
         for placed in records(block.body, block.header.first_lsn) {
             let placed = placed.map_err(|(at, what)| {
                 let offset = block.offset + (BLOCK_HEADER_BYTES + at) as u64;
@@ -234,18 +234,6 @@ fn read_from(
         block: reader.position(),
     };
     Ok((page, Some(place)))
-}
-
-/// Before the block of that header, which is there.
-fn position_of(header: &BlockHeader, seq: u64, offset: u64) -> Position {
-    Position {
-        seq,
-        offset,
-        block: header.block,
-        lsn: header.first_lsn,
-        epoch: header.epoch,
-        prev_hash: header.prev_hash,
-    }
 }
 
 enum Found {
@@ -333,7 +321,7 @@ impl Blocks {
         let Some(header) = header.filter(|header| header.first_lsn < durable) else {
             return Ok(None);
         };
-        let position = position_of(&header, self.seq, self.offset);
+        let position = Position::before(&header, self.seq, self.offset);
         self.offset += block_bytes(header.body_bytes as usize) as u64;
         Ok(Some(position))
     }

@@ -1,8 +1,7 @@
 //! `croupier deliver`: cards that become stock one by one, as they come.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
@@ -16,6 +15,7 @@ use zeroize::Zeroizing;
 use super::Globals;
 use super::connect::ServerArgs;
 use super::error::{CliError, FAILED};
+use super::import::open;
 use super::print::{self, Facts};
 use crate::import::{FileError, Format, Parsed, ReadOptions, RowReader};
 
@@ -98,20 +98,6 @@ pub(super) fn run(args: DeliverArgs, globals: &Globals) -> Result<ExitCode, CliE
     } else {
         ExitCode::from(FAILED)
     })
-}
-
-fn open(path: &Path) -> Result<Box<dyn Read + Send>, CliError> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin()));
-    }
-    match File::open(path) {
-        Ok(file) => Ok(Box::new(file)),
-        Err(source) => Err(CliError::Path {
-            op: "open",
-            path: path.to_owned(),
-            source,
-        }),
-    }
 }
 
 async fn make_sku(client: &Client, name: &str) -> Result<(), CliError> {

@@ -163,9 +163,10 @@ fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>, CliError> {
+/// Opens a file of cards; `-` is stdin.
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read + Send>, CliError> {
     if is_stdin(path) {
-        return Ok(Box::new(io::stdin().lock()));
+        return Ok(Box::new(io::stdin()));
     }
     match File::open(path) {
         Ok(file) => Ok(Box::new(file)),

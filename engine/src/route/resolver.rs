@@ -148,8 +148,8 @@ impl Resolver {
         self.table.count(rule, orders);
     }
 
-    #[cold]
     /// Looks a way up; tells where among those of the SKU and priority it is then.
+    #[cold]
     fn find(&mut self, sku: u32, priority: Priority, way: u16) -> Result<usize, NoTarget> {
         self.learn(sku, priority)?;
         let slot = &mut self.found[sku as usize - 1][priority.as_index()];

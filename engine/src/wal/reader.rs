@@ -31,6 +31,18 @@ pub struct Position {
 }
 
 impl Position {
+    /// Before the block of that header, which stands there.
+    pub fn before(header: &BlockHeader, seq: u64, offset: u64) -> Position {
+        Position {
+            seq,
+            offset,
+            block: header.block,
+            lsn: header.first_lsn,
+            epoch: header.epoch,
+            prev_hash: header.prev_hash,
+        }
+    }
+
     /// Before the first block of a new store.
     pub const START: Position = Position {
         seq: 1,
