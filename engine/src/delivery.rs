@@ -117,8 +117,8 @@ pub(crate) struct Hands {
 struct ImportUnderWay {
     /// The pool that it is going to make, if it does.
     new_pool: Option<String>,
-    /// What was delivered since it began.
-    since: Vec<Fingerprint>,
+    /// Cards that were delivered since it began.
+    since: u64,
 }
 
 /// What becomes of a row.
@@ -336,7 +336,7 @@ impl Engine {
             lsn = self.write_cards(hands, sku, (pool, part.pool), part.class_bytes, cards)?;
             dock.add(cards.iter().map(|card| card.print.0));
             if let Some(import) = &mut *self.lock(&dock.import) {
-                import.since.extend(cards.iter().map(|card| card.print));
+                import.since += cards.len() as u64;
             }
         }
         Ok(lsn)
@@ -542,7 +542,7 @@ impl Engine {
         self.gather(&dock, &mut hands, sku)?;
         *self.lock(&dock.import) = Some(ImportUnderWay {
             new_pool: new_pool(),
-            since: Vec::new(),
+            since: 0,
         });
         drop(hands);
         Ok(dock)
@@ -563,9 +563,16 @@ impl Engine {
     ) -> Result<u64, Refused> {
         let _nobody_delivers = self.lock(&dock.hands);
         let import = self.lock(&dock.import).take();
-        let since = import.iter().flat_map(|import| &import.since);
-        let is_here = |print: &&Fingerprint| slabs.iter().any(|slab| slab.find(**print).is_some());
-        match since.filter(is_here).count() {
+        let delivered = import.map_or(0, |import| import.since);
+        // What was delivered before has been rejected already.
+        let cards = match delivered {
+            0 => 0,
+            _ => {
+                let prints = slabs.iter().flat_map(|slab| slab.fingerprints());
+                prints.filter(|entry| dock.has(&entry.fingerprint)).count()
+            }
+        };
+        match cards {
             0 => self.record(facts),
             cards => {
                 let text = format!(

@@ -227,9 +227,7 @@ fn an_import_takes_its_time_and_deliveries_do_not_wait_for_it() {
     shop.deliver(&secrets(20..30));
     // As if the import were bringing what it has brought, and these were delivered just now.
     let print = shop.engine.store.vault.fingerprint(1, b"card 00000003");
-    let mut import = shop.engine.lock(&dock.import);
-    import.as_mut().unwrap().since.push(print);
-    drop(import);
+    dock.add([print.0].into_iter());
     let digest = shop.engine.digest();
     let refused = shop.engine.seal(&dock, &slab, &facts).unwrap_err();
     assert_eq!(refused.refusal, Refusal::DeliveredMeanwhile);

@@ -14,7 +14,6 @@ use crc_fast::{CrcAlgorithm, Digest};
 use croupier_protocol::ImportRow;
 use zerocopy::IntoBytes;
 
-use super::durable::IoFault;
 use super::file::slab_file_name;
 use super::header::{SectionCrcs, SlabHeader, SlabIdentity};
 use super::ingest::IngestError;
@@ -111,7 +110,7 @@ impl Grower {
         let file = made.map_err(|source| {
             // Without a record it is nothing; the next start removes what is left of it.
             let _ = disk.remove(&path);
-            fault_of("make", &path, &layout, source)
+            IngestError::of_disk("make", &path, layout.file_bytes, source)
         })?;
         let mut header_hash = [0; 32];
         header_hash.copy_from_slice(digest::digest(&digest::SHA256, &header[..]).as_ref());
@@ -173,14 +172,16 @@ impl Grower {
         // Before anything is written: these slots are used up, whatever comes of it.
         self.filled += added;
         let parts = self.seal(first, cards);
+        let need_bytes = self.layout.file_bytes;
+        let fault = |op, source| IngestError::of_disk(op, &self.path, need_bytes, source);
         for ((section, bytes), digest) in GROWING.into_iter().zip(&parts).zip(&mut self.digests) {
             digest.update(bytes);
             let offset = self.layout.part(section, first).end;
             let written = self.file.write_at(offset, bytes);
-            written.map_err(|source| fault_of("write", &self.path, &self.layout, source))?;
+            written.map_err(|source| fault("write", source))?;
         }
         let synced = self.file.sync();
-        synced.map_err(|source| fault_of("sync", &self.path, &self.layout, source))?;
+        synced.map_err(|source| fault("sync", source))?;
         let [slots, sealed, prints] = &self.digests;
         Ok(Added {
             slab: self.identity.slab,
@@ -221,23 +222,6 @@ impl Grower {
             prints.extend_from_slice(print.as_bytes());
         }
         [slots, sealed, prints]
-    }
-}
-
-fn fault_of(
-    op: &'static str,
-    path: &Path,
-    layout: &SlabLayout,
-    source: std::io::Error,
-) -> IngestError {
-    let fault = IoFault::at(op, path)(source);
-    match fault.is_disk_full() {
-        true => IngestError::DiskFull {
-            path: fault.path,
-            need_bytes: layout.file_bytes,
-            source: fault.source,
-        },
-        false => IngestError::Io(fault),
     }
 }
 

@@ -16,7 +16,7 @@ mod writer;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -398,6 +398,26 @@ pub enum IngestError {
     Vault(#[from] VaultError),
     #[error("this import has failed before: begin a new one")]
     Failed,
+}
+
+impl IngestError {
+    /// What a disk says of a slab's file that takes so many bytes.
+    pub(super) fn of_disk(
+        op: &'static str,
+        path: &Path,
+        need_bytes: u64,
+        source: std::io::Error,
+    ) -> IngestError {
+        let fault = IoFault::at(op, path)(source);
+        match fault.is_disk_full() {
+            true => IngestError::DiskFull {
+                path: fault.path,
+                need_bytes,
+                source: fault.source,
+            },
+            false => IngestError::Io(fault),
+        }
+    }
 }
 
 #[cfg(test)]

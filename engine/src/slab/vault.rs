@@ -45,7 +45,7 @@ impl fmt::Debug for Fingerprint {
 pub struct SlabKey(pub(super) KeyBytes);
 
 impl SlabKey {
-    /// A new random key. Every import attempt takes new ones, so no nonce can repeat under a key.
+    /// A new random key, of no slab: those get theirs from [`Vault::new_key`].
     pub fn generate() -> Result<Self, VaultError> {
         Ok(Self(random_key()?))
     }
@@ -102,7 +102,8 @@ impl Vault {
         }
     }
 
-    /// A new random key for the slab whose header begins so.
+    /// A new random key for the slab whose header begins so. Every slab takes a new one, as does every attempt to make it, so no
+    /// nonce can repeat under a key.
     pub fn new_key(&self, bound: &[u8; BOUND_BYTES]) -> Result<SlabKey, VaultError> {
         let mut key = KeyBytes::default();
         self.fill(&mut key[..], b"key", bound)?;

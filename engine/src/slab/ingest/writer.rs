@@ -16,11 +16,10 @@ use super::IngestError;
 use super::chunk::Chunk;
 use super::dedupe::KeptPrint;
 use super::workfiles::Workfile;
-use crate::slab::durable::IoFault;
 use crate::slab::header::{SectionCrcs, SlabHeader, SlabIdentity};
 use crate::slab::layout::{PRINT_ENTRY_BYTES, PrintEntry, SLOT_ENTRY_BYTES, SlabLayout, crc32c};
 use crate::slab::sealing::SlabSealer;
-use crate::slab::vault::{SlabKey, Vault};
+use crate::slab::vault::Vault;
 
 /// Bytes of a section that a worker makes, checksums and writes at a time: small enough for its cache, large enough that
 /// combining the checksums (some 40 µs each) does not show.
@@ -45,10 +44,12 @@ pub(super) fn write_slab(
         chunk.class_bytes(),
         chunk.labels().len() as u64,
     );
+    let fault = |op, source| IngestError::of_disk(op, &workfile.partial, layout.file_bytes, source);
     preallocate(&workfile.file, layout.file_bytes)
-        .map_err(|source| disk_fault("preallocate", workfile, &layout, source))?;
-    let key = SlabKey::generate()?;
-    let wrapped_key = vault.wrap(&key, &SlabHeader::bound_bytes(&identity, &layout))?;
+        .map_err(|source| fault("preallocate", source))?;
+    let bound = SlabHeader::bound_bytes(&identity, &layout);
+    let key = vault.new_key(&bound)?;
+    let wrapped_key = vault.wrap(&key, &bound)?;
     let sealer = SlabSealer::new(
         key,
         identity.store_id,
@@ -74,24 +75,7 @@ pub(super) fn write_slab(
             };
             workfile.file.write_all_at(&header.to_bytes()[..], 0)
         })
-        .map_err(|source| disk_fault("write", workfile, &layout, source))
-}
-
-fn disk_fault(
-    op: &'static str,
-    workfile: &Workfile,
-    layout: &SlabLayout,
-    source: io::Error,
-) -> IngestError {
-    let fault = IoFault::at(op, &workfile.partial)(source);
-    match fault.is_disk_full() {
-        true => IngestError::DiskFull {
-            path: fault.path,
-            need_bytes: layout.file_bytes,
-            source: fault.source,
-        },
-        false => IngestError::Io(fault),
-    }
+        .map_err(|source| fault("write", source))
 }
 
 /// Takes the room before anything is written, so that a full disk is known at once and a mapped page always exists.
