@@ -290,9 +290,60 @@ pub(super) fn glob(pattern: &str, text: &str) -> bool {
     true
 }
 
+/// Whether there is a text that both patterns match.
+pub(super) fn globs_meet(one: &str, other: &str) -> bool {
+    let other = other.as_bytes();
+    // Where in the other one can be when so much of this one is used up; `*` may be passed over at once.
+    let passes = |may: &mut [bool]| {
+        for at in 0..other.len() {
+            may[at + 1] |= may[at] && other[at] == b'*';
+        }
+    };
+    let mut may = vec![false; other.len() + 1];
+    may[0] = true;
+    passes(&mut may);
+    for &byte in one.as_bytes() {
+        let mut next = vec![false; may.len()];
+        for at in (0..may.len()).filter(|&at| may[at]) {
+            let there = other.get(at);
+            if byte == b'*' {
+                next[at..].fill(true);
+            } else if there == Some(&b'*') {
+                next[at] = true;
+            } else if there == Some(&byte) {
+                next[at + 1] = true;
+            }
+        }
+        passes(&mut next);
+        may = next;
+    }
+    may[other.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_that_meet() {
+        for (one, other, expect) in [
+            ("*", "*", true),
+            ("*", "a", true),
+            ("a", "a", true),
+            ("a", "b", false),
+            ("steam-*", "*-50", true),
+            ("steam-*", "psn-*", false),
+            ("steam-*", "steam", false),
+            ("a*b", "*c", false),
+            ("a*b*c", "ab*", true),
+            ("*a", "*b", false),
+            ("x**y", "xy", true),
+            ("a*", "*b*c", true),
+        ] {
+            assert_eq!(globs_meet(one, other), expect, "{one} {other}");
+            assert_eq!(globs_meet(other, one), expect, "{other} {one}");
+        }
+    }
 
     #[test]
     fn patterns() {

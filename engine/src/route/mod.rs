@@ -6,6 +6,7 @@
 
 mod conditions;
 mod load;
+mod outside;
 mod resolver;
 mod table;
 mod text;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use conditions::Asked;
 pub use load::{Load, LoadNow, LoadParts, MarkNow, Marks};
+pub use outside::{Balance, Outlier, Outside, Retry, Source, ToAsk};
 pub use resolver::{NoTarget, Resolved, Resolver};
 pub use table::{Moment, RouteTable, RuleCount, Target};
 pub use text::RouteError;

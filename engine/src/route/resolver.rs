@@ -15,6 +15,8 @@ pub struct Resolved {
     pub pools: Arc<[Arc<Pool>]>,
     /// Number of the rule, from 0.
     pub rule: usize,
+    /// Most time in ms that an order which finds no stock is accepted for; 0: it is not.
+    pub accepts_ms: u64,
 }
 
 /// Why an order has no place to go.
@@ -161,7 +163,10 @@ impl Resolver {
             return Err(NoTarget::NoRoute);
         }
         let target = self.table.target(rule, nth, priority, self.moment);
-        let found = resolved(self.catalog.load(), sku, target).ok_or(NoTarget::UnknownSku)?;
+        let catalog = self.catalog.load();
+        let name = &catalog.sku(sku).ok_or(NoTarget::UnknownSku)?.name;
+        let accepts_ms = self.table.accepts_ms(rule, name, self.moment);
+        let found = resolved(catalog, sku, target, accepts_ms).ok_or(NoTarget::UnknownSku)?;
         match ways.at(way) {
             Ok(at) => Ok(at),
             Err(at) => {
@@ -212,7 +217,7 @@ fn ways_of(table: &RouteTable, sku: &str, priority: Priority, moment: Moment) ->
     ways
 }
 
-fn resolved(catalog: &Catalog, sku: u32, target: Target) -> Option<Resolved> {
+fn resolved(catalog: &Catalog, sku: u32, target: Target, accepts_ms: u64) -> Option<Resolved> {
     let known = catalog.sku(sku)?.pools.load();
     let pools = match target.pools {
         None => known.iter().cloned().collect(),
@@ -225,5 +230,6 @@ fn resolved(catalog: &Catalog, sku: u32, target: Target) -> Option<Resolved> {
         lane: target.lane,
         pools,
         rule: target.rule,
+        accepts_ms,
     })
 }

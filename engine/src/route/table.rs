@@ -6,6 +6,7 @@ use croupier_protocol::Priority;
 
 use super::conditions::{Asked, OfOrder, Times, glob, mix};
 use super::load::Marks;
+use super::{Balance, Outside, Retry};
 use crate::state::Catalog;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,11 @@ pub struct RouteTable {
     pub(super) text: String,
     pub(super) rules: Vec<Rule>,
     pub(super) channels: Vec<Channel>,
+    /// Those of them that are outside.
+    pub(super) outside: Vec<Outside>,
+    pub(super) retry: Retry,
+    /// Largest share of the outside channels that is taken out at a time, in per cent.
+    pub(super) max_ejection_percent: u32,
     /// Times that rules ask about, each once.
     pub(super) times: Vec<Times>,
     pub(super) marks: Marks,
@@ -44,6 +50,8 @@ pub(super) struct Rule {
     pub lane: Option<Priority>,
     /// In the order they are asked; empty: all pools of the SKU.
     pub chain: Vec<Stage>,
+    /// Which outside channel of a stage is asked first.
+    pub balance: Balance,
 }
 
 /// Channels of which one is asked first and the others after it, by weight.
@@ -61,6 +69,8 @@ pub(super) struct Channel {
     pub pools: Vec<String>,
     /// While this mark is passed, that channel is asked first.
     pub overflow: Option<(u8, u16)>,
+    /// Which of the table's outside channels it is; `None`: local stock.
+    pub outside: Option<u16>,
 }
 
 /// What rules ask of the moment: which of a table's marks are passed and which of its times it is, a bit each.
@@ -182,26 +192,40 @@ impl RouteTable {
                 self.warn_of_names(rule, number, catalog, &mut warnings);
             }
         }
-        let mut used = vec![false; self.channels.len()];
-        for rule in &self.rules {
-            let firsts = rule.chain.iter().flat_map(|stage| &stage.members);
-            for &(channel, _) in firsts {
-                let all =
-                    std::iter::successors(Some(channel), |&channel| self.overflow_of(channel));
-                all.for_each(|channel| used[usize::from(channel)] = true);
-            }
-        }
-        for (channel, used) in self.channels.iter().zip(used) {
-            if !used {
-                warnings.push(format!("no rule uses channel {:?}", channel.name));
-            }
-        }
+        self.warn_of_channels(&mut warnings);
         if !self.rules.iter().any(Rule::is_catch_all) {
             warnings.push(
                 "no rule takes all orders: those that match none are refused as NoRoute".into(),
             );
         }
         warnings
+    }
+
+    /// Warns of channels that no order comes to.
+    fn warn_of_channels(&self, warnings: &mut Vec<String>) {
+        let mut used = vec![false; self.channels.len()];
+        let mut asked = vec![false; self.channels.len()];
+        for rule in &self.rules {
+            let firsts = rule.chain.iter().flat_map(|stage| &stage.members);
+            for &(channel, _) in firsts {
+                let all =
+                    std::iter::successors(Some(channel), |&channel| self.overflow_of(channel));
+                for channel in all.map(usize::from) {
+                    used[channel] = true;
+                    asked[channel] = asked[channel] || self.may_be_asked(channel, rule);
+                }
+            }
+        }
+        for (channel, (used, asked)) in self.channels.iter().zip(used.into_iter().zip(asked)) {
+            let name = &channel.name;
+            if !used {
+                warnings.push(format!("no rule uses channel {name:?}"));
+            } else if !asked {
+                warnings.push(format!(
+                    "channel {name:?} is never asked for a card: no rule that uses it takes orders of its skus"
+                ));
+            }
+        }
     }
 
     fn warn_of_names(
@@ -226,7 +250,11 @@ impl RouteTable {
                 .any(|pools| pools.iter().any(|pool| pool.name == name))
         };
         let stages = rule.chain.iter().flat_map(|stage| &stage.members);
-        let pools = stages.flat_map(|&(channel, _)| &self.channels[usize::from(channel)].pools);
+        let channels = stages.map(|&(channel, _)| &self.channels[usize::from(channel)]);
+        // The pool of an outside channel is made by what it delivers.
+        let pools = channels
+            .filter(|channel| channel.outside.is_none())
+            .flat_map(|channel| &channel.pools);
         for pool in pools.filter(|pool| !is_known(pool)) {
             warnings.push(format!("rule {number}: no pool is called {pool:?} yet"));
         }
@@ -281,11 +309,16 @@ impl RouteTable {
 
     /// Where an order goes at such a moment; `None`: no rule takes it. For who resolves few: dealers have a [`super::Resolver`].
     pub fn route(&self, sku: &str, asked: &Asked, moment: Moment) -> Option<Target> {
-        let is_right =
-            |rule: &&Rule| rule.may_take(sku, asked.priority, moment) && rule.of_order.holds(asked);
-        let at = self.rules.iter().position(|rule| is_right(&rule))?;
+        let at = self.rule_of(sku, asked, moment)?;
         let way = self.rules[at].way_of(asked.id);
         Some(self.target(at, way, asked.priority, moment))
+    }
+
+    /// The number of the rule that takes an order at such a moment, from 0.
+    pub(super) fn rule_of(&self, sku: &str, asked: &Asked, moment: Moment) -> Option<usize> {
+        let is_right =
+            |rule: &Rule| rule.may_take(sku, asked.priority, moment) && rule.of_order.holds(asked);
+        self.rules.iter().position(is_right)
     }
 
     /// Where orders go that take this way by this rule.
@@ -325,7 +358,7 @@ impl RouteTable {
     }
 
     /// Adds a channel, behind the one it overflows to.
-    fn ask(&self, channel: u16, moment: Moment, into: &mut Vec<u16>) {
+    pub(super) fn ask(&self, channel: u16, moment: Moment, into: &mut Vec<u16>) {
         // No longer than there are channels: a table with a cycle is none.
         if let Some((mark, to)) = self.channels[usize::from(channel)].overflow
             && moment.marks >> mark & 1 != 0

@@ -1,5 +1,7 @@
 //! Tables: what they say about orders, and what is no table.
 
+mod outside;
+
 use croupier_protocol::Priority;
 
 use super::{Asked, DEFAULT_ROUTES, Moment, ROUTES_BYTES_MAX, RULE_WAYS_MAX, RouteTable, Target};

@@ -1,5 +1,8 @@
 //! The text of a table, TOML, and the checks that make it one.
 
+mod channels;
+mod outside;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -10,7 +13,9 @@ use toml::Spanned;
 use super::conditions::{Holders, OfOrder, Quantities, Times, utc_offset};
 use super::load::{MARKS_MAX, Marks};
 use super::table::{Channel, RouteTable, Rule, Stage};
-use super::{CHAIN_MAX, CHANNELS_MAX, ROUTES_BYTES_MAX, RULE_WAYS_MAX, RULES_MAX, WAYS_MAX};
+use super::{Balance, CHAIN_MAX, Outside, ROUTES_BYTES_MAX, RULE_WAYS_MAX, RULES_MAX, WAYS_MAX};
+use channels::ChannelText;
+use outside::{EjectionText, RetryText};
 use std::sync::atomic::AtomicU64;
 
 /// Why a table was not accepted: line and reason.
@@ -26,6 +31,8 @@ pub struct RouteError {
 struct TableText {
     utc_offset: Option<Spanned<String>>,
     load: Option<LoadText>,
+    retry: Option<RetryText>,
+    outlier: Option<EjectionText>,
     #[serde(default)]
     channel: Vec<Spanned<ChannelText>>,
     rule: Vec<Spanned<RuleText>>,
@@ -36,22 +43,6 @@ struct TableText {
 struct LoadText {
     smoothing: Option<Spanned<String>>,
     hysteresis: Option<Spanned<f64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChannelText {
-    name: Spanned<String>,
-    kind: Option<Spanned<String>>,
-    pools: Option<Vec<Spanned<String>>>,
-    overflow: Option<OverflowText>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OverflowText {
-    when: Spanned<String>,
-    to: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +61,7 @@ struct RuleText {
     when: Option<Spanned<String>>,
     lane: Option<Spanned<String>>,
     channels: Option<Spanned<Vec<StageText>>>,
+    balance: Option<Spanned<String>>,
     #[serde(default)]
     pools: Vec<Spanned<String>>,
 }
@@ -159,6 +151,8 @@ fn read(version: u32, text: &str) -> Result<RouteTable, Fault> {
         rules.push(rule);
     }
     let (smoothing, hysteresis) = load(parsed.load.as_ref())?;
+    let retry = outside::retry(parsed.retry.as_ref())?;
+    let max_ejection_percent = outside::max_ejection_percent(parsed.outlier.as_ref())?;
     Ok(RouteTable {
         version,
         text: text.into(),
@@ -168,6 +162,9 @@ fn read(version: u32, text: &str) -> Result<RouteTable, Fault> {
         counts: rules.iter().map(|_| AtomicU64::new(0)).collect(),
         rules,
         channels: draft.channels,
+        outside: draft.outside,
+        retry,
+        max_ejection_percent,
         times: draft.times,
         marks: Marks::new(&draft.marks, hysteresis),
         smoothing,
@@ -177,8 +174,7 @@ fn read(version: u32, text: &str) -> Result<RouteTable, Fault> {
 fn load(text: Option<&LoadText>) -> Result<(Duration, f64), Fault> {
     let mut found = (Duration::from_secs(1), 0.1);
     if let Some(smoothing) = text.and_then(|text| text.smoothing.as_ref()) {
-        let parsed: Result<jiff::SignedDuration, _> = smoothing.get_ref().parse();
-        let parsed = parsed.ok().and_then(|time| Duration::try_from(time).ok());
+        let parsed = duration(smoothing.get_ref());
         let parsed = parsed.filter(|time| *time <= Duration::from_secs(3600));
         let reason = "smoothing is a time of at most an hour, as \"500ms\" or \"2s\"; 0s: none";
         found.0 = parsed
@@ -195,89 +191,24 @@ fn load(text: Option<&LoadText>) -> Result<(Duration, f64), Fault> {
     Ok(found)
 }
 
+/// A time that is not negative, as "500ms", "2s" or "1h 30m".
+fn duration(text: &str) -> Option<Duration> {
+    let parsed: jiff::SignedDuration = text.parse().ok()?;
+    Duration::try_from(parsed).ok()
+}
+
 /// What is known so far of a table that is being read.
 #[derive(Default)]
 struct Draft {
     utc_offset: i16,
     channels: Vec<Channel>,
+    outside: Vec<Outside>,
     by_name: HashMap<String, u16>,
     times: Vec<Times>,
     marks: Vec<f64>,
 }
 
 impl Draft {
-    fn channels(&mut self, texts: &[Spanned<ChannelText>]) -> Result<(), Fault> {
-        if let Some(one_too_many) = texts.get(CHANNELS_MAX) {
-            let reason = format!("a table has at most {CHANNELS_MAX} [[channel]]s");
-            return Err(Fault(one_too_many.span().start, reason));
-        }
-        for text in texts {
-            let text = text.get_ref();
-            let at = text.name.span().start;
-            let name = text.name.get_ref();
-            Name::new(name)
-                .map_err(|error| format!("{name:?} cannot be the name of a channel: {error}"))
-                .at(at)?;
-            if let Some(kind) = text.kind.as_ref().filter(|kind| kind.get_ref() != "stock") {
-                let reason = format!(
-                    "{:?} is no kind of channel that this version knows: use stock",
-                    kind.get_ref()
-                );
-                return Err(Fault(kind.span().start, reason));
-            }
-            let pools = match &text.pools {
-                Some(pools) if pools.is_empty() => {
-                    let reason = "a channel without pools has no cards: name one, or leave pools out for the one of the channel's name";
-                    return Err(Fault(at, reason.into()));
-                }
-                Some(names) => pools(names)?,
-                None => vec![name.clone()],
-            };
-            let number = self.channels.len() as u16;
-            if self.by_name.insert(name.clone(), number).is_some() {
-                return Err(Fault(at, format!("there are two channels called {name:?}")));
-            }
-            self.channels.push(Channel {
-                name: name.clone(),
-                pools,
-                overflow: None,
-            });
-        }
-        for (number, text) in texts.iter().enumerate() {
-            if let Some(overflow) = &text.get_ref().overflow {
-                let mark = self.mark(&overflow.when)?;
-                let to = self
-                    .channel(overflow.to.get_ref())
-                    .at(overflow.to.span().start)?;
-                self.channels[number].overflow = Some((mark, to));
-            }
-        }
-        self.check_overflows(texts)
-    }
-
-    /// No channel overflows into itself.
-    fn check_overflows(&self, texts: &[Spanned<ChannelText>]) -> Result<(), Fault> {
-        for (number, text) in texts.iter().enumerate() {
-            let next = |&channel: &u16| {
-                let overflow = self.channels[usize::from(channel)].overflow;
-                overflow.map(|(_, to)| to)
-            };
-            let path = std::iter::successors(Some(number as u16), next);
-            let path: Vec<u16> = path.take(self.channels.len() + 1).collect();
-            if path.len() > self.channels.len() {
-                let cycle = path.iter().skip(1).position(|&again| again == path[0]);
-                let shown = &path[..cycle.map_or(path.len(), |at| at + 2)];
-                let names = shown
-                    .iter()
-                    .map(|&at| self.channels[usize::from(at)].name.as_str());
-                let names: Vec<&str> = names.collect();
-                let reason = format!("these overflow in a cycle: {}", names.join(" → "));
-                return Err(Fault(text.span().start, reason));
-            }
-        }
-        Ok(())
-    }
-
     fn channel(&self, name: &str) -> Result<u16, String> {
         self.by_name.get(name).copied().ok_or_else(|| {
             format!("there is no channel called {name:?}: add a [[channel]] of this name")
@@ -317,6 +248,7 @@ impl Draft {
             of_order: of_order(text)?,
             lane: text.lane.as_ref().map(priority).transpose()?,
             chain: self.chain(text)?,
+            balance: balance(text)?,
         };
         if rule.ways() > RULE_WAYS_MAX {
             let reason = format!(
@@ -420,6 +352,7 @@ impl Draft {
             name: String::new(),
             pools: pools(names)?,
             overflow: None,
+            outside: None,
         };
         let known = self.channels.iter().position(|known| *known == channel);
         let number = known.unwrap_or_else(|| {
@@ -455,16 +388,44 @@ fn skus(text: &RuleText) -> Result<Vec<String>, Fault> {
     let Some(sku) = &text.sku else {
         return Ok(vec!["*".into()]);
     };
-    let patterns = match sku.get_ref() {
+    patterns("sku", sku)
+}
+
+/// Names and patterns of SKUs, one at least. `key`: what they are said with.
+fn patterns(key: &str, text: &Spanned<OneOrMore>) -> Result<Vec<String>, Fault> {
+    let patterns = match text.get_ref() {
         OneOrMore::One(one) => vec![one.clone()],
         OneOrMore::More(more) => more.clone(),
     };
     let is_bad = |pattern: &String| pattern.is_empty() || pattern.len() > 64;
     if patterns.is_empty() || patterns.iter().any(is_bad) {
-        let reason = "sku is a name or a pattern of 1 to 64 bytes, or a list of these; * stands for any characters";
-        return Err(Fault(sku.span().start, reason.into()));
+        let reason = format!(
+            "{key} is a name or a pattern of 1 to 64 bytes, or a list of these; * stands for any characters"
+        );
+        return Err(Fault(text.span().start, reason));
     }
     Ok(patterns)
+}
+
+fn balance(text: &RuleText) -> Result<Balance, Fault> {
+    let Some(balance) = &text.balance else {
+        return Ok(Balance::Weights);
+    };
+    let found = match balance.get_ref().as_str() {
+        "weights" => Ok(Balance::Weights),
+        "least-latency" => Ok(Balance::LeastLatency),
+        other => Err(format!(
+            "{other:?} is no way to choose a channel: use weights or least-latency"
+        )),
+    };
+    let found = match text.channels {
+        Some(_) => found,
+        None => Err(
+            "balance says how one of a rule's channels is chosen: name channels, or leave balance out"
+                .into(),
+        ),
+    };
+    found.at(balance.span().start)
 }
 
 fn of_order(text: &RuleText) -> Result<OfOrder, Fault> {

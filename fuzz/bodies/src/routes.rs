@@ -43,6 +43,16 @@ pub fn routes(data: &[u8]) {
                     pools.is_none_or(|pools| !pools.is_empty()),
                     "a chain has pools"
                 );
+                let to_ask = table.to_ask(sku, &asked, moment);
+                let stages = to_ask.map(|to_ask| to_ask.stages).unwrap_or_default();
+                let mut asked_of: Vec<u16> = stages.iter().flatten().map(|one| one.0).collect();
+                let all = asked_of.len();
+                let sells = |&one: &u16| table.outside()[usize::from(one)].sells(sku);
+                assert!(stages.iter().all(|stage| !stage.is_empty()));
+                assert!(asked_of.iter().all(sells), "who does not sell is not asked");
+                asked_of.sort_unstable();
+                asked_of.dedup();
+                assert_eq!(asked_of.len(), all, "nobody is asked twice");
             }
         }
     }

@@ -31,6 +31,14 @@ pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
                  pools = [\"vip\", \"main\"]\n\n[[rule]]\nsku = \"*\"\n"
                     .into(),
             ),
+            (
+                "outside",
+                "[retry]\nattempts = 3\n[outlier]\nmax_ejection_percent = 30\n[[channel]]\nname = \"a\"\nkind = \"issuer\"\n\
+                 timeout = \"2s\"\njobs = 7\noutlier = { probes = 1, window = \"5s\" }\noverflow = { when = \"load > 0.5\", to = \"b\" }\n\
+                 [[channel]]\nname = \"b\"\nkind = \"upstream\"\npool = \"main\"\nskus = [\"steam-*\", \"a\"]\n\
+                 url = \"croupier://[::1]:7733\"\nsku_prefix = \"n/\"\n[[rule]]\nchannels = [{ a = 3, b = 1 }]\nbalance = \"least-latency\"\n"
+                    .into(),
+            ),
             ("wrong", "[[rule]]\npriority = [\"urgent\"]\n".into()),
         ]),
         other => panic!("no target is called {other}"),

@@ -1,0 +1,192 @@
+//! Channels that are outside: what a table says of them, and which of them an order may be asked of. docs/channels.md.
+
+use super::conditions::{Asked, glob, globs_meet};
+use super::table::{Moment, RouteTable, Rule};
+
+/// Where a channel that is outside has its cards from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Workers that attach.
+    Issuer,
+    /// Another server. `sku_prefix` stands before our name of a SKU in its name.
+    Upstream { url: String, sku_prefix: String },
+}
+
+/// A channel that is outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outside {
+    pub name: String,
+    pub source: Source,
+    /// Where what it delivers becomes stock.
+    pub pool: String,
+    /// Names and patterns of what it may be asked for, one at least.
+    pub skus: Vec<String>,
+    /// Lease of a job.
+    pub timeout_ms: u32,
+    /// Most jobs that it has at a time.
+    pub jobs_max: u32,
+    pub outlier: Outlier,
+}
+
+/// When a channel is taken out, and for how long. Each is 0 for off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlier {
+    pub consecutive_failures: u32,
+    pub failure_percentage: u32,
+    pub slow_call_ms: u32,
+    pub slow_percentage: u32,
+    pub window_ms: u32,
+    pub request_volume: u32,
+    pub base_ejection_ms: u32,
+    pub max_ejection_ms: u32,
+    pub probes: u32,
+}
+
+impl Default for Outlier {
+    fn default() -> Outlier {
+        Outlier {
+            consecutive_failures: 5,
+            failure_percentage: 50,
+            slow_call_ms: 2_000,
+            slow_percentage: 50,
+            window_ms: 10_000,
+            request_volume: 20,
+            base_ejection_ms: 30_000,
+            max_ejection_ms: 300_000,
+            probes: 3,
+        }
+    }
+}
+
+/// How often and for how long it is tried to get the cards of an accepted order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Before the second attempt.
+    pub base_ms: u32,
+    /// Most before any.
+    pub cap_ms: u32,
+    /// Then the order is buried.
+    pub attempts: u16,
+    /// An accepted order that names no deadline ends then.
+    pub keep_ms: u64,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry {
+            base_ms: 1_000,
+            cap_ms: 100_000,
+            attempts: 10,
+            keep_ms: 24 * 60 * 60 * 1000,
+        }
+    }
+}
+
+/// How one of several outside channels is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// By weight and the order's id.
+    Weights,
+    /// The better of two that are drawn by weight.
+    LeastLatency,
+}
+
+/// The outside channels that an order may be asked of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToAsk {
+    /// In the order they are asked: which of [`RouteTable::outside`], and its weight. No stage is empty, no channel is twice.
+    pub stages: Vec<Vec<(u16, u32)>>,
+    pub balance: Balance,
+}
+
+impl Outside {
+    /// Whether it may be asked for a SKU.
+    pub fn sells(&self, sku: &str) -> bool {
+        self.skus.iter().any(|pattern| glob(pattern, sku))
+    }
+}
+
+impl RouteTable {
+    /// The channels that are outside.
+    pub fn outside(&self) -> &[Outside] {
+        &self.outside
+    }
+
+    /// What it says of accepted orders.
+    pub fn retry(&self) -> Retry {
+        self.retry
+    }
+
+    /// The largest share of the outside channels that is taken out at a time.
+    pub fn max_ejection_percent(&self) -> u32 {
+        self.max_ejection_percent
+    }
+
+    /// The outside channels that an order's rule names and that sell its SKU, with overflows that are in force; `None`: no rule takes
+    /// it, or there are none.
+    pub fn to_ask(&self, sku: &str, asked: &Asked, moment: Moment) -> Option<ToAsk> {
+        let rule = self.rule_of(sku, asked, moment)?;
+        let stages = self.stages_to_ask(rule, sku, moment);
+        (!stages.is_empty()).then_some(ToAsk {
+            stages,
+            balance: self.rules[rule].balance,
+        })
+    }
+
+    /// Most time in ms that an order of a SKU which finds no stock is accepted for when this rule takes it; 0: it is not.
+    pub(super) fn accepts_ms(&self, rule: usize, sku: &str, moment: Moment) -> u64 {
+        match self.stages_to_ask(rule, sku, moment).is_empty() {
+            true => 0,
+            false => self.retry.keep_ms,
+        }
+    }
+
+    /// The outside channels of a rule, stage by stage. Of a channel that overflows just now, `to` has its place and its weight,
+    /// and it stands in a stage behind.
+    fn stages_to_ask(&self, rule: usize, sku: &str, moment: Moment) -> Vec<Vec<(u16, u32)>> {
+        let mut stages: Vec<Vec<(u16, u32)>> = Vec::new();
+        if self.outside.is_empty() {
+            return stages;
+        }
+        for stage in &self.rules[rule].chain {
+            let before = stages.len();
+            for &(channel, weight) in &stage.members {
+                let mut channels = Vec::new();
+                self.ask(channel, moment, &mut channels);
+                let is_earlier = |one: u16| {
+                    stages[..before]
+                        .iter()
+                        .flatten()
+                        .any(|&(other, _)| other == one)
+                };
+                let outside = channels
+                    .into_iter()
+                    .filter_map(|channel| self.channels[usize::from(channel)].outside)
+                    .filter(|&one| self.outside[usize::from(one)].sells(sku) && !is_earlier(one));
+                let outside: Vec<u16> = outside.collect();
+                for (nth, one) in outside.into_iter().enumerate() {
+                    if stages.len() == before + nth {
+                        stages.push(Vec::new());
+                    }
+                    // How far behind one stands follows from itself alone, so it is in this stage or in none.
+                    let stage = &mut stages[before + nth];
+                    match stage.iter_mut().find(|(known, _)| *known == one) {
+                        Some((_, known)) => *known = known.saturating_add(weight),
+                        None => stage.push((one, weight)),
+                    }
+                }
+            }
+        }
+        stages
+    }
+
+    /// Whether a channel may be asked for a SKU that a rule takes; one of local stock always may.
+    pub(super) fn may_be_asked(&self, channel: usize, rule: &Rule) -> bool {
+        let Some(outside) = self.channels[channel].outside else {
+            return true;
+        };
+        let skus = &self.outside[usize::from(outside)].skus;
+        let meets = |pattern: &String| rule.skus.iter().any(|other| globs_meet(pattern, other));
+        skus.iter().any(meets)
+    }
+}
