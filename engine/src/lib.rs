@@ -30,6 +30,7 @@ pub mod turns;
 pub mod wal;
 
 mod ahead;
+pub mod channels;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;
@@ -45,6 +46,7 @@ pub mod intake;
 pub mod moves;
 pub mod picks;
 pub mod recovery;
+pub mod retries;
 mod routing;
 pub mod store;
 pub mod sync;

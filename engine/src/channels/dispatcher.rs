@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use croupier_protocol::{JobState, RetryCause};
 
 use super::fleet::{Change, Fleet, JobEnd};
-use crate::route::{Balance, Outside, Retry, RouteTable, ToAsk};
+use crate::route::{Balance, Outside, Retry, RouteTable, ToAsk, mix};
 use crate::state::record::Tried;
 
 /// Jobs under way at a time.
@@ -149,6 +149,8 @@ struct Offer {
 #[derive(Default)]
 struct Channel {
     name: String,
+    /// Where its cards go.
+    pool: String,
     /// As the table in force has it; `None`: it has not.
     lease_ms: Option<u32>,
     jobs_max: u32,
@@ -289,6 +291,7 @@ impl Dispatcher {
             });
         }
         let channel = &mut self.channels[usize::from(number)];
+        channel.pool.clone_from(&outside.pool);
         channel.lease_ms = Some(outside.timeout_ms);
         channel.jobs_max = outside.jobs_max;
         number
@@ -373,7 +376,9 @@ impl Dispatcher {
             if channel.workers.remove(&connection).is_none() {
                 continue;
             }
-            channel.offers.retain(|offer| offer.connection != connection);
+            channel
+                .offers
+                .retain(|offer| offer.connection != connection);
             let its = |(key, given): (&(u128, Number), &Given)| {
                 (key.1 == at && given.connection == connection && !given.is_over).then_some(*key)
             };
@@ -386,6 +391,12 @@ impl Dispatcher {
                 self.ask_others(now, at, world);
             }
         }
+    }
+
+    /// Where the cards of a channel go that is, or was, in the table.
+    pub fn pool(&self, channel: &str) -> Option<String> {
+        let at = *self.by_name.get(channel)?;
+        Some(self.channels[usize::from(at)].pool.clone())
     }
 
     /// For which order a job of a channel is.
@@ -568,7 +579,10 @@ impl Dispatcher {
             counts: channel.counts,
         };
         let known = self.channels.iter();
-        known.filter(|one| one.lease_ms.is_some()).map(now).collect()
+        known
+            .filter(|one| one.lease_ms.is_some())
+            .map(now)
+            .collect()
     }
 
     /// What is known of how they stand.
@@ -708,12 +722,17 @@ impl Dispatcher {
 
     /// Gives the job to the oldest offer of a channel that has room.
     fn give(&mut self, now: u64, row: u64, at: Number, world: &impl World) {
-        let Some(entry) = self.orders.get_mut(&row) else {
+        let Some(entry) = self.orders.get(&row) else {
             return;
         };
         let wanted = entry.wanted;
         let Some(sku_name) = world.sku_name(wanted.sku) else {
             return self.forget(row);
+        };
+        // One that was diverted, and whose lease goes on, makes way.
+        self.end_job(now, (wanted.id, at), JobEnd::TimedOut);
+        let Some(entry) = self.orders.get_mut(&row) else {
+            return;
         };
         let channel = &mut self.channels[usize::from(at)];
         let free = |offer: &&mut Offer| (offer.jobs.len() as u32) < offer.room;
@@ -957,16 +976,8 @@ fn drawn(members: &[(u16, u32)], number: u64) -> usize {
     members.iter().position(is_here).unwrap_or_default()
 }
 
-/// A hash of an order's id.
-fn mix(id: u128, salt: u64) -> u64 {
-    crate::route::mix(id, salt)
-}
-
 /// In an order that does not depend on a hash table.
 fn sorted<T: Ord>(mut all: Vec<T>) -> Vec<T> {
     all.sort_unstable();
     all
 }
-
-#[cfg(test)]
-mod tests;

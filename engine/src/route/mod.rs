@@ -15,6 +15,7 @@ mod text;
 mod tests;
 
 pub use conditions::Asked;
+pub(crate) use conditions::mix;
 pub use load::{Load, LoadNow, LoadParts, MarkNow, Marks};
 pub use outside::{Balance, Outlier, Outside, Retry, Source, ToAsk};
 pub use resolver::{NoTarget, Resolved, Resolver};
