@@ -6,6 +6,7 @@
 
 pub mod dispatcher;
 pub mod fleet;
+pub mod upstream;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 
+use crate::channels::upstream;
 use crate::config::{Config, Cores};
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _};
@@ -132,6 +133,7 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
         .build()
         .at("start the cold threads for", &engine.config.data)?;
     cold.spawn(ops::serve(ops_listener, engine.clone(), cores.clone()));
+    cold.spawn(upstream::follow(engine.clone()));
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         let body = core::Body {

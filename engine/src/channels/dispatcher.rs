@@ -981,3 +981,6 @@ fn sorted<T: Ord>(mut all: Vec<T>) -> Vec<T> {
     all.sort_unstable();
     all
 }
+
+#[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
+mod tests;
