@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use croupier_protocol::{
     CardRun, CardStatus, DealOrder, FEED_WAIT_MS_MAX, Feed as FeedBody, FeedKind, FeedReply,
-    FeedRow, HoldEnd, IssueWay, Lsn, MoveCause, OrderId, SkuId, UnknownNumber,
+    FeedRow, HoldEnd, IssueWay, Lsn, MoveCause, OrderId, RetryCause, SkuId, UnknownNumber,
 };
 
 use crate::client::Client;
@@ -218,6 +218,19 @@ pub enum FeedEvent {
         /// When it waits no longer, in Unix milliseconds of the server's clock.
         ends_unix_ms: u64,
     },
+    /// No channel could fill an order that waits, or it is to be tried again.
+    Retried {
+        /// The order.
+        order_id: OrderId,
+        /// Of this SKU.
+        sku: SkuId,
+        /// Attempts that have failed.
+        attempts: u64,
+        /// Why the last one has; `None` = none has.
+        cause: Option<RetryCause>,
+        /// When the next one is made, in Unix milliseconds of the server's clock; 0 = at once, or never, if it is buried.
+        again_unix_ms: u64,
+    },
 }
 
 impl FeedEvent {
@@ -236,6 +249,7 @@ impl FeedEvent {
             Self::Extended { .. } => FeedKind::Extended,
             Self::Released { .. } => FeedKind::Released,
             Self::Backordered { .. } => FeedKind::Backordered,
+            Self::Retried { .. } => FeedKind::Retried,
         }
     }
 
@@ -252,6 +266,7 @@ impl FeedEvent {
             | Self::Reserved { sku, .. }
             | Self::Extended { sku, .. }
             | Self::Released { sku, .. }
+            | Self::Retried { sku, .. }
             | Self::Backordered { sku, .. } => Some(*sku),
         }
     }
@@ -333,6 +348,16 @@ impl FeedFact {
                 sku,
                 quantity,
                 ends_unix_ms: row.number,
+            },
+            FeedKind::Retried => FeedEvent::Retried {
+                order_id,
+                sku,
+                attempts: quantity,
+                cause: match row.how {
+                    0 => None,
+                    cause => Some(cause.try_into()?),
+                },
+                again_unix_ms: row.number,
             },
         };
         Ok(Self {

@@ -134,7 +134,7 @@ pub use croupier_protocol::{
     DELIVERY_ROWS_MAX, DealOrder, DeliverReply, FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder,
     Hold, HoldEnd, Holder, HolderCap, ImportRow, IssueWay, IssuedOrder, LINKED_ORDERS_MAX, Lsn,
     MaxUses, MoveCardsReply, MoveCause, OrderId, OrderOutcome, OrderRow, Priority, Refusal,
-    RejectReason, RouteMark, RouteRow, RouteRule, RoutesLoadReply, RoutesShowReply,
-    RoutesStatusReply, Secret, ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step, StepItem,
-    StockRow,
+    RejectReason, RetryCause, RetryListReply, RetryMoveReply, RetryRow, RouteMark, RouteRow,
+    RouteRule, RoutesLoadReply, RoutesShowReply, RoutesStatusReply, Secret, ServerInfoReply, SkuId,
+    SkuRow, SkuSetReply, Step, StepItem, StockRow,
 };

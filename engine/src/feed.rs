@@ -414,6 +414,16 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
                 waits.quantity,
             )
         },
+        Fact::Retried(retried) => FeedRow {
+            how: retried.tried.cause.into(),
+            number: retried.tried.again_unix_ms,
+            ..of_order(
+                FeedKind::Retried,
+                retried.order_id,
+                retried.sku,
+                retried.tried.attempts,
+            )
+        },
         Fact::Extended(extended) => FeedRow {
             number: extended.ttl_ms.into(),
             ..of_order(

@@ -220,6 +220,150 @@ control_bodies! {
         rejections: Vec<RejectedLine>,
     }
 
+    /// A worker's offer of room: answered as soon as there are jobs of its channel, or when the time is over.
+    TakeJobs {
+        /// Of which channel.
+        channel: String,
+        /// What the worker is called, for people; at most 64 bytes.
+        worker: String,
+        /// Most jobs that it takes now, 1 … [`crate::JOBS_MAX`].
+        jobs_max: u32,
+        /// How long to wait for one, in milliseconds, at most [`crate::JOBS_WAIT_MS_MAX`].
+        wait_ms: u32,
+    }
+
+    /// Jobs of a channel; none: there were none in that time.
+    TakeJobsReply {
+        /// How long the worker has them, in milliseconds from now.
+        lease_ms: u32,
+        /// Jobs.
+        jobs: Vec<JobRow>,
+    }
+
+    /// So many cards, wanted for an order.
+    JobRow {
+        /// The order, by the 16 bytes of its id; also the job's.
+        job: [u8; 16],
+        /// Which time it is asked for, from 1: of an order that was asked for before.
+        attempt: u32,
+        /// Name of the SKU.
+        sku: String,
+        /// Cards.
+        quantity: u16,
+        /// When nobody wants it any more, in Unix milliseconds.
+        ends_unix_ms: u64,
+    }
+
+    /// What became of cards delivered for a job.
+    DeliverJobReply {
+        /// LSN of the last record that says that they are stock; 0 = no card was new.
+        lsn: u64,
+        /// Cards that are stock now.
+        accepted: u64,
+        /// The other rows, in their order.
+        rejections: Vec<RejectedLine>,
+        /// How the job stands, by its number.
+        job: u16,
+        /// Cards that it still wants.
+        missing: u16,
+    }
+
+    /// Extends the lease of a job, or fails it.
+    EndJob {
+        /// Of which channel.
+        channel: String,
+        /// Which, by the 16 bytes of its id.
+        job: [u8; 16],
+        /// As it was given.
+        attempt: u32,
+        /// 1 extend, 2 fail, 3 fail for good.
+        what: u16,
+        /// How long it is extended from now, in milliseconds; else 0.
+        extend_ms: u32,
+        /// Why it fails, for people; at most 256 bytes.
+        reason: String,
+    }
+
+    /// How a job stands.
+    EndJobReply {
+        /// Its number.
+        job: u16,
+        /// How long its lease is from now, in milliseconds; 0: it is over.
+        lease_ms: u32,
+    }
+
+    /// Asks which orders wait for another attempt, or are buried.
+    RetryList {
+        /// Of this SKU; `None` = of all.
+        sku: Option<String>,
+        /// Only those that are buried, or only those that are not.
+        buried: Option<bool>,
+        /// Only those behind this one: the `next` of the page before; 0 = from the first.
+        after: u64,
+        /// Most orders of the page; 0 = as many as fit.
+        limit: u32,
+    }
+
+    /// Orders that wait for another attempt, or are buried: a page of them, and how many there are.
+    RetryListReply {
+        /// Orders that no channel could fill yet, in no order that means anything.
+        rows: Vec<RetryRow>,
+        /// Where to go on; `None` = that is all.
+        next: Option<u64>,
+        /// Orders that wait for stock, those below included.
+        waiting: u64,
+        /// Of these, those that have failed at least once and come again.
+        retrying: u64,
+        /// Of these, those that are buried.
+        buried: u64,
+        /// Since when the oldest of `retrying` and `buried` waits, in Unix milliseconds; 0 = there is none.
+        oldest_unix_ms: u64,
+    }
+
+    /// An order that no channel could fill yet.
+    RetryRow {
+        /// The order, by the 16 bytes of its id.
+        order: [u8; 16],
+        /// Numeric id of the SKU.
+        sku: u32,
+        /// Cards.
+        quantity: u16,
+        /// As in a StepItem.
+        priority: u16,
+        /// Attempts that have failed.
+        attempts: u16,
+        /// No channel is asked any more.
+        buried: bool,
+        /// Why the last attempt failed, by its number.
+        cause: u16,
+        /// When the next attempt is made, in Unix milliseconds; 0 = never.
+        again_unix_ms: u64,
+        /// Since when it waits.
+        since_unix_ms: u64,
+        /// When it ends.
+        ends_unix_ms: u64,
+    }
+
+    /// What is to be done with orders that no channel could fill.
+    RetryMove {
+        /// 1 kick: ask at once, also those that are buried; 2 bury: ask no more; 3 drain: cancel.
+        what: u16,
+        /// These, by the 16 bytes of their ids, at most 1000; none = all.
+        orders: Vec<[u8; 16]>,
+        /// Of all, those of this SKU.
+        sku: Option<String>,
+        /// Of all, only those that are buried, or only those that are not.
+        buried: Option<bool>,
+    }
+
+    /// What was done with them.
+    RetryMoveReply {
+        /// Orders.
+        moved: u64,
+        /// LSN of the last record; 0 = nothing was to be done.
+        lsn: u64,
+    }
+
     /// Asks for the orders of a holder.
     ListOrders {
         /// Whose, by the 16 bytes of the key.

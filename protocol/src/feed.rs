@@ -17,6 +17,7 @@ numbered! {
         Backordered = 11, "backordered", "an order waits for stock";
         SkuSet = 12, "sku-set", "a SKU is sold in another way";
         CardsAdded = 14, "cards-added", "cards were delivered, and are for sale";
+        Retried = 15, "retried", "no channel could fill an order that waits, or it is to be tried again";
     }
 }
 

@@ -130,6 +130,12 @@ kinds! {
     RoutesRollback = 43,
     /// Cards that become stock each on its own: names, `count` × row.
     Deliver = 44,
+    /// Offers room for jobs of a channel, and takes them.
+    TakeJobs = 45,
+    /// Delivers cards for a job.
+    DeliverJob = 46,
+    /// Extends the lease of a job, or fails it.
+    EndJob = 47,
     /// Opens an import on this connection: bincode.
     ImportBegin = 48,
     /// Cards of the open import: import id, `count` × row.
@@ -144,6 +150,10 @@ kinds! {
     Feed = 66,
     /// Asks how the route table in force does: empty.
     RoutesStatus = 67,
+    /// Asks which orders wait for another attempt, or are buried.
+    RetryList = 72,
+    /// Has such orders asked for again, buried or cancelled.
+    RetryMove = 73,
     /// Fixed.
     HelloReply = 129,
     /// The bytes of the Ping.
@@ -188,6 +198,12 @@ kinds! {
     RoutesRollbackReply = 171,
     /// Bincode.
     DeliverReply = 172,
+    /// Jobs, as soon as there are some.
+    TakeJobsReply = 173,
+    /// What became of the cards, and how the job stands.
+    DeliverJobReply = 174,
+    /// How the job stands.
+    EndJobReply = 175,
     /// Bincode.
     ImportBeginReply = 176,
     /// Fixed.
@@ -202,6 +218,10 @@ kinds! {
     FeedReply = 194,
     /// Bincode.
     RoutesStatusReply = 195,
+    /// Orders that wait for another attempt, or are buried.
+    RetryListReply = 200,
+    /// What was done with them.
+    RetryMoveReply = 201,
     /// A request refused whole: fixed, then text.
     Refused = 254,
     /// Why the connection is closed after this frame: fixed, then text.
@@ -236,6 +256,9 @@ impl Kind {
             Self::RoutesHistory => Self::RoutesHistoryReply,
             Self::RoutesRollback => Self::RoutesRollbackReply,
             Self::Deliver => Self::DeliverReply,
+            Self::TakeJobs => Self::TakeJobsReply,
+            Self::DeliverJob => Self::DeliverJobReply,
+            Self::EndJob => Self::EndJobReply,
             Self::ImportBegin => Self::ImportBeginReply,
             Self::ImportRows => Self::ImportRowsReply,
             Self::ImportEnd => Self::ImportEndReply,
@@ -243,6 +266,8 @@ impl Kind {
             Self::RoutesShow => Self::RoutesShowReply,
             Self::Feed => Self::FeedReply,
             Self::RoutesStatus => Self::RoutesStatusReply,
+            Self::RetryList => Self::RetryListReply,
+            Self::RetryMove => Self::RetryMoveReply,
             reply => reply,
         }
     }

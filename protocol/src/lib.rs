@@ -74,15 +74,17 @@ pub use answer::{
 pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
-    BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, DeliverReply, Feed,
-    FeedReply, FeedRow, HolderCap, ImportBegin, ImportBeginReply, ImportEndReply, ListBatches,
-    ListCards, ListOrders, MoveCards, MoveCardsReply, OrderList, OrderRow, Pick, ReasonCount,
-    RejectedLine, RouteMark, RouteRow, RouteRule, RoutesHistoryReply, RoutesLoad, RoutesLoadReply,
-    RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply, ServerInfoReply, SkuCreate,
-    SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow,
-    Trailing, decode_control, encode_control,
+    BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, DeliverJobReply,
+    DeliverReply, EndJob, EndJobReply, Feed, FeedReply, FeedRow, HolderCap, ImportBegin,
+    ImportBeginReply, ImportEndReply, JobRow, ListBatches, ListCards, ListOrders, MoveCards,
+    MoveCardsReply, OrderList, OrderRow, Pick, ReasonCount, RejectedLine, RetryList,
+    RetryListReply, RetryMove, RetryMoveReply, RetryRow, RouteMark, RouteRow, RouteRule,
+    RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow, RoutesShowReply,
+    RoutesStatusReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet,
+    SkuSetReply, Stock, StockReply, StockRow, TakeJobs, TakeJobsReply, Trailing, decode_control,
+    encode_control,
 };
-pub use deliver::Deliver;
+pub use deliver::{Deliver, DeliverJob, JOB_FLAG_ALL};
 pub use feed::{FeedKind, HoldEnd, IssueWay, MoveCause};
 pub use find::FindSecret;
 pub use frame::{FLAG_MORE, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, Kind, peek};
@@ -96,7 +98,7 @@ pub use order::{
     STEP_FLAG_HOLDER, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY,
     STEP_FLAG_TAG, STEP_FLAG_WAIT, Step, StepItem, StepItems, lookup_items, put_lookup, step_items,
 };
-pub use refusal::{FaultCode, Refusal, RejectReason};
+pub use refusal::{FaultCode, JobState, Refusal, RejectReason, RetryCause};
 pub use refused::{FaultBody, RefusedBody};
 pub use sku::DealOrder;
 pub use uses::{MaxUses, MaxUsesError};

@@ -36,6 +36,15 @@ pub const UNLIMITED_CARDS_MAX: u64 = 64;
 /// Most rows of one Deliver.
 pub const DELIVERY_ROWS_MAX: usize = 1024;
 
+/// Most jobs that a worker takes at a time.
+pub const JOBS_MAX: u32 = 4096;
+/// The longest that a server waits for a job, in milliseconds.
+pub const JOBS_WAIT_MS_MAX: u32 = 60_000;
+/// The longest name of a worker, in bytes.
+pub const WORKER_NAME_BYTES_MAX: usize = 64;
+/// The longest reason of a job that fails, in bytes.
+pub const JOB_REASON_BYTES_MAX: usize = 256;
+
 /// ImportRows frames a client may have unanswered.
 pub const IMPORT_FRAMES_IN_FLIGHT_MAX: usize = 16;
 /// Rejected lines that an import lists; beyond it they are only counted.

@@ -62,6 +62,11 @@ numbered! {
         RoutesChanged = 52, "RoutesChanged", "another route table is in force than was expected, and nothing changed: look at it, then load again";
         DeliveryInvalid = 53, "DeliveryInvalid", "a delivery has at most 1024 rows, of one SKU and one pool";
         DeliveredMeanwhile = 54, "DeliveredMeanwhile", "cards of the import were delivered while it was under way: import again, and they are rejected as duplicates";
+        ChannelUnknown = 55, "ChannelUnknown", "the route table in force has no issuer of this name: add a [[channel]] of kind issuer, or name another";
+        JobOther = 56, "JobOther", "the delivery names another SKU or channel than its job, and nothing changed: name those of the job";
+        JobInvalid = 57, "JobInvalid", "a worker takes 1 to 4096 jobs at a time; a job is extended by 1 ms or more, or failed, with a reason of 256 bytes at most";
+        TooManyWorkers = 58, "TooManyWorkers", "the channel has as many workers as it may have: let one go, or take more jobs with one";
+        RetryInvalid = 59, "RetryInvalid", "say what is to be done, kick, bury or drain, and with which orders: a SKU's, those named, at most 1000, or all";
     }
 }
 
@@ -69,6 +74,29 @@ impl Refusal {
     /// True if the very same request, sent again after `retry_after_ms`, may well be accepted.
     pub const fn retryable(self) -> bool {
         matches!(self, Self::Busy | Self::ShuttingDown | Self::TooManyImports)
+    }
+}
+
+numbered! {
+    /// How a job of a channel stands, as its worker is told.
+    JobState: u16, "job state" {
+        Done = 1, "done", "the job has what it asked for";
+        UnderWay = 2, "under way", "the job wants more";
+        Over = 3, "over", "the job has failed, or its lease is over: what was delivered is stock";
+        Unknown = 4, "unknown", "no such job was given out here, or long ago: what was delivered is stock";
+    }
+}
+
+numbered! {
+    /// Why no channel has filled an order.
+    RetryCause: u16, "cause" {
+        NoChannel = 1, "no_channel", "no channel of its route takes part: none has a worker, or all are ejected";
+        Failed = 2, "failed", "a worker has failed the job";
+        TimedOut = 3, "timed_out", "the lease of the job ran out";
+        WorkerGone = 4, "worker_gone", "the worker that had the job has gone";
+        TooFew = 5, "too_few", "fewer cards were delivered than the job asked for";
+        ForGood = 6, "for_good", "every channel of its route has failed it for good";
+        Operator = 7, "operator", "an operator has buried it";
     }
 }
 

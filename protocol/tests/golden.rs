@@ -696,6 +696,117 @@ fn deliver() {
 }
 
 #[test]
+fn jobs() {
+    let take = TakeJobs {
+        channel: "alpha".to_owned(),
+        worker: "alpha-1".to_owned(),
+        jobs_max: 16,
+        wait_ms: 20_000,
+    };
+    check_control(Kind::TakeJobs, 0, take);
+    let job = JobRow {
+        job: [9; 16],
+        attempt: 1,
+        sku: "gift-50".to_owned(),
+        quantity: 2,
+        ends_unix_ms: 1_800_000_000_000,
+    };
+    let jobs = TakeJobsReply {
+        lease_ms: 5000,
+        jobs: vec![job],
+    };
+    check_control(Kind::TakeJobsReply, 0, jobs);
+    let rows = rows_example();
+    let names = DeliverJob {
+        job: [9; 16],
+        attempt: 1,
+        flags: JOB_FLAG_ALL,
+        sku: "gift-50",
+        channel: "alpha",
+    };
+    check(
+        Kind::DeliverJob,
+        2,
+        0,
+        |out| names.encode_into(&rows, out),
+        |body| {
+            let (decoded, read) = DeliverJob::decode(body, 2).unwrap();
+            assert_eq!(decoded, names);
+            assert_eq!(read.collect::<Result<Vec<_>, _>>().unwrap(), rows);
+        },
+    );
+    let reply = DeliverJobReply {
+        lsn: 43,
+        accepted: 1,
+        rejections: vec![RejectedLine {
+            line: 2,
+            reason: RejectReason::DuplicateInStock.as_u16(),
+        }],
+        job: JobState::UnderWay.as_u16(),
+        missing: 1,
+    };
+    check_control(Kind::DeliverJobReply, 0, reply);
+    let end = EndJob {
+        channel: "alpha".to_owned(),
+        job: [9; 16],
+        attempt: 1,
+        what: 2,
+        extend_ms: 0,
+        reason: "sold out".to_owned(),
+    };
+    check_control(Kind::EndJob, 0, end);
+    let reply = EndJobReply {
+        job: JobState::Over.as_u16(),
+        lease_ms: 0,
+    };
+    check_control(Kind::EndJobReply, 0, reply);
+}
+
+#[test]
+fn retries() {
+    let list = RetryList {
+        sku: Some("gift-50".to_owned()),
+        buried: Some(true),
+        after: 0,
+        limit: 100,
+    };
+    check_control(Kind::RetryList, 0, list);
+    let row = RetryRow {
+        order: [9; 16],
+        sku: 7,
+        quantity: 2,
+        priority: 1,
+        attempts: 10,
+        buried: true,
+        cause: RetryCause::TimedOut.as_u16(),
+        again_unix_ms: 0,
+        since_unix_ms: 1_800_000_000_000,
+        ends_unix_ms: 1_800_000_100_000,
+    };
+    let rows = RetryListReply {
+        rows: vec![row],
+        next: Some(5),
+        waiting: 9,
+        retrying: 4,
+        buried: 1,
+        oldest_unix_ms: 1_800_000_000_000,
+    };
+    check_control(Kind::RetryListReply, 0, rows);
+    let moves = RetryMove {
+        what: 1,
+        orders: vec![[9; 16]],
+        sku: None,
+        buried: None,
+    };
+    check_control(Kind::RetryMove, 0, moves);
+    check_control(
+        Kind::RetryMoveReply,
+        0,
+        RetryMoveReply { moved: 1, lsn: 44 },
+    );
+}
+
+#[test]
 fn import() {
     let begin = ImportBegin {
         sku: "gift-50".to_owned(),

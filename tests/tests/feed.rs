@@ -127,6 +127,10 @@ fn of_record(record: &Value) -> Option<Value> {
             let fields = same(&["sku_id", "order_id", "quantity", "ends_unix_ms", "ends_at"]);
             put("backordered", &fields);
         }
+        "Retried" => put(
+            "retried",
+            &same(&["sku_id", "order_id", "attempts", "cause", "again_at"]),
+        ),
         "Extended" => put(
             "extended",
             &same(&["sku_id", "order_id", "extension", "ttl_ms"]),
@@ -254,6 +258,16 @@ fn of_fact(fact: &FeedFact) -> Value {
             put("order_id", json!(order_id.to_string()));
             put("quantity", json!(quantity));
             put("ends_unix_ms", json!(ends_unix_ms));
+        }
+        FeedEvent::Retried {
+            order_id,
+            attempts,
+            cause,
+            ..
+        } => {
+            put("order_id", json!(order_id.to_string()));
+            put("attempts", json!(attempts));
+            put("cause", json!(cause.map(|cause| cause.name())));
         }
     }
     told

@@ -9,7 +9,7 @@ use crate::slab::Grown;
 use crate::state::added::{grown_of, grown_words};
 use crate::state::apply::{SkuSnapshot, Snapshot};
 use crate::state::held::HeldFact;
-use crate::state::record::{Cap, SkuSet};
+use crate::state::record::{Cap, SkuSet, Tried};
 use crate::state::reused::{View, views_of};
 use crate::state::{Batch, Digest, RouteTables, SlabFacts, StateSeed, TableFact};
 use crate::wal::Position;
@@ -40,6 +40,8 @@ const FEATURE_TABLES: u64 = 256;
 const FEATURE_GROWN: u64 = 512;
 /// Some orders that wait for stock have a tag.
 const FEATURE_TAGS: u64 = 1024;
+/// Some orders that wait for stock were tried in vain.
+const FEATURE_TRIED: u64 = 2048;
 /// All that this version knows.
 const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_HELD
@@ -51,7 +53,8 @@ const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_VIEWS
     | FEATURE_TABLES
     | FEATURE_GROWN
-    | FEATURE_TAGS;
+    | FEATURE_TAGS
+    | FEATURE_TRIED;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,7 +270,10 @@ fn features_of(snapshot: &Snapshot) -> u64 {
     let parts = snapshot.held.iter().any(|fact| fact.hold.fewer > 0);
     let bound = snapshot.held.iter().any(|fact| fact.hold.card.is_some());
     let waiting = snapshot.held.iter().filter_map(|fact| fact.hold.waits);
-    let tags = waiting.into_iter().any(|waits| waits.tag != 0);
+    let tags = waiting.clone().any(|waits| waits.tag != 0);
+    let tried = waiting
+        .into_iter()
+        .any(|waits| waits.tried != Tried::default());
     bit(!snapshot.marks.is_empty(), FEATURE_MARKS)
         | bit(!snapshot.held.is_empty(), FEATURE_HELD)
         | bit(waits, FEATURE_WAITING)
@@ -279,6 +285,7 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(!snapshot.routes.is_plain(), FEATURE_TABLES)
         | bit(!grown(snapshot).is_empty(), FEATURE_GROWN)
         | bit(tags, FEATURE_TAGS)
+        | bit(tried, FEATURE_TRIED)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -868,6 +875,7 @@ mod tests {
             quantity: 4000,
             priority: 3,
             tag: 0,
+            tried: Tried::default(),
         });
         round_trip(
             &sample(Vec::new(), waits.clone()),
@@ -880,6 +888,19 @@ mod tests {
         round_trip(
             &sample(Vec::new(), tagged),
             FEATURE_HELD | FEATURE_WAITING | FEATURE_TAGS,
+        );
+        let mut tried = waits.clone();
+        if let Some(waits) = &mut tried[1].hold.waits {
+            waits.tried = Tried {
+                attempts: 10,
+                cause: 3,
+                is_buried: true,
+                again_unix_ms: 1_800_000_000_000,
+            };
+        }
+        round_trip(
+            &sample(Vec::new(), tried),
+            FEATURE_HELD | FEATURE_WAITING | FEATURE_TRIED,
         );
         waits[0].hold.fewer = 3996;
         round_trip(

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 use croupier_client::{
-    CardRun, Client, Error, FeedEvent, FeedFact, FeedKind, FeedOptions, Lsn, Refusal, SkuId,
+    CardRun, Client, Error, FeedEvent, FeedFact, FeedKind, FeedOptions, Lsn, Refusal, RetryCause,
+    SkuId,
 };
 use serde_json::{Value, json};
 
@@ -254,6 +255,20 @@ fn facts(fact: &FeedFact, sku: Option<(SkuId, String)>, as_json: bool) -> Facts 
             .with("quantity", *quantity)
             .with("ends_unix_ms", *ends_unix_ms)
             .with("ends_at", rfc3339(*ends_unix_ms)),
+        FeedEvent::Retried {
+            order_id,
+            attempts,
+            cause,
+            again_unix_ms,
+            ..
+        } => common
+            .with("order_id", order_id.to_string())
+            .with("attempts", *attempts)
+            .with_some("cause", cause.map(RetryCause::name))
+            .with_some(
+                "again_at",
+                (*again_unix_ms != 0).then(|| rfc3339(*again_unix_ms)),
+            ),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use croupier_protocol::{OrderId, Priority};
+use croupier_protocol::{OrderId, Priority, RetryCause};
 use serde_json::{Value, json};
 
 use super::error::CliError;
@@ -177,6 +177,17 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("ends_unix_ms", waits.ends_unix_ms)
             .with("ends_at", rfc3339(waits.ends_unix_ms))
             .with_some("tag", (waits.tag != 0).then_some(waits.tag)),
+        Fact::Retried(retried) => common
+            .with("kind", "Retried")
+            .with("order_id", order_id(retried.order_id))
+            .with("sku_id", retried.sku)
+            .with("attempts", retried.tried.attempts)
+            .with("cause", cause(retried.tried.cause))
+            .with("buried", retried.tried.is_buried)
+            .with_some(
+                "again_at",
+                (retried.tried.again_unix_ms != 0).then(|| rfc3339(retried.tried.again_unix_ms)),
+            ),
         Fact::Extended(extended) => common
             .with("kind", "Extended")
             .with("order_id", order_id(extended.order_id))
@@ -250,6 +261,13 @@ fn priority(number: u8) -> Value {
     match Priority::try_from(number) {
         Ok(priority) => Value::from(priority.name()),
         Err(_) => Value::from(number),
+    }
+}
+
+fn cause(number: u8) -> Value {
+    match RetryCause::try_from(u16::from(number)) {
+        Ok(cause) => Value::from(cause.name()),
+        Err(_) => Value::Null,
     }
 }
 

@@ -134,7 +134,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         if matches!(
             self.kind,
-            Kind::ImportRows | Kind::FindSecret | Kind::Deliver
+            Kind::ImportRows | Kind::FindSecret | Kind::Deliver | Kind::DeliverJob
         ) {
             self.body.zeroize();
         }
@@ -404,7 +404,10 @@ impl Connection {
                 "the first frame must be Hello",
             );
         }
-        if matches!(header.kind, Kind::FindSecret | Kind::Deliver) {
+        if matches!(
+            header.kind,
+            Kind::FindSecret | Kind::Deliver | Kind::DeliverJob
+        ) {
             self.importing.set(true);
         }
         if let Some(step) = Step::of_kind(header.kind) {
@@ -431,6 +434,11 @@ impl Connection {
             | Kind::ListOrders
             | Kind::Pick
             | Kind::Deliver
+            | Kind::TakeJobs
+            | Kind::DeliverJob
+            | Kind::EndJob
+            | Kind::RetryList
+            | Kind::RetryMove
             | Kind::ImportBegin
             | Kind::ImportRows
             | Kind::ImportEnd

@@ -197,6 +197,7 @@ impl State {
             Fact::Backordered(backordered) => {
                 Ok(self.replay_backordered(lsn, record.stamp, backordered, hand)?)
             }
+            Fact::Retried(retried) => Ok(self.replay_retried(retried, hand)?),
             Fact::Reserved(reserved) => {
                 Ok(self.replay_reserved(lsn, record.stamp, reserved, hand)?)
             }

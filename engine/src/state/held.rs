@@ -56,8 +56,8 @@ impl HeldFact {
 
     /// From [`words`](Self::words); of nobody who is named.
     pub fn from_words(words: [u64; HeldFact::WORDS]) -> HeldFact {
-        let (sku, extensions, waits, fewer, bound) = Hold::of_what_word(words[3]);
-        let (credits, card) = Hold::of_credit_words([words[4], words[5]], bound);
+        let (sku, extensions, mut waits, fewer, bound) = Hold::of_what_word(words[3]);
+        let (credits, card) = Hold::of_credit_words([words[4], words[5]], &mut waits, bound);
         HeldFact {
             order_id: u128::from(words[0]) << 64 | u128::from(words[1]),
             holder: 0,

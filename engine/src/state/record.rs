@@ -205,6 +205,49 @@ pub struct Backordered {
     pub tag: u16,
 }
 
+/// How an order that no channel could fill yet has fared: docs/channels.md.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// Attempts that have failed.
+    pub attempts: u16,
+    /// Number of a [`RetryCause`](croupier_protocol::RetryCause): why the last one has; 0: none has.
+    pub cause: u8,
+    /// No channel is asked any more.
+    pub is_buried: bool,
+    /// When the next attempt is made; 0: at once, or never.
+    pub again_unix_ms: u64,
+}
+
+impl Tried {
+    /// In the place of the credits that the order does not have yet.
+    pub(in crate::state) fn words(self) -> [u64; 2] {
+        let first = u64::from(self.attempts)
+            | u64::from(self.cause) << 16
+            | u64::from(self.is_buried) << 24;
+        [first, self.again_unix_ms]
+    }
+
+    pub(in crate::state) fn of_words([first, again_unix_ms]: [u64; 2]) -> Tried {
+        Tried {
+            attempts: first as u16,
+            cause: (first >> 16) as u8,
+            is_buried: first >> 24 & 1 != 0,
+            again_unix_ms,
+        }
+    }
+}
+
+/// An order that waits was tried in vain by channels, or is to be tried again: docs/channels.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retried {
+    pub order_id: u128,
+    pub sku: u32,
+    /// Who asked; 0: the dispatcher.
+    pub principal: u32,
+    /// How it stands from now on.
+    pub tried: Tried,
+}
+
 /// More time for a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extended {
@@ -394,6 +437,7 @@ pub enum Fact<'a> {
     Extended(Extended),
     Released(Released),
     Backordered(Backordered),
+    Retried(Retried),
     CardsMoved(Moved<'a>),
     CardsAdded(Added),
     RoutesLoaded {
@@ -423,6 +467,7 @@ const KIND_BACKORDERED: u8 = 11;
 const KIND_SKU_SET: u8 = 12;
 const KIND_SLAB_REUSED: u8 = 13;
 const KIND_CARDS_ADDED: u8 = 14;
+const KIND_RETRIED: u8 = 15;
 
 /// Flag of a SlabAdded record: the slab grows.
 const FLAG_GROWS: u8 = 1;
@@ -437,6 +482,8 @@ const FLAG_PART: u8 = 2;
 const FLAG_BOUND: u8 = 4;
 /// Flag of a Released record: the order was to be issued.
 const FLAG_WAS_ISSUE: u8 = 1;
+/// Flag of a Retried record: the order is buried.
+const FLAG_BURIED: u8 = 1;
 /// Flag of a Backordered record: the order has a tag.
 const FLAG_TAG: u8 = 1;
 
@@ -597,6 +644,21 @@ pub fn put_backordered(out: &mut Vec<u64>, stamp: Stamp, backordered: &Backorder
     put_about(out, (KIND_BACKORDERED, flags), stamp, about, rest)
 }
 
+/// Appends a Retried record to `out`; returns its units.
+pub fn put_retried(out: &mut Vec<u64>, stamp: Stamp, retried: &Retried) -> usize {
+    let tried = retried.tried;
+    let about = About {
+        id: retried.order_id,
+        holder: 0,
+        sku: retried.sku,
+        principal: retried.principal,
+    };
+    let what = u64::from(tried.attempts) | u64::from(tried.cause) << 16;
+    let flags = if tried.is_buried { FLAG_BURIED } else { 0 };
+    let rest = [what, tried.again_unix_ms, 0];
+    put_about(out, (KIND_RETRIED, flags), stamp, about, rest)
+}
+
 /// Appends an Extended record to `out`; returns its units.
 pub fn put_extended(out: &mut Vec<u64>, stamp: Stamp, extended: &Extended) -> usize {
     let what = u64::from(extended.nth) | u64::from(extended.ttl_ms) << 32;
@@ -635,6 +697,7 @@ impl Record<'_> {
             Fact::Extended(extended) => return put_extended(out, self.stamp, extended),
             Fact::Released(released) => return put_released(out, self.stamp, released),
             Fact::Backordered(waits) => return put_backordered(out, self.stamp, waits),
+            Fact::Retried(retried) => return put_retried(out, self.stamp, retried),
             _ => {}
         }
         let mut body: Vec<u8> = Vec::with_capacity(RECORD_UNIT_BYTES);
@@ -760,6 +823,7 @@ impl Record<'_> {
             | Fact::Reserved(_)
             | Fact::Extended(_)
             | Fact::Released(_)
+            | Fact::Retried(_)
             | Fact::Backordered(_) => unreachable!("put as words"),
         }
     }

@@ -6,10 +6,12 @@ use super::held::{HeldFact, same_holder, share_of_hold};
 use super::holders::Share;
 use super::index::{Claimed, Hold, IndexView, OrderState, Settled, Waits};
 use super::line::Waiter;
-use super::record::{Backordered, Credits, Ended, Issued, Stamp};
+use super::record::{Backordered, Credits, Ended, Issued, Retried, Stamp, Tried};
 use super::replay::Hand;
 
 const NOT_WAITING: &str = "a record fills an order that does not wait";
+
+const NOT_TRIED: &str = "a record tries an order that does not wait";
 
 fn waits_of(lsn: u64, stamp: Stamp, backordered: &Backordered) -> Hold {
     Hold {
@@ -21,6 +23,7 @@ fn waits_of(lsn: u64, stamp: Stamp, backordered: &Backordered) -> Hold {
             quantity: backordered.quantity,
             priority: backordered.priority,
             tag: backordered.tag,
+            tried: Tried::default(),
         }),
         reserved_lsn: lsn,
         reserved_unix_ms: stamp.unix_ms,
@@ -88,6 +91,11 @@ impl State {
         settled
     }
 
+    /// A claimed order that waits was tried in vain, or is to be tried again; `hold` is what was claimed.
+    pub fn apply_retried(&self, retried: &Retried, hold: &Hold, claimed: Claimed) {
+        self.index.note_tried(claimed, &tried(hold, retried));
+    }
+
     /// A claimed order that waited, and whose cards have been taken, gets them.
     pub fn apply_filled(
         &self,
@@ -129,6 +137,14 @@ impl State {
     }
 }
 
+fn tried(hold: &Hold, retried: &Retried) -> Hold {
+    let waits = hold.waits.map(|waits| Waits {
+        tried: retried.tried,
+        ..waits
+    });
+    Hold { waits, ..*hold }
+}
+
 /// An order waits no longer.
 pub(super) fn leave_line(catalog: &Catalog, sku: u32, id: u128) {
     let sku = catalog.sku(sku).expect("an order waited for it");
@@ -153,6 +169,25 @@ impl State {
             },
             hand,
         )
+    }
+
+    pub(super) fn replay_retried(&self, retried: &Retried, hand: &mut Hand) -> Result<(), String> {
+        let fits = |hold: &Hold| hold.waits.is_some() && hold.sku == retried.sku;
+        match &self.orders {
+            Orders::Indexed => {
+                let id = retried.order_id;
+                let (claimed, hold) = hand.claim(self, id, |state| state == OrderState::Waiting)?;
+                let hold = hold.filter(fits).ok_or(NOT_TRIED)?;
+                self.apply_retried(retried, &hold, claimed);
+            }
+            Orders::Counted(counted) => {
+                let held = &mut lock(counted).held;
+                let fact = held.get_mut(&retried.order_id);
+                let fact = fact.filter(|fact| fits(&fact.hold)).ok_or(NOT_TRIED)?;
+                fact.hold = tried(&fact.hold, retried);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn replay_filled(

@@ -9,7 +9,7 @@ use croupier_engine::slab::Grown;
 use croupier_engine::state::apply::{SkuSnapshot, Snapshot};
 use croupier_engine::state::held::HeldFact;
 use croupier_engine::state::index::{Hold, Waits};
-use croupier_engine::state::record::{Cap, Credits, SkuSet};
+use croupier_engine::state::record::{Cap, Credits, SkuSet, Tried};
 use croupier_engine::state::{Batch, Digest, RouteTables, SlabFacts, StateSeed, TableFact, View};
 use croupier_engine::wal::Position;
 use croupier_engine::wal::format::{StoreId, crc32c};
@@ -154,6 +154,12 @@ fn sample() -> Checkpoint {
                         quantity: 3,
                         priority: 2,
                         tag: 77,
+                        tried: Tried {
+                            attempts: 3,
+                            cause: 3,
+                            is_buried: true,
+                            again_unix_ms: 5,
+                        },
                     }),
                     ..hold
                 },

@@ -110,6 +110,23 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::ListOrdersReply => control::<OrderList>(body),
         Kind::MoveCardsReply => control::<MoveCardsReply>(body),
         Kind::DeliverReply => control::<DeliverReply>(body),
+        Kind::TakeJobs => control::<TakeJobs>(body),
+        Kind::TakeJobsReply => control::<TakeJobsReply>(body),
+        Kind::DeliverJobReply => control::<DeliverJobReply>(body),
+        Kind::EndJob => control::<EndJob>(body),
+        Kind::EndJobReply => control::<EndJobReply>(body),
+        Kind::RetryList => control::<RetryList>(body),
+        Kind::RetryListReply => control::<RetryListReply>(body),
+        Kind::RetryMove => control::<RetryMove>(body),
+        Kind::RetryMoveReply => control::<RetryMoveReply>(body),
+        Kind::DeliverJob => {
+            if let Ok((deliver, rows)) = DeliverJob::decode(body, count) {
+                let rows: Result<Vec<ImportRow<'_>>, _> = rows.collect();
+                let mut again = BytesMut::new();
+                deliver.encode_into(&rows.unwrap_or_default(), &mut again);
+                assert!(again.len() <= body.len());
+            }
+        }
         Kind::Deliver => {
             if let Ok((deliver, rows)) = Deliver::decode(body, count) {
                 let rows: Result<Vec<ImportRow<'_>>, _> = rows.collect();

@@ -162,6 +162,107 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
             };
             encode_control(&reply, out);
         }
+        Kind::TakeJobs => {
+            let take = TakeJobs {
+                channel: "北方".into(),
+                worker: "w".into(),
+                jobs_max: 16,
+                wait_ms: 1000,
+            };
+            encode_control(&take, out);
+        }
+        Kind::TakeJobsReply => {
+            let job = JobRow {
+                job: [9; 16],
+                attempt: 1,
+                sku: "卡密".into(),
+                quantity: 2,
+                ends_unix_ms: 7,
+            };
+            let reply = TakeJobsReply {
+                lease_ms: 5000,
+                jobs: vec![job],
+            };
+            encode_control(&reply, out);
+        }
+        Kind::DeliverJob => DeliverJob {
+            job: [9; 16],
+            attempt: 1,
+            flags: JOB_FLAG_ALL,
+            sku: "卡密",
+            channel: "北方",
+        }
+        .encode_into(&[ImportRow::new(1, b"AAAA")], out),
+        Kind::DeliverJobReply => {
+            let reply = DeliverJobReply {
+                lsn: 43,
+                accepted: 1,
+                rejections: vec![RejectedLine { line: 2, reason: 7 }],
+                job: 2,
+                missing: 1,
+            };
+            encode_control(&reply, out);
+        }
+        Kind::EndJob => {
+            let end = EndJob {
+                channel: "北方".into(),
+                job: [9; 16],
+                attempt: 1,
+                what: 2,
+                extend_ms: 0,
+                reason: "卖完了".into(),
+            };
+            encode_control(&end, out);
+        }
+        Kind::EndJobReply => encode_control(
+            &EndJobReply {
+                job: 3,
+                lease_ms: 0,
+            },
+            out,
+        ),
+        Kind::RetryList => {
+            let list = RetryList {
+                sku: Some("卡密".into()),
+                buried: Some(true),
+                after: 1,
+                limit: 9,
+            };
+            encode_control(&list, out);
+        }
+        Kind::RetryListReply => {
+            let row = RetryRow {
+                order: [9; 16],
+                sku: 1,
+                quantity: 1,
+                priority: 1,
+                attempts: 2,
+                buried: false,
+                cause: 3,
+                again_unix_ms: 5,
+                since_unix_ms: 4,
+                ends_unix_ms: 6,
+            };
+            let reply = RetryListReply {
+                rows: vec![row],
+                next: None,
+                waiting: 1,
+                retrying: 1,
+                buried: 0,
+                oldest_unix_ms: 4,
+            };
+            encode_control(&reply, out);
+        }
+        Kind::RetryMove => {
+            let moves = RetryMove {
+                what: 1,
+                orders: vec![[9; 16]],
+                sku: Some("卡密".into()),
+                buried: Some(false),
+            };
+            encode_control(&moves, out);
+        }
+        Kind::RetryMoveReply => encode_control(&RetryMoveReply { moved: 1, lsn: 9 }, out),
         Kind::FindSecret => FindSecret {
             sku: SkuId(1),
             secret: "一二三".as_bytes(),

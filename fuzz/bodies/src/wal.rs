@@ -7,7 +7,7 @@ use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::slab::Added;
 use croupier_engine::state::record::{
     Backordered, Cap, Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved,
-    Run, Runs, SkuSet, Stamp, decode,
+    Retried, Run, Runs, SkuSet, Stamp, Tried, decode,
 };
 use croupier_engine::state::{Reused, View};
 use croupier_engine::wal::format::{
@@ -117,6 +117,17 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             header_hash: [6; 32],
             grows: true,
         },
+        Fact::Retried(Retried {
+            order_id: 7,
+            sku: 1,
+            principal: 0,
+            tried: Tried {
+                attempts: 10,
+                cause: 3,
+                is_buried: true,
+                again_unix_ms: 0,
+            },
+        }),
         Fact::CardsAdded(Added {
             slab: 3,
             sku: 1,

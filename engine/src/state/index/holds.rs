@@ -4,7 +4,7 @@ use crossbeam_queue::SegQueue;
 
 use super::arena::Arena;
 use super::{OrderIndex, OrderState, Settled};
-use crate::state::record::{Credits, QUANTITY_LIMIT};
+use crate::state::record::{Credits, QUANTITY_LIMIT, Tried};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What an order waits for, and in which line.
@@ -14,6 +14,8 @@ pub struct Waits {
     pub priority: u8,
     /// What route tables can tell it by; 0: nothing.
     pub tag: u16,
+    /// Of channels that were asked for it.
+    pub tried: Tried,
 }
 
 impl Waits {
@@ -28,6 +30,7 @@ impl Waits {
             quantity: bits as u16 & 0xfff,
             priority: (bits >> 12) as u8 & 3,
             tag,
+            tried: Tried::default(),
         })
     }
 }
@@ -117,8 +120,11 @@ impl Hold {
         (word as u32, extensions, waits, fewer, bound)
     }
 
-    /// Its credits, and its card if it has one, as a checkpoint keeps them, too.
+    /// Its credits, and its card if it has one, as a checkpoint keeps them, too; of one that waits, how it was tried.
     pub(in crate::state) fn credit_words(&self) -> [u64; 2] {
+        if let Some(waits) = self.waits {
+            return waits.tried.words();
+        }
         let [first, second] = self.credits.words();
         match self.card {
             Some((slab, slot)) => [first, u64::from(slab) | u64::from(slot) << 32],
@@ -129,9 +135,13 @@ impl Hold {
     /// From [`credit_words`](Self::credit_words).
     pub(in crate::state) fn of_credit_words(
         [first, second]: [u64; 2],
+        waits: &mut Option<Waits>,
         bound: bool,
     ) -> (Credits, Option<(u32, u32)>) {
-        if bound {
+        if let Some(waits) = waits {
+            waits.tried = Tried::of_words([first, second]);
+            (Credits::default(), None)
+        } else if bound {
             let card = (second as u32, (second >> 32) as u32);
             (Credits::from_words([first, 0]), Some(card))
         } else {
@@ -172,8 +182,8 @@ impl Hold {
     fn from_words(words: &[AtomicU64]) -> Hold {
         // Acquire: see `Rows::claim`.
         let word = |at: usize| words[at].load(Ordering::Acquire);
-        let (sku, extensions, waits, fewer, bound) = Hold::of_what_word(word(0));
-        let (credits, card) = Hold::of_credit_words([word(1), word(2)], bound);
+        let (sku, extensions, mut waits, fewer, bound) = Hold::of_what_word(word(0));
+        let (credits, card) = Hold::of_credit_words([word(1), word(2)], &mut waits, bound);
         Hold {
             sku,
             extensions,
@@ -364,6 +374,12 @@ impl OrderIndex {
         };
         self.rows.change(row, place, settled);
         settled
+    }
+
+    /// Notes how a claimed order that waits was tried; it waits on in its place. Whoever reads it meanwhile may read some of what
+    /// was noted before: nothing is dealt by that.
+    pub fn note_tried(&self, claimed: Claimed, hold: &Hold) {
+        self.change_hold(claimed, claimed.settled.lsn, hold);
     }
 
     /// Ends a claimed order with cards; its hold, if it had one, is no more.

@@ -1,12 +1,15 @@
 //! Records out of bytes: docs/wal-format.md.
 
+use croupier_protocol::RetryCause;
+
 use super::{
-    Backordered, Cap, Credits, Extended, FLAG_BOUND, FLAG_FILLED, FLAG_GROWS, FLAG_HOLDER,
-    FLAG_PART, FLAG_TAG, FLAG_UNLIMITED, FLAG_WAS_ISSUE, Fact, Issued, KIND_BACKORDERED,
-    KIND_BATCH_SEALED, KIND_CARDS_ADDED, KIND_CARDS_MOVED, KIND_EXTENDED, KIND_ISSUED,
-    KIND_RELEASED, KIND_RESERVED, KIND_ROUTES_LOADED, KIND_SKU_CREATED, KIND_SKU_SET,
-    KIND_SLAB_ADDED, KIND_SLAB_REUSED, KIND_STARTED, MOVED_HEAD_BYTES, Moved, RECORD_UNIT_BYTES,
-    RUN_BYTES, Record, Release, Released, Reserved, Runs, SkuSet, Stamp, Way, key_runs,
+    Backordered, Cap, Credits, Extended, FLAG_BOUND, FLAG_BURIED, FLAG_FILLED, FLAG_GROWS,
+    FLAG_HOLDER, FLAG_PART, FLAG_TAG, FLAG_UNLIMITED, FLAG_WAS_ISSUE, Fact, Issued,
+    KIND_BACKORDERED, KIND_BATCH_SEALED, KIND_CARDS_ADDED, KIND_CARDS_MOVED, KIND_EXTENDED,
+    KIND_ISSUED, KIND_RELEASED, KIND_RESERVED, KIND_RETRIED, KIND_ROUTES_LOADED, KIND_SKU_CREATED,
+    KIND_SKU_SET, KIND_SLAB_ADDED, KIND_SLAB_REUSED, KIND_STARTED, MOVED_HEAD_BYTES, Moved,
+    RECORD_UNIT_BYTES, RUN_BYTES, Record, Release, Released, Reserved, Retried, Runs, SkuSet,
+    Stamp, Tried, Way, key_runs,
 };
 use crate::card::is_move;
 use crate::slab::Added;
@@ -51,6 +54,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), String> {
         KIND_RESERVED => FLAG_FILLED | FLAG_PART | FLAG_BOUND | FLAG_HOLDER,
         KIND_RELEASED => FLAG_WAS_ISSUE | FLAG_HOLDER,
         KIND_BACKORDERED => FLAG_TAG | FLAG_HOLDER,
+        KIND_RETRIED => FLAG_BURIED,
         KIND_SKU_SET => FLAG_HOLDER,
         KIND_SLAB_REUSED => FLAG_UNLIMITED,
         KIND_SLAB_ADDED => FLAG_GROWS,
@@ -306,6 +310,26 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
             ttl_ms: u32_at(whole, 44),
             ends_unix_ms: u64_at(whole, 48),
             tag: tag_of(whole)?,
+        }),
+        KIND_RETRIED => Fact::Retried(Retried {
+            order_id: id_of(whole),
+            sku: u32_at(whole, 32),
+            principal: u32_at(whole, 36),
+            tried: Tried {
+                attempts: u16_at(whole, 40),
+                cause: match RetryCause::try_from(u16::from(whole[42])) {
+                    Ok(_) => whole[42],
+                    Err(_) if whole[42] == 0 => 0,
+                    Err(_) => {
+                        return Err(format!(
+                            "an attempt fails for a cause {} that there is not",
+                            whole[42]
+                        ));
+                    }
+                },
+                is_buried: whole[1] & FLAG_BURIED != 0,
+                again_unix_ms: u64_at(whole, 48),
+            },
         }),
         KIND_CARDS_MOVED => {
             let runs = usize::from(u16_at(whole, 24));

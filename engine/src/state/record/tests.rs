@@ -246,7 +246,18 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         card: Some((9, 17)),
         ..reserved
     };
-    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 13] = [
+    let retried = Fact::Retried(Retried {
+        order_id,
+        sku,
+        principal,
+        tried: Tried {
+            attempts: 10,
+            cause: 3,
+            is_buried: true,
+            again_unix_ms: 0x0102_0304_0506_0708,
+        },
+    });
+    let rows: [(Fact<'_>, [u8; 2], [u8; 8]); 14] = [
         (issued(Way::Commit), [5, 1], [2, 0, 1, 0, 2, 1, 1, 0]),
         (issued(Way::LateCommit), [5, 2], [2, 0, 1, 0, 2, 1, 1, 0]),
         (issued(Way::Filled), [5, 3], [2, 0, 1, 0, 2, 1, 1, 0]),
@@ -283,6 +294,7 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
             [7, 0, 2, 1, 0xa0, 0xbb, 0x0d, 0],
         ),
         (waited_in_vain, [10, 1], [7, 0, 2, 0, 0, 0, 0, 0]),
+        (retried, [15, 1], [10, 0, 3, 0, 0, 0, 0, 0]),
         (
             Fact::Extended(extended),
             [9, 0],
