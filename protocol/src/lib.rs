@@ -98,7 +98,9 @@ pub use order::{
     STEP_FLAG_HOLDER, STEP_FLAG_LINKED, STEP_FLAG_ONLY_HELD, STEP_FLAG_PARTIAL, STEP_FLAG_STAY,
     STEP_FLAG_TAG, STEP_FLAG_WAIT, Step, StepItem, StepItems, lookup_items, put_lookup, step_items,
 };
-pub use refusal::{FaultCode, JobState, Refusal, RejectReason, RetryCause};
+pub use refusal::{
+    ChannelCause, ChannelStanding, FaultCode, JobState, Refusal, RejectReason, RetryCause,
+};
 pub use refused::{FaultBody, RefusedBody};
 pub use sku::DealOrder;
 pub use uses::{MaxUses, MaxUsesError};

@@ -101,6 +101,28 @@ numbered! {
 }
 
 numbered! {
+    /// How a channel that is outside stands.
+    ChannelStanding: u16, "standing" {
+        Healthy = 1, "healthy", "the channel is asked as the route table says";
+        Ejected = 2, "ejected", "the channel is not asked for a while";
+        Probing = 3, "probing", "the channel is asked for a few cards, to see whether it is well";
+    }
+}
+
+numbered! {
+    /// Why a channel stands as it does.
+    ChannelCause: u16, "cause" {
+        ConsecutiveFailures = 1, "consecutive_failures", "so many jobs in a row have failed or timed out";
+        FailurePercentage = 2, "failure_percentage", "too large a share of its jobs has failed";
+        SlowPercentage = 3, "slow_percentage", "too large a share of its jobs was slow";
+        ProbeFailed = 4, "probe_failed", "a job that it was tried with has failed, or was slow";
+        EjectionOver = 5, "ejection_over", "the time of its ejection is over";
+        ProbesFilled = 6, "probes_filled", "it has done the jobs that it was tried with";
+        Operator = 7, "operator", "an operator has said so";
+    }
+}
+
+numbered! {
     /// Why a line of an import was not accepted.
     RejectReason: u16, "reject reason" {
         EmptySecret = 1, "empty_secret", "the secret is empty";

@@ -268,7 +268,7 @@ pub(super) fn utc_offset(text: &str) -> Result<i16, String> {
 }
 
 /// `*` stands for any characters, everything else for itself.
-pub(super) fn glob(pattern: &str, text: &str) -> bool {
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else {
@@ -291,7 +291,7 @@ pub(super) fn glob(pattern: &str, text: &str) -> bool {
 }
 
 /// Whether there is a text that both patterns match.
-pub(super) fn globs_meet(one: &str, other: &str) -> bool {
+pub(crate) fn globs_meet(one: &str, other: &str) -> bool {
     let other = other.as_bytes();
     // Where in the other one can be when so much of this one is used up; `*` may be passed over at once.
     let passes = |may: &mut [bool]| {

@@ -15,8 +15,9 @@ mod text;
 mod tests;
 
 pub use conditions::Asked;
+pub(crate) use conditions::{glob, globs_meet};
 pub use load::{Load, LoadNow, LoadParts, MarkNow, Marks};
-pub use outside::{Balance, Outlier, Outside, Retry, Source, ToAsk};
+pub use outside::{Balance, Chain, Outlier, Outside, Retry, Source, ToAsk};
 pub use resolver::{NoTarget, Resolved, Resolver};
 pub use table::{Moment, RouteTable, RuleCount, Target};
 pub use text::RouteError;

@@ -99,6 +99,15 @@ pub struct ToAsk {
     pub balance: Balance,
 }
 
+/// The outside channels of a rule, and what it takes orders of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain<'a> {
+    /// Which of [`RouteTable::outside`]: those that it names, or if there are none, those that the ones it names overflow to.
+    pub channels: Vec<u16>,
+    /// Names and patterns of SKUs.
+    pub skus: &'a [String],
+}
+
 impl Outside {
     /// Whether it may be asked for a SKU.
     pub fn sells(&self, sku: &str) -> bool {
@@ -131,6 +140,26 @@ impl RouteTable {
             stages,
             balance: self.rules[rule].balance,
         })
+    }
+
+    /// The outside channels of each rule that comes to any.
+    pub fn chains(&self) -> Vec<Chain<'_>> {
+        let of = |channel: u16| self.channels[usize::from(channel)].outside;
+        let chain = |rule| {
+            let Rule { chain, skus, .. }: &Rule = rule;
+            let named = || chain.iter().flat_map(|stage| &stage.members);
+            let mut channels: Vec<u16> = named().filter_map(|&(channel, _)| of(channel)).collect();
+            if channels.is_empty() {
+                let all = named().flat_map(|&(channel, _)| {
+                    std::iter::successors(Some(channel), |&one| self.overflow_of(one))
+                });
+                channels = all.filter_map(of).collect();
+                channels.sort_unstable();
+                channels.dedup();
+            }
+            (!channels.is_empty()).then_some(Chain { channels, skus })
+        };
+        self.rules.iter().filter_map(chain).collect()
     }
 
     /// Most time in ms that an order of a SKU which finds no stock is accepted for when this rule takes it; 0: it is not.

@@ -2,11 +2,12 @@
 //!
 //! Pure: no I/O of its own (slabs come through [`SlabSource`]), no clock, no randomness. The live system, recovery and
 //! checkpoints all go through [`State::apply`] (DESIGN, rule 5), and [`State::digest`] proves that they agree. Reading order:
-//! `record`, `catalog`, `line`, `holders`, `index`, `apply`, `held`, `waiting`, `moved`, `reused`, `added`, `routes`, `replay`, `digest`.
+//! `record`, `catalog`, `line`, `holders`, `index`, `apply`, `held`, `waiting`, `moved`, `reused`, `added`, `routes`, `channels`, `replay`, `digest`.
 
 pub mod added;
 pub mod apply;
 pub mod catalog;
+pub mod channels;
 pub mod digest;
 pub mod held;
 pub mod holders;

@@ -1,0 +1,3 @@
+//! Channels that are outside: docs/channels.md.
+
+pub mod fleet;
