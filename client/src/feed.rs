@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use croupier_protocol::{
-    CardRun, CardStatus, DealOrder, FEED_WAIT_MS_MAX, Feed as FeedBody, FeedKind, FeedReply,
-    FeedRow, HoldEnd, IssueWay, Lsn, MoveCause, OrderId, RetryCause, SkuId, UnknownNumber,
+    CardRun, CardStatus, ChannelCause, ChannelStanding, DealOrder, FEED_WAIT_MS_MAX,
+    Feed as FeedBody, FeedKind, FeedReply, FeedRow, HoldEnd, IssueWay, Lsn, MoveCause, OrderId,
+    RetryCause, SkuId, UnknownNumber,
 };
 
 use crate::client::Client;
@@ -231,6 +232,19 @@ pub enum FeedEvent {
         /// When the next one is made, in Unix milliseconds of the server's clock; 0 = at once, or never, if it is buried.
         again_unix_ms: u64,
     },
+    /// A channel is ejected, tried, or healthy again.
+    ChannelChanged {
+        /// Its name.
+        channel: String,
+        /// How it stands from here on.
+        standing: ChannelStanding,
+        /// Why.
+        cause: ChannelCause,
+        /// How often in a row it was ejected.
+        ejections: u64,
+        /// Until when it is out, in Unix milliseconds of the server's clock; 0 = it is not; `u64::MAX` = until it is restored.
+        until_unix_ms: u64,
+    },
 }
 
 impl FeedEvent {
@@ -250,13 +264,14 @@ impl FeedEvent {
             Self::Released { .. } => FeedKind::Released,
             Self::Backordered { .. } => FeedKind::Backordered,
             Self::Retried { .. } => FeedKind::Retried,
+            Self::ChannelChanged { .. } => FeedKind::ChannelChanged,
         }
     }
 
     /// The SKU that it is about, if it is about one.
     pub const fn sku(&self) -> Option<SkuId> {
         match self {
-            Self::Started { .. } | Self::RoutesLoaded { .. } => None,
+            Self::Started { .. } | Self::RoutesLoaded { .. } | Self::ChannelChanged { .. } => None,
             Self::SkuCreated { sku, .. }
             | Self::SkuSet { sku, .. }
             | Self::BatchSealed { sku, .. }
@@ -358,6 +373,13 @@ impl FeedFact {
                     cause => Some(cause.try_into()?),
                 },
                 again_unix_ms: row.number,
+            },
+            FeedKind::ChannelChanged => FeedEvent::ChannelChanged {
+                channel: row.text,
+                standing: (row.how >> 8).try_into()?,
+                cause: (row.how & 0xff).try_into()?,
+                ejections: quantity,
+                until_unix_ms: row.number,
             },
         };
         Ok(Self {

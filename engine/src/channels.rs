@@ -24,6 +24,8 @@ use tokio::sync::oneshot;
 use crate::engine::{Engine, Refused};
 use crate::route::{Asked, Moment, RouteTable, ToAsk};
 use crate::state::Catalog;
+use crate::state::channels::Change;
+use crate::state::record::Fact;
 use crate::state::index::{OrderIndex, OrderState};
 use dispatcher::{Connection, Deed, Dispatcher, Ending, JobFor, NoOffer, Wanted, World};
 use fleet::Fleet;
@@ -147,6 +149,31 @@ impl Channels {
 }
 
 impl Engine {
+    /// Makes it a fact how a channel stands from now on: when this is back it is durable. The fact's time is that of its record. Returns
+    /// its LSN.
+    pub fn record_channel(&self, change: &Change) -> Result<u64, Refused> {
+        // What is durable and cannot be followed would end the writer.
+        if let Err(error) = Name::new(&change.channel) {
+            return Err(Refused::because(Refusal::ChannelUnknown, error));
+        }
+        self.record(&[Fact::ChannelChanged {
+            name: &change.channel,
+            standing: change.standing,
+            cause: change.cause,
+            ejections: change.ejections,
+        }])
+    }
+
+    /// What is known of channels from records, by name.
+    pub fn known_channels(&self) -> Vec<Change> {
+        let ledger = self.state.ledger();
+        ledger
+            .channels
+            .kept()
+            .map(|known| known.change.clone())
+            .collect()
+    }
+
     /// Follows orders, workers and time until told to end: the body of a thread.
     pub fn follow_channels(self: &Arc<Engine>, is_over: impl Fn() -> bool) {
         let weak = Arc::downgrade(self);
@@ -253,6 +280,19 @@ impl Engine {
         {
             // They are tried again as they were before; nothing is lost by it.
             tracing::warn!(why = %refused.text, "attempts for orders that wait could not be recorded");
+        }
+        for deed in &deeds {
+            let Deed::Change(change) = deed else { continue };
+            let Change {
+                channel,
+                standing,
+                cause,
+                ..
+            } = change;
+            tracing::warn!(%channel, ?standing, ?cause, "a channel stands otherwise");
+            if let Err(refused) = self.record_channel(change) {
+                tracing::warn!(why = %refused.text, %channel, "how it stands could not be recorded");
+            }
         }
     }
 

@@ -203,6 +203,11 @@ impl Engine {
                 format!("the recorded route table: {error}"),
             )
         })?;
+        let known: Vec<_> = {
+            let ledger = state.ledger();
+            let kept = ledger.channels.kept();
+            kept.map(|known| known.change.clone()).collect()
+        };
         state.begin_arranging();
         let engine = Engine {
             cores,
@@ -220,7 +225,7 @@ impl Engine {
             looked: Mutex::default(),
             load: Load::default(),
             followed: Mutex::default(),
-            channels: Channels::new(Fleet::default(), &table),
+            channels: Channels::new(Fleet::restored(&known), &table),
             docks: Docks::default(),
             growing_cards_max: ground.growing_cards_max,
             routes: RouteCell::new(table),

@@ -464,6 +464,18 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
             number: version.into(),
             ..of_kind(FeedKind::RoutesLoaded)
         },
+        Fact::ChannelChanged {
+            name,
+            standing,
+            cause,
+            ejections,
+        } => FeedRow {
+            text: name.into(),
+            quantity: ejections.into(),
+            how: standing.number().as_u16() << 8 | cause.as_u16(),
+            number: standing.until_unix_ms(),
+            ..of_kind(FeedKind::ChannelChanged)
+        },
     })
 }
 

@@ -18,6 +18,7 @@ numbered! {
         SkuSet = 12, "sku-set", "a SKU is sold in another way";
         CardsAdded = 14, "cards-added", "cards were delivered, and are for sale";
         Retried = 15, "retried", "no channel could fill an order that waits, or it is to be tried again";
+        ChannelChanged = 16, "channel-changed", "a channel is ejected, tried, or healthy again";
     }
 }
 

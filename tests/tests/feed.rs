@@ -110,6 +110,10 @@ fn of_record(record: &Value) -> Option<Value> {
             put("issued", &fields);
         }
         "RoutesLoaded" => put("routes-loaded", &same(&["version"])),
+        "ChannelChanged" => put(
+            "channel-changed",
+            &same(&["channel", "standing", "cause", "ejections"]),
+        ),
         "CardsMoved" => {
             let mut fields = same(&["sku_id", "from", "to", "cause", "cards"]);
             let runs = record["cards"].as_array().expect("runs").iter();
@@ -208,6 +212,18 @@ fn of_fact(fact: &FeedFact) -> Value {
             put("fewer", json!(fewer));
         }
         FeedEvent::RoutesLoaded { version } => put("version", json!(version)),
+        FeedEvent::ChannelChanged {
+            channel,
+            standing,
+            cause,
+            ejections,
+            ..
+        } => {
+            put("channel", json!(channel));
+            put("standing", json!(standing.name()));
+            put("cause", json!(cause.name()));
+            put("ejections", json!(ejections));
+        }
         FeedEvent::CardsMoved {
             quantity,
             cards,

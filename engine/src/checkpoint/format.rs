@@ -8,6 +8,7 @@ use crate::error::{EngineError, IoContext as _};
 use crate::slab::Grown;
 use crate::state::added::{grown_of, grown_words};
 use crate::state::apply::{SkuSnapshot, Snapshot};
+use crate::state::channels::{Change, Channels, Known, Standing, cause_of};
 use crate::state::held::HeldFact;
 use crate::state::record::{Cap, SkuSet, Tried};
 use crate::state::reused::{View, views_of};
@@ -42,6 +43,8 @@ const FEATURE_GROWN: u64 = 512;
 const FEATURE_TAGS: u64 = 1024;
 /// Some orders that wait for stock were tried in vain.
 const FEATURE_TRIED: u64 = 2048;
+/// Feature bit: at the end of the body is how channels stand.
+const FEATURE_CHANNELS: u64 = 4096;
 /// All that this version knows.
 const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_HELD
@@ -54,7 +57,8 @@ const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_TABLES
     | FEATURE_GROWN
     | FEATURE_TAGS
-    | FEATURE_TRIED;
+    | FEATURE_TRIED
+    | FEATURE_CHANNELS;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,6 +233,18 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
                 .for_each(|word| out.u32(*word));
         });
     }
+    if !snapshot.channels.is_empty() {
+        let all: Vec<&Known> = snapshot.channels.kept().collect();
+        out.list(&all, |out, Known { lsn, change }| {
+            out.text(&change.channel);
+            out.u16(change.standing.number().as_u16());
+            out.u16(change.cause.as_u16());
+            out.u16(change.ejections);
+            out.u64(change.standing.until_unix_ms());
+            out.u64(*lsn);
+            out.u64(change.unix_ms);
+        });
+    }
     out.0
 }
 
@@ -286,6 +302,7 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(!grown(snapshot).is_empty(), FEATURE_GROWN)
         | bit(tags, FEATURE_TAGS)
         | bit(tried, FEATURE_TRIED)
+        | bit(!snapshot.channels.is_empty(), FEATURE_CHANNELS)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -517,6 +534,10 @@ fn decode_body(
         let sealed = slabs.iter_mut().map(|(facts, _)| facts);
         tell_grown(sealed.chain(&mut unsealed), &grown)?;
     }
+    let channels = match features & FEATURE_CHANNELS {
+        0 => Channels::default(),
+        _ => decode_channels(&mut body)?,
+    };
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
@@ -530,6 +551,7 @@ fn decode_body(
             held,
             unsealed,
             routes,
+            channels,
             epoch,
         },
         files,
@@ -579,6 +601,24 @@ fn decode_holders(
         held[at].holder = holder;
     }
     Ok(())
+}
+
+/// How channels stand.
+fn decode_channels(body: &mut In<'_>) -> Result<Channels, String> {
+    let kept = body.list(|body| {
+        let channel = body.text()?;
+        let (standing, cause, ejections) = (body.u16()?, body.u16()?, body.u16()?);
+        let (until_unix_ms, lsn, unix_ms) = (body.u64()?, body.u64()?, body.u64()?);
+        let change = Change {
+            channel,
+            standing: Standing::of_numbers(standing, until_unix_ms)?,
+            cause: cause_of(cause)?,
+            ejections,
+            unix_ms,
+        };
+        Ok(Known { lsn, change })
+    })?;
+    Channels::of_kept(kept)
 }
 
 /// The tables that are kept. `version` and `toml` are those of the one in force; without a list it is all that is known.
@@ -751,7 +791,7 @@ pub fn read(disk: &Disk, path: &Path, store_id: StoreId) -> Result<Checkpoint, E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use croupier_protocol::DealOrder;
+    use croupier_protocol::{ChannelCause, DealOrder};
 
     use crate::card::CardStatus;
     use crate::state::index::{Hold, Waits};
@@ -801,6 +841,7 @@ mod tests {
             held,
             unsealed: vec![SlabFacts { slab: 4, ..facts }],
             routes: tables(&[(2, 0, "x")]),
+            channels: Channels::default(),
             epoch: 6,
         };
         let files = vec![OrderFile {
@@ -968,6 +1009,25 @@ mod tests {
             routed.snapshot.routes = tables(kept);
             round_trip(&routed, FEATURE_TABLES);
         }
+        let mut known = sample(Vec::new(), Vec::new());
+        let channel = |(name, lsn, standing): (&str, u64, Standing)| Known {
+            lsn,
+            change: Change {
+                channel: name.into(),
+                standing,
+                cause: ChannelCause::ConsecutiveFailures,
+                ejections: 3,
+                unix_ms: 3 * lsn,
+            },
+        };
+        let until_unix_ms = 1 << 40;
+        let standings = [
+            ("a", 5, Standing::Healthy),
+            ("b", 4, Standing::Ejected { until_unix_ms }),
+            ("卡", 6, Standing::Probing),
+        ];
+        known.snapshot.channels = Channels::of_kept(standings.map(channel).into()).unwrap();
+        round_trip(&known, FEATURE_CHANNELS);
         let mut growing = sample(Vec::new(), Vec::new());
         let grown = |cards| {
             let crcs = [7, 8, 9];

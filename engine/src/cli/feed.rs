@@ -16,7 +16,7 @@ use super::Globals;
 use super::connect::ServerArgs;
 use super::error::CliError;
 use super::print::{self, Facts};
-use super::records::rfc3339;
+use super::records::{rfc3339, until};
 
 /// Tell what happens in the store: its durable facts, in order, never a secret
 ///
@@ -201,6 +201,18 @@ fn facts(fact: &FeedFact, sku: Option<(SkuId, String)>, as_json: bool) -> Facts 
             .with("fewer", *fewer)
             .with("cards", places(cards, as_json)),
         FeedEvent::RoutesLoaded { version } => common.with("version", *version),
+        FeedEvent::ChannelChanged {
+            channel,
+            standing,
+            cause,
+            ejections,
+            until_unix_ms,
+        } => common
+            .with("channel", channel.clone())
+            .with("standing", standing.name())
+            .with("cause", cause.name())
+            .with("ejections", *ejections)
+            .with_some("until", until(*until_unix_ms)),
         FeedEvent::CardsMoved {
             quantity,
             cards,

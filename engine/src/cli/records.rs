@@ -11,6 +11,7 @@ use super::print::Facts;
 use super::wal::Point;
 use crate::checkpoint;
 use crate::error::EngineError;
+use crate::state::channels::NO_END;
 use crate::state::record::{
     Cap, Fact, Issued, RECORD_UNIT_BYTES, Record, Release, Released, Run, Way, decode,
 };
@@ -206,6 +207,18 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("kind", "RoutesLoaded")
             .with("version", version)
             .with("toml", toml),
+        Fact::ChannelChanged {
+            name,
+            standing,
+            cause,
+            ejections,
+        } => common
+            .with("kind", "ChannelChanged")
+            .with("channel", name)
+            .with("standing", standing.number().name())
+            .with("cause", cause.name())
+            .with("ejections", ejections)
+            .with_some("until", until(standing.until_unix_ms())),
     }
 }
 
@@ -246,6 +259,11 @@ fn released_facts(common: Facts, released: &Released) -> Facts {
         true => facts.with("was_issue", true),
         false => facts,
     }
+}
+
+/// Until when a channel is ejected, if it is and that ends.
+pub(super) fn until(unix_ms: u64) -> Option<String> {
+    (unix_ms != 0 && unix_ms != NO_END).then(|| rfc3339(unix_ms))
 }
 
 /// A holder's key, if one is named.

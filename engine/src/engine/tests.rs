@@ -92,6 +92,55 @@ fn segments_sealed_before_a_start_count_towards_the_next_checkpoint() {
 }
 
 #[test]
+fn how_channels_stand_is_known_after_restarts_and_folds() {
+    use crate::state::channels::{Change, Standing};
+    use croupier_protocol::ChannelCause;
+
+    let (disk, readable) = new_store();
+    let engine = start(&disk, &readable).unwrap();
+    assert!(engine.known_channels().is_empty());
+    let until_unix_ms = 1 << 41;
+    let changes = [
+        ("b", Standing::Healthy),
+        ("a", Standing::Probing),
+        ("b", Standing::Ejected { until_unix_ms }),
+    ];
+    for (nth, (name, standing)) in (1..).zip(changes) {
+        let change = Change {
+            channel: name.into(),
+            standing,
+            cause: ChannelCause::ProbeFailed,
+            ejections: nth,
+            // That of the record counts.
+            unix_ms: 0,
+        };
+        assert!(engine.record_channel(&change).unwrap() > 0);
+    }
+    let known = engine.known_channels();
+    let told: Vec<_> = known
+        .iter()
+        .map(|one| (one.channel.as_str(), one.standing, one.ejections))
+        .collect();
+    let expect = [
+        ("a", Standing::Probing, 2),
+        ("b", Standing::Ejected { until_unix_ms }, 3),
+    ];
+    assert_eq!(told, expect);
+    drop(engine);
+    let engine = start(&disk, &readable).unwrap();
+    assert_eq!(engine.known_channels(), known);
+    let table = "# a comment that fills segments\n".repeat(500) + DEFAULT_ROUTES;
+    while engine.log.segment_in_use() < 3 {
+        engine.routes_load(&table, None).unwrap();
+    }
+    engine.fold(false).unwrap().expect("two sealed segments");
+    drop(engine);
+    let engine = start(&disk, &readable).unwrap();
+    assert!(engine.first_segment() > 1, "it comes from a checkpoint");
+    assert_eq!(engine.known_channels(), known);
+}
+
+#[test]
 fn the_feed_tells_what_is_durable_while_segments_roll_and_are_folded() {
     use crate::feed::{self, Filter, Room};
     use croupier_protocol::{Feed, FeedKind, FeedRow};

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use croupier_protocol::planted::{self, Bug};
 
 use super::catalog::{Batch, Catalog, NEVER, Pool, SkuState, SlabFacts, SlabSource, SlabState};
+use super::channels::{Change, Channels, Known};
 use super::held::HeldFact;
 use super::holders::{Holders, Share};
 use super::index::{IndexView, OrderIndex, OrderState, Place, Settled, Spread};
@@ -38,6 +39,7 @@ pub struct Ledger {
     /// Slabs whose batch is not sealed yet.
     pub unsealed: Vec<SlabFacts>,
     pub routes: RouteTables,
+    pub channels: Channels,
     pub epoch: u64,
     pub(super) names: HashMap<String, u32>,
     pools: u32,
@@ -272,6 +274,21 @@ impl State {
                     toml: (*toml).into(),
                 };
                 Ok(self.ledger().routes.put(table)?)
+            }
+            Fact::ChannelChanged {
+                name,
+                standing,
+                cause,
+                ejections,
+            } => {
+                let change = Change {
+                    channel: (*name).into(),
+                    standing: *standing,
+                    cause: *cause,
+                    ejections: *ejections,
+                    unix_ms: record.stamp.unix_ms,
+                };
+                Ok(self.ledger().channels.put(Known { lsn, change })?)
             }
         }
     }
@@ -586,6 +603,7 @@ impl State {
             self.apply_settings(set)?;
         }
         ledger.routes = snapshot.routes;
+        ledger.channels = snapshot.channels;
         ledger.epoch = snapshot.epoch;
         drop(ledger);
         let mut hand = Hand::new(self);
@@ -633,6 +651,7 @@ impl State {
             held: self.held(),
             unsealed: ledger.unsealed.clone(),
             routes: ledger.routes.clone(),
+            channels: ledger.channels.clone(),
             epoch: ledger.epoch,
         }
     }
@@ -757,5 +776,6 @@ pub struct Snapshot {
     /// Slabs whose batch was not sealed yet.
     pub unsealed: Vec<SlabFacts>,
     pub routes: RouteTables,
+    pub channels: Channels,
     pub epoch: u64,
 }

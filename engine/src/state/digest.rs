@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::added::{grown_of, grown_words};
 use super::apply::{Snapshot, State, StateSeed};
+use super::channels::Known;
 use super::index::{OrderIndex, OrderState, Settled};
 use super::record::{Cap, Ended, Release, Way};
 use super::reused::views_of;
@@ -261,6 +262,19 @@ pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
             context.update(&table.lsn.to_le_bytes());
             context.update(&table.unix_ms.to_le_bytes());
             text(&mut context, &table.toml);
+        }
+    }
+    for Known { lsn, change } in snapshot.channels.kept() {
+        text(&mut context, &change.channel);
+        for half in [
+            change.standing.number().as_u16(),
+            change.cause.as_u16(),
+            change.ejections,
+        ] {
+            context.update(&half.to_le_bytes());
+        }
+        for word in [change.standing.until_unix_ms(), *lsn, change.unix_ms] {
+            context.update(&word.to_le_bytes());
         }
     }
     context.update(&orders.orders.to_le_bytes());

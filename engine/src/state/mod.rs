@@ -25,6 +25,7 @@ pub use apply::{Promise, State, StateSeed};
 pub use catalog::{
     Batch, Catalog, NEVER, Pool, SkuState, SlabBody, SlabFacts, SlabSource, SlabState, StockCounts,
 };
+pub use channels::{Channels, Known};
 pub use digest::Digest;
 pub use replay::{Hand, Replay};
 pub use reused::{Reused, View};

@@ -2,8 +2,9 @@
 //!
 //! Records are built as `u64` words because that is what the ring moves; on disk they are little-endian bytes.
 
-use croupier_protocol::{DealOrder, HOLDER_CARDS_MAX_LIMIT, HOLDER_WINDOW_MS_MAX};
+use croupier_protocol::{ChannelCause, DealOrder, HOLDER_CARDS_MAX_LIMIT, HOLDER_WINDOW_MS_MAX};
 
+use super::channels::Standing;
 use super::reused::Reused;
 use crate::card::{CardStatus, Cause};
 use crate::slab::Added;
@@ -444,6 +445,13 @@ pub enum Fact<'a> {
         version: u32,
         toml: &'a str,
     },
+    /// How a channel that is outside stands from now on.
+    ChannelChanged {
+        name: &'a str,
+        standing: Standing,
+        cause: ChannelCause,
+        ejections: u16,
+    },
 }
 
 /// A fact with its time.
@@ -468,6 +476,7 @@ const KIND_SKU_SET: u8 = 12;
 const KIND_SLAB_REUSED: u8 = 13;
 const KIND_CARDS_ADDED: u8 = 14;
 const KIND_RETRIED: u8 = 15;
+const KIND_CHANNEL_CHANGED: u8 = 16;
 
 /// Flag of a SlabAdded record: the slab grows.
 const FLAG_GROWS: u8 = 1;
@@ -806,6 +815,20 @@ impl Record<'_> {
                 body.extend_from_slice(&(toml.len() as u32).to_le_bytes());
                 body.extend_from_slice(toml.as_bytes());
                 KIND_ROUTES_LOADED
+            }
+            Fact::ChannelChanged {
+                name,
+                standing,
+                cause,
+                ejections,
+            } => {
+                let number = standing.number().as_u16();
+                for half in [number, cause.as_u16(), ejections, name.len() as u16] {
+                    body.extend_from_slice(&half.to_le_bytes());
+                }
+                body.extend_from_slice(&standing.until_unix_ms().to_le_bytes());
+                body.extend_from_slice(name.as_bytes());
+                KIND_CHANNEL_CHANGED
             }
             Fact::CardsMoved(moved) => {
                 body.extend_from_slice(&moved.sku.to_le_bytes());

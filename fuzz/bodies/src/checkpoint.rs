@@ -7,13 +7,16 @@ use croupier_engine::checkpoint::format::{Checkpoint, OrderFile, decode, write};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::slab::Grown;
 use croupier_engine::state::apply::{SkuSnapshot, Snapshot};
+use croupier_engine::state::channels::{Change, Known, Standing};
 use croupier_engine::state::held::HeldFact;
 use croupier_engine::state::index::{Hold, Waits};
 use croupier_engine::state::record::{Cap, Credits, SkuSet, Tried};
-use croupier_engine::state::{Batch, Digest, RouteTables, SlabFacts, StateSeed, TableFact, View};
+use croupier_engine::state::{
+    Batch, Channels, Digest, RouteTables, SlabFacts, StateSeed, TableFact, View,
+};
 use croupier_engine::wal::Position;
 use croupier_engine::wal::format::{StoreId, crc32c};
-use croupier_protocol::DealOrder;
+use croupier_protocol::{ChannelCause, DealOrder};
 
 pub(crate) const STORE: StoreId = *b"store of a fuzz!";
 const HEADER_BYTES: usize = 192;
@@ -172,6 +175,19 @@ fn sample() -> Checkpoint {
             ..facts
         }],
         routes: RouteTables::of_kept(tables.into()).expect("versions grow"),
+        channels: Channels::of_kept(vec![Known {
+            lsn: 7,
+            change: Change {
+                channel: "alpha".into(),
+                standing: Standing::Ejected {
+                    until_unix_ms: 1_700_000_030_000,
+                },
+                cause: ChannelCause::ProbeFailed,
+                ejections: 2,
+                unix_ms: 1_700_000_000_000,
+            },
+        }])
+        .expect("one with a name"),
         epoch: 6,
     };
     let files = vec![OrderFile {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use croupier_engine::card::{CardStatus, Cause};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::slab::Added;
+use croupier_engine::state::channels::Standing;
 use croupier_engine::state::record::{
     Backordered, Cap, Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved,
     Retried, Run, Runs, SkuSet, Stamp, Tried, decode,
@@ -16,7 +17,7 @@ use croupier_engine::wal::format::{
 };
 use croupier_engine::wal::segments::segment_path;
 use croupier_engine::wal::{BlockReader, Position};
-use croupier_protocol::DealOrder;
+use croupier_protocol::{ChannelCause, DealOrder};
 
 use crate::checkpoint::STORE;
 use crate::edits;
@@ -214,6 +215,14 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             ends_unix_ms: 1_700_000_900_000,
             tag: 77,
         }),
+        Fact::ChannelChanged {
+            name: "alpha",
+            standing: Standing::Ejected {
+                until_unix_ms: 1_700_000_030_000,
+            },
+            cause: ChannelCause::ConsecutiveFailures,
+            ejections: 2,
+        },
         Fact::RoutesLoaded {
             version: 2,
             toml: "[[rule]]\n# a table that takes more than one unit, so that it is cut\n",

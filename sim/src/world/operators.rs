@@ -11,7 +11,8 @@ use croupier_engine::moves::Selection;
 use croupier_engine::route::LoadParts;
 use croupier_engine::slab::claim;
 use croupier_engine::state::State;
-use croupier_protocol::{HolderCap, ImportRow, MaxUses, Refusal};
+use croupier_engine::state::channels::{Change, NO_END, Standing};
+use croupier_protocol::{ChannelCause, HolderCap, ImportRow, MaxUses, Refusal};
 
 use super::{SKUS, World};
 use crate::imports::{Import, USES_AHEAD, secret_of};
@@ -168,6 +169,9 @@ impl World {
         if !self.plan.has(Feature::Routes) {
             return false;
         }
+        if self.dice.u32(0..4) == 0 {
+            return self.change_channel(&engine);
+        }
         let before = engine.routes_history();
         let expect = self.dice.bool().then_some(before[0].version);
         let (deed, done) = match self.dice.u32(0..3) {
@@ -200,6 +204,37 @@ impl World {
                 let ours = [Refusal::RoutesInvalid, Refusal::RoutesChanged];
                 assert!(!ours.contains(&refused.refusal), "{}", refused.text);
             }
+        }
+        true
+    }
+
+    /// A channel stands otherwise than before.
+    fn change_channel(&mut self, engine: &Engine) -> bool {
+        let until_unix_ms = self.now_ms() + self.dice.u64(0..1000);
+        let standings = [
+            Standing::Healthy,
+            Standing::Ejected { until_unix_ms },
+            Standing::Ejected {
+                until_unix_ms: NO_END,
+            },
+            Standing::Probing,
+        ];
+        let channel = self.dice.choice(["a", "b", "c"]).expect("some");
+        let change = Change {
+            channel: channel.into(),
+            standing: *self.dice.choice(&standings).expect("some"),
+            cause: *self.dice.choice(&ChannelCause::ALL).expect("some"),
+            ejections: self.dice.u16(0..5),
+            unix_ms: 0,
+        };
+        let done = engine.record_channel(&change);
+        self.note(|| format!("{change:?}: {done:?}"));
+        if done.is_ok() {
+            let known = engine.known_channels();
+            let now = known.iter().find(|known| known.channel == channel);
+            let now = now.expect("it is known");
+            let unix_ms = now.unix_ms;
+            assert_eq!(*now, Change { unix_ms, ..change });
         }
         true
     }

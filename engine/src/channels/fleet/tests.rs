@@ -27,8 +27,10 @@ fn fleet(outlier: &str) -> Fleet {
     fleet
 }
 
-/// What a change comes to.
-fn told(change: &Change) -> (u16, &'static str, u64, u16) {
+/// What a change comes to: number of the standing, cause, end, ejections.
+type Told = (u16, &'static str, u64, u16);
+
+fn told(change: &Change) -> Told {
     let Change {
         standing,
         cause,
@@ -50,11 +52,7 @@ fn job(fleet: &mut Fleet, now_ms: u64, took_ms: u64, end: JobEnd) -> Option<Chan
 }
 
 /// Gives channel a jobs that end so, a millisecond apart; tells how many had ended when it stood otherwise, and how.
-fn jobs(
-    fleet: &mut Fleet,
-    from_ms: u64,
-    ends: &[(JobEnd, u64)],
-) -> Option<(usize, (u16, &'static str, u64, u16))> {
+fn jobs(fleet: &mut Fleet, from_ms: u64, ends: &[(JobEnd, u64)]) -> Option<(usize, Told)> {
     (1..).zip(ends).find_map(|(nth, &(end, took_ms))| {
         let change = job(fleet, from_ms + nth as u64, took_ms, end)?;
         Some((nth, told(&change)))

@@ -5,14 +5,15 @@ use croupier_protocol::RetryCause;
 use super::{
     Backordered, Cap, Credits, Extended, FLAG_BOUND, FLAG_BURIED, FLAG_FILLED, FLAG_GROWS,
     FLAG_HOLDER, FLAG_PART, FLAG_TAG, FLAG_UNLIMITED, FLAG_WAS_ISSUE, Fact, Issued,
-    KIND_BACKORDERED, KIND_BATCH_SEALED, KIND_CARDS_ADDED, KIND_CARDS_MOVED, KIND_EXTENDED,
-    KIND_ISSUED, KIND_RELEASED, KIND_RESERVED, KIND_RETRIED, KIND_ROUTES_LOADED, KIND_SKU_CREATED,
-    KIND_SKU_SET, KIND_SLAB_ADDED, KIND_SLAB_REUSED, KIND_STARTED, MOVED_HEAD_BYTES, Moved,
-    RECORD_UNIT_BYTES, RUN_BYTES, Record, Release, Released, Reserved, Retried, Runs, SkuSet,
-    Stamp, Tried, Way, key_runs,
+    KIND_BACKORDERED, KIND_BATCH_SEALED, KIND_CARDS_ADDED, KIND_CARDS_MOVED, KIND_CHANNEL_CHANGED,
+    KIND_EXTENDED, KIND_ISSUED, KIND_RELEASED, KIND_RESERVED, KIND_RETRIED, KIND_ROUTES_LOADED,
+    KIND_SKU_CREATED, KIND_SKU_SET, KIND_SLAB_ADDED, KIND_SLAB_REUSED, KIND_STARTED,
+    MOVED_HEAD_BYTES, Moved, RECORD_UNIT_BYTES, RUN_BYTES, Record, Release, Released, Reserved,
+    Retried, Runs, SkuSet, Stamp, Tried, Way, key_runs,
 };
 use crate::card::is_move;
 use crate::slab::Added;
+use crate::state::channels::{Standing, cause_of};
 use crate::state::reused::Reused;
 
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -367,6 +368,12 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
                 toml,
             }
         }
+        KIND_CHANNEL_CHANGED => Fact::ChannelChanged {
+            name: text(whole, 32, u16_at(whole, 22).into())?,
+            standing: Standing::of_numbers(u16_at(whole, 16), u64_at(whole, 24))?,
+            cause: cause_of(u16_at(whole, 18))?,
+            ejections: u16_at(whole, 20),
+        },
         kind => {
             return Err(format!(
                 "record kind {kind}, which this version does not know: use a newer croupier"

@@ -91,6 +91,20 @@ fn every_kind_round_trips() {
                 closed: false,
             },
         }),
+        Fact::ChannelChanged {
+            name: "alpha",
+            standing: Standing::Ejected {
+                until_unix_ms: 0x0102_0304_0506_0708,
+            },
+            cause: ChannelCause::ProbeFailed,
+            ejections: 7,
+        },
+        Fact::ChannelChanged {
+            name: "一二三四五六七八九十一二三四五六七八九十",
+            standing: Standing::Probing,
+            cause: ChannelCause::EjectionOver,
+            ejections: 0,
+        },
         Fact::RoutesLoaded {
             version: 3,
             toml: "[[rule]]\nlane = \"vip\"\n# and so on, over more than a unit",
@@ -337,6 +351,44 @@ fn what_happens_to_holds_round_trips_byte_by_byte() {
         fact: Fact::Backordered(backordered),
     });
     assert_eq!(until[48..56], [8, 7, 6, 5, 4, 3, 2, 1]);
+}
+
+#[test]
+fn a_channel_changes_as_the_page_says() {
+    let stamp = Stamp {
+        unix_ms: 5,
+        route_table: 7,
+    };
+    let fact = Fact::ChannelChanged {
+        name: "alpha",
+        standing: Standing::Ejected { until_unix_ms: 9 },
+        cause: ChannelCause::FailurePercentage,
+        ejections: 3,
+    };
+    let bytes = bytes_of(&Record { stamp, fact });
+    assert_eq!(bytes.len(), RECORD_UNIT_BYTES);
+    assert_eq!(bytes[..2], [16, 0]);
+    assert_eq!(
+        bytes[16..32],
+        [2, 0, 2, 0, 3, 0, 5, 0, 9, 0, 0, 0, 0, 0, 0, 0]
+    );
+    assert_eq!(&bytes[32..37], b"alpha");
+    let damaged = |at: usize, byte: u8| {
+        let mut damaged = bytes.clone();
+        damaged[at] = byte;
+        decode(&damaged).unwrap_err()
+    };
+    for (at, byte, word) in [
+        (1, 1, "flags"),
+        (16, 1, "not ejected"),
+        (16, 4, "newer croupier"),
+        (18, 0, "newer croupier"),
+        (18, 8, "newer croupier"),
+        (22, 33, "beyond its record"),
+    ] {
+        let error = damaged(at, byte);
+        assert!(error.contains(word), "{at}: {error}");
+    }
 }
 
 #[test]
