@@ -15,7 +15,7 @@ mod tests;
 
 pub use conditions::Asked;
 pub use load::{Load, LoadNow, LoadParts, MarkNow, Marks};
-pub use resolver::{NoTarget, Resolved, Resolver};
+pub use resolver::{NoTarget, Resolved, Resolver, Taken};
 pub use table::{Moment, RouteTable, RuleCount, Target};
 pub use text::RouteError;
 

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::conditions::{Holders, OfOrder, Quantities, Times, utc_offset};
 use super::load::{MARKS_MAX, Marks};
-use super::table::{Channel, RouteTable, Rule, Stage};
+use super::table::{Channel, RouteTable, Rule, Stage, ends_of};
 use super::{CHAIN_MAX, CHANNELS_MAX, ROUTES_BYTES_MAX, RULE_WAYS_MAX, RULES_MAX, WAYS_MAX};
 use std::sync::atomic::AtomicU64;
 
@@ -308,7 +308,7 @@ impl Draft {
 
     fn rule(&mut self, text: &RuleText, at: usize) -> Result<Rule, Fault> {
         let priorities = text.priority.iter().map(priority);
-        let rule = Rule {
+        let mut rule = Rule {
             name: text.name.clone(),
             priorities: priorities.collect::<Result<_, _>>()?,
             skus: skus(text)?,
@@ -317,6 +317,7 @@ impl Draft {
             of_order: of_order(text)?,
             lane: text.lane.as_ref().map(priority).transpose()?,
             chain: self.chain(text)?,
+            ends: Vec::new(),
         };
         if rule.ways() > RULE_WAYS_MAX {
             let reason = format!(
@@ -325,6 +326,7 @@ impl Draft {
             );
             return Err(Fault(at, reason));
         }
+        rule.ends = ends_of(&rule.chain);
         Ok(rule)
     }
 
