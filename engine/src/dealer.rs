@@ -237,6 +237,8 @@ pub struct Dealer {
     timers: Timers,
     /// The dealer that has it fills the orders that wait.
     desk: Option<DeskKept>,
+    /// How often the desk has looked at an order that waits.
+    desk_looks: u64,
     /// Orders to be answered when they wait no longer: for the core that keeps the desk.
     staying: Vec<(u8, Order)>,
     /// Orders to be dealt again next turn: somebody else is just dealing the same id.
@@ -270,6 +272,7 @@ impl Dealer {
             backordered: Vec::new(),
             timers: Timers::default(),
             desk: None,
+            desk_looks: 0,
             staying: Vec::new(),
             deferred: Vec::new(),
             deferred_chains: Vec::new(),
