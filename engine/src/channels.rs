@@ -25,8 +25,8 @@ use crate::engine::{Engine, Refused};
 use crate::route::{Asked, Moment, RouteTable, ToAsk};
 use crate::state::Catalog;
 use crate::state::channels::Change;
-use crate::state::record::Fact;
 use crate::state::index::{OrderIndex, OrderState};
+use crate::state::record::Fact;
 use dispatcher::{Connection, Deed, Dispatcher, Ending, JobFor, NoOffer, Wanted, World};
 use fleet::Fleet;
 

@@ -30,7 +30,7 @@ use holds::{Change, Putting};
 use crate::config::{Config, DATA_DEFAULT};
 use crate::linked::Chain;
 use crate::order::{Order, Outcome, Verdict};
-use crate::route::{NoTarget, Resolver, RouteCell, WAYS_MAX};
+use crate::route::{NoTarget, Resolver, RouteCell, Taken, WAYS_MAX};
 use crate::slab::claim;
 use crate::state::index::{Claim, Hashed, IndexView, Look, Place};
 use crate::state::record::{
@@ -212,6 +212,8 @@ pub struct Dealer {
     // stay where they are.
     hashes: Vec<Hashed>,
     groups: Vec<Grouped>,
+    /// Which rule takes each, where orders that go one way may have been taken by several.
+    rules: Vec<u16>,
     /// New orders, each with the place in the index that the look has found.
     fresh: Vec<(u16, Option<Place>)>,
     /// What new orders have taken from the caps of their holders.
@@ -235,6 +237,8 @@ pub struct Dealer {
     timers: Timers,
     /// The dealer that has it fills the orders that wait.
     desk: Option<DeskKept>,
+    /// How often the desk has looked at an order that waits.
+    desk_looks: u64,
     /// Orders to be answered when they wait no longer: for the core that keeps the desk.
     staying: Vec<(u8, Order)>,
     /// Orders to be dealt again next turn: somebody else is just dealing the same id.
@@ -253,6 +257,7 @@ impl Dealer {
             cursors: Vec::new(),
             hashes: Vec::new(),
             groups: Vec::new(),
+            rules: Vec::new(),
             fresh: Vec::new(),
             capped: Vec::new(),
             accepted: Vec::new(),
@@ -267,6 +272,7 @@ impl Dealer {
             backordered: Vec::new(),
             timers: Timers::default(),
             desk: None,
+            desk_looks: 0,
             staying: Vec::new(),
             deferred: Vec::new(),
             deferred_chains: Vec::new(),
@@ -281,8 +287,8 @@ impl Dealer {
     /// Where an order waits. One that no rule takes waits too: it may be a repeat, which is answered whatever the routes
     /// are now.
     pub fn lane_of(&mut self, order: &Order) -> Result<usize, Refusal> {
-        match self.resolver.resolve(&order.asked()) {
-            Ok(target) => Ok(target.lane.as_index()),
+        match self.resolver.lane(&order.asked()) {
+            Ok(lane) => Ok(lane.as_index()),
             Err(NoTarget::UnknownSku) if order.follows() => Ok(order.priority.as_index()),
             Err(NoTarget::UnknownSku) => Err(Refusal::UnknownSku),
             Err(NoTarget::NoRoute) => Ok(order.priority.as_index()),
@@ -328,18 +334,7 @@ impl Dealer {
             }
             _ => 0,
         };
-        let mut groups = std::mem::take(&mut self.groups);
-        let numbered = orders[chained..].iter().zip(chained as u16..);
-        let resolver = &mut self.resolver;
-        groups.extend(numbered.map(|((_, order), nth)| {
-            let way = match order.follows() {
-                true => 0,
-                false => resolver.way(&order.asked()),
-            };
-            Grouped::of(order, way, nth)
-        }));
-        // Most turns have one group and are sorted already.
-        groups.sort_unstable();
+        let mut groups = self.group(orders, chained);
         // Most turns have no use for it. Steps that may have come first.
         let due = cannot_record.is_none() && self.units_due(now_unix_ms, None) > 0;
         if cannot_record.is_some() {
@@ -371,6 +366,31 @@ impl Dealer {
             route_table,
         };
         self.record(stamp, log, orders, out);
+        self.resolver.tell_counts();
+    }
+
+    /// The turn's orders but for the first, sorted by groups.
+    fn group(&mut self, orders: &[(u8, Order)], chained: usize) -> Vec<Grouped> {
+        let mut groups = std::mem::take(&mut self.groups);
+        let numbered = orders[chained..].iter().zip(chained as u16..);
+        let has_rules = self.resolver.has_rules();
+        self.rules.clear();
+        if has_rules {
+            self.rules.resize(chained, 0);
+        }
+        groups.extend(numbered.map(|((_, order), nth)| {
+            let taken = match order.follows() {
+                true => Taken::default(),
+                false => self.resolver.way(&order.asked()),
+            };
+            if has_rules {
+                self.rules.push(taken.rule);
+            }
+            Grouped::of(order, taken.way, nth)
+        }));
+        // Most turns have one group and are sorted already.
+        groups.sort_unstable();
+        groups
     }
 
     /// Deals issues, or reserves, of one SKU and priority.
@@ -571,19 +591,26 @@ impl Dealer {
             }
         }
         self.fresh = fresh;
-        if let Some((nth, ..)) = self.accepted.get(before) {
-            let (_, like) = &orders[usize::from(*nth)];
-            self.count(like, (self.accepted.len() - before) as u64);
-        }
+        self.count_accepted(orders, before);
         all - left
     }
 
-    /// Notes that the rule which takes such an order has taken so many.
-    fn count(&mut self, like: &Order, orders: u64) {
-        if let Ok(target) = self.resolver.resolve(&like.asked()) {
-            let rule = target.rule;
-            self.resolver.count(rule, orders);
+    /// Notes which rules have taken the orders that are accepted since there were so many.
+    fn count_accepted(&mut self, orders: &[(u8, Order)], before: usize) {
+        let new = &self.accepted[before..];
+        if self.resolver.has_rules() {
+            for (nth, ..) in new {
+                self.resolver.count(self.rules[usize::from(*nth)], 1);
+            }
+        } else if let Some((nth, ..)) = new.first() {
+            let many = new.len() as u32;
+            self.count(&orders[usize::from(*nth)].1, many);
         }
+    }
+
+    /// Notes that the rule which takes such an order has taken so many.
+    fn count(&mut self, like: &Order, orders: u32) {
+        self.resolver.count_like(&like.asked(), orders);
     }
 
     /// Claims slots for `cards` cards and gives unused credits back.

@@ -217,13 +217,11 @@ impl Engine {
     /// Takes in what waits, and settles each.
     fn take_in(&self, dock: &Dock, hands: &mut Hands, sku: u32, parcels: &[Arc<Parcel>]) {
         let settled = self.sort(dock, hands, sku, parcels).map(|(parts, fates)| {
-            // Before the stock calls the desk.
-            for (row, lsn) in parcels.iter().filter_map(|parcel| parcel.first) {
-                self.state.desk.prefer(sku, row, lsn);
-            }
+            let firsts = parcels.iter().filter_map(|parcel| parcel.first);
+            let firsts: Vec<(u64, u64)> = firsts.collect();
             let written: Vec<Result<u64, Refused>> = parts
                 .iter()
-                .map(|part| self.write_part(dock, hands, sku, part))
+                .map(|part| self.write_part(dock, hands, sku, part, &firsts))
                 .collect();
             (fates, written)
         });
@@ -345,13 +343,15 @@ impl Engine {
         hands: &mut Hands,
         sku: u32,
         part: &Part<'_>,
+        firsts: &[(u64, u64)],
     ) -> Result<u64, Refused> {
         let pool = self.pool_of(dock, sku, part.pool)?;
         let most = self.growing_room(part.class_bytes) as usize;
         let mut lsn = 0;
         // As many as make one record of one slab, or two: they are stock all at once.
         for cards in part.cards.chunks(most) {
-            lsn = self.write_cards(hands, sku, (pool, part.pool), part.class_bytes, cards)?;
+            let pool = (pool, part.pool);
+            lsn = self.write_cards(hands, sku, pool, part.class_bytes, cards, firsts)?;
             dock.add(cards.iter().map(|card| card.print.0));
             if let Some(import) = &mut *self.lock(&dock.import) {
                 import.since += cards.len() as u64;
@@ -391,6 +391,7 @@ impl Engine {
         (pool, pool_name): (u16, &str),
         class_bytes: u32,
         cards: &[NewCard<'_>],
+        firsts: &[(u64, u64)],
     ) -> Result<u64, Refused> {
         let key = (pool, class_bytes);
         // Back only if all goes well: see `slab::growing`.
@@ -411,7 +412,18 @@ impl Engine {
             facts.push(Fact::CardsAdded(added));
         }
         self.log.tend();
-        let lsn = self.record(&facts).inspect_err(|refused| {
+        let recorded = self.begin(&facts).and_then(|begun| {
+            let durable = self.log.wait_durable(begun.last());
+            durable.map_err(|error| Refused::because(Refusal::StoreFailed, error))?;
+            // As late as can be: until the stock is there, others are not kept waiting for nothing.
+            if let Some(sku) = self.state.catalog.load().sku(sku) {
+                for &(row, lsn) in firsts {
+                    sku.line.prefer(row, lsn);
+                }
+            }
+            self.finish(begun)
+        });
+        let lsn = recorded.inspect_err(|refused| {
             // Of a record that may stand after all the file is needed.
             if refused.refusal != Refusal::StoreFailed {
                 undo(&slabs[old..]);

@@ -129,6 +129,13 @@ pub struct Begun<'e, 'f> {
     _turn: MutexGuard<'e, IndexView>,
 }
 
+impl Begun<'_, '_> {
+    /// LSN of the last fact.
+    pub(crate) fn last(&self) -> u64 {
+        self.lsns.last().copied().unwrap_or_default()
+    }
+}
+
 impl Engine {
     /// Opens, recovers and tidies the store of `config` and begins a new epoch in its log.
     pub fn open(

@@ -5,7 +5,8 @@
 //! into its answer. Everything that could differ from run to run (ids, seed, time) is fixed, so the count is the same to
 //! a few parts in a thousand, on whatever machine: unlike a time.
 //!
-//! Under callgrind only [`measured_orders`] is counted. By itself the program tells the time.
+//! Under callgrind only [`measured_orders`] is counted. By itself the program tells the time. `croupier-instructions [ORDERS]
+//! [plain|routed]`: by the built-in table, or by one whose rules have to look at every order.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -40,12 +41,36 @@ const STORE_ID: [u8; 16] = *b"instructions    ";
 const SECRET_BYTES: usize = 32;
 const REQUEST_BYTES: usize = FRAME_HEADER_BYTES + StepItem::BYTES;
 
+/// Every order is asked for tag, quantity and holder, and sent one of two ways, by weight. There is no pool `spare`.
+const RICH_ROUTES: &str = r#"
+[[channel]]
+name = "main"
+[[channel]]
+name = "spare"
+[[rule]]
+tag = [7]
+channels = ["spare", "main"]
+[[rule]]
+quantity = "10-"
+lane = "background"
+[[rule]]
+holder = "0%-10%"
+channels = ["spare", "main"]
+[[rule]]
+channels = [{ main = 80, spare = 20 }]
+"#;
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
-    let orders = match std::env::args().nth(1) {
+    let orders = match std::env::args().nth(1).filter(|text| !text.is_empty()) {
         Some(text) => text.parse::<u64>()?.next_multiple_of(READ_ORDERS),
         None => ORDERS_DEFAULT,
+    };
+    let routes = match std::env::args().nth(2).as_deref() {
+        None | Some("plain") => DEFAULT_ROUTES,
+        Some("routed") => RICH_ROUTES,
+        Some(other) => return Err(format!("{other:?} is no table: use plain or routed").into()),
     };
     // The stock is one slab.
     if WARMUP_ORDERS + orders > SLAB_CARDS_MAX.into() {
@@ -53,14 +78,14 @@ fn main() -> Result<()> {
     }
     let dir = std::env::temp_dir().join(format!("croupier-instructions-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let outcome = run(&dir, orders);
+    let outcome = run(&dir, orders, routes);
     std::fs::remove_dir_all(&dir)?;
     outcome
 }
 
-fn run(dir: &std::path::Path, orders: u64) -> Result<()> {
+fn run(dir: &std::path::Path, orders: u64, routes: &str) -> Result<()> {
     let slab = Arc::new(stock(dir, WARMUP_ORDERS + orders)?);
-    let mut core = Core::new(&slab)?;
+    let mut core = Core::new(&slab, routes)?;
     let warmup = requests(0..WARMUP_ORDERS);
     let counted = requests(WARMUP_ORDERS..WARMUP_ORDERS + orders);
     core.serve(&warmup);
@@ -197,9 +222,9 @@ struct Core {
 }
 
 impl Core {
-    fn new(slab: &Arc<Slab>) -> Result<Core> {
+    fn new(slab: &Arc<Slab>, routes: &str) -> Result<Core> {
         let state = Arc::new(state(slab)?);
-        let routes = RouteCell::new(RouteTable::parse(0, DEFAULT_ROUTES)?);
+        let routes = RouteCell::new(RouteTable::parse(0, routes)?);
         let limits = OrderLimits {
             quantity_max: 1000,
             ..OrderLimits::default()

@@ -275,18 +275,19 @@ fn id_there(job: [u8; 16], nth: u8) -> OrderId {
 
 /// How a job fails by such an error: 2 for now, 3 for good.
 fn what_of(error: &Error) -> u16 {
-    match error {
-        Error::Refused { refusal, .. } => match refusal {
-            Refusal::UnknownSku
-            | Refusal::QuantityTooLarge
-            | Refusal::OrderIdReused
-            | Refusal::NoRoute
-            | Refusal::AlreadyCancelled
-            | Refusal::Expired => 3,
-            _ => 2,
-        },
-        _ => 2,
-    }
+    let is_for_good = matches!(
+        error,
+        Error::Refused {
+            refusal: Refusal::UnknownSku
+                | Refusal::QuantityTooLarge
+                | Refusal::OrderIdReused
+                | Refusal::NoRoute
+                | Refusal::AlreadyCancelled
+                | Refusal::Expired,
+            ..
+        }
+    );
+    if is_for_good { 3 } else { 2 }
 }
 
 async fn fail(engine: &Arc<Engine>, upstream: &Upstream, job: &JobRow, what: u16, why: &str) {

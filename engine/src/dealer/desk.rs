@@ -1,29 +1,31 @@
 //! Orders that wait for stock, and the desk where they are filled: docs/orders.md.
 
+mod lots;
+mod serve;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use croupier_protocol::planted::{self, Bug};
-use croupier_protocol::{Priority, Refusal, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step};
+use croupier_protocol::{Refusal, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step};
 
 use super::caps::no_share;
-use super::holds::{Answer, Change, To, decided, units_of_end};
-use super::{Dealer, Spare, cursor_of, outcome, refused, retry_after, take_slots};
-use crate::order::{FLAG_FIRST, Order, Outcome, Ticket, Verdict};
+use super::holds::{Answer, Change, decided, units_of_end};
+use super::{Dealer, Spare, outcome, refused, retry_after};
+use crate::order::{FLAG_FIRST, Order, Outcome, Verdict};
 use crate::state::Promise;
 use crate::state::index::{Claim, Hold, OrderState, Place, Settled};
-use crate::state::line::{Desk, Line, Waiter};
-use crate::state::record::{
-    Backordered, Credits, HOLD_POOLS_MAX, Reserved, Stamp, about_units, issued_units, key_runs,
-};
+use crate::state::line::Desk;
+use crate::state::record::{Backordered, Credits, Reserved, Stamp, about_units};
+use lots::Queue;
+use serve::Gone;
 
 /// How long an ask stays before it is told that its order still waits. Callers ask again, and those that are gone cost no
 /// more than that.
 const STAY_MS: u64 = 5000;
 /// Asks that stay at a time, those counted that have stayed for less than [`STAY_MS`] and do no more.
 const STAYING_MAX: usize = 65_536;
-/// Orders of a line that may have left otherwise, besides as many as there are in it.
-const STALE_MAX: u64 = 1024;
+/// Orders in line that a turn sorts into lots.
+const SORTS_MAX: usize = 4096;
 
 /// What the dealer that keeps the desk knows of the lines.
 pub(super) struct DeskKept {
@@ -38,26 +40,6 @@ pub(super) struct DeskKept {
     asks: usize,
     /// When asks have stayed long enough: each stays as long as every other. Those of asks that have gone are among them.
     until: VecDeque<(u64, u128)>,
-}
-
-/// A line as the desk knows it.
-#[derive(Default)]
-struct Queue {
-    waiters: BTreeSet<Waiter>,
-    /// No order in line is smaller.
-    least: u16,
-}
-
-impl Queue {
-    fn gather(&mut self, line: &Line) {
-        while let Some(waiter) = line.next_arrival() {
-            self.least = match self.waiters.is_empty() {
-                true => waiter.quantity,
-                false => self.least.min(waiter.quantity),
-            };
-            self.waiters.insert(waiter);
-        }
-    }
 }
 
 impl DeskKept {
@@ -356,6 +338,11 @@ impl Dealer {
         wanted.max(ends * units_of_end(&self.state.holders))
     }
 
+    /// How often the desk that is kept here has looked at an order in line.
+    pub fn desk_looks(&self) -> u64 {
+        self.desk_looks
+    }
+
     /// Whether a line calls for the desk that is kept here.
     pub fn has_calls(&self) -> bool {
         self.desk.as_ref().is_some_and(DeskKept::has_calls)
@@ -393,8 +380,6 @@ impl Dealer {
                 order.flags &= !croupier_protocol::STEP_FLAG_STAY;
             }
         }
-        // They are in their lines anyway.
-        while desk.desk.next_preferred().is_some() {}
         while let Some(sku) = desk.desk.next_call() {
             desk.pending.insert(sku);
         }
@@ -405,9 +390,10 @@ impl Dealer {
         };
         spare.units -= kept;
         spare.is_whole &= kept == 0;
+        let mut sorts = SORTS_MAX;
         for sku in std::mem::take(&mut desk.pending) {
             let queue = desk.lines.entry(sku).or_default();
-            match self.serve(sku, queue, now, spare) {
+            match self.serve(sku, queue, now, spare, &mut sorts) {
                 Gone::Over => {}
                 Gone::Again => {
                     desk.pending.insert(sku);
@@ -421,194 +407,4 @@ impl Dealer {
         spare.units += kept;
         self.desk = Some(desk);
     }
-
-    /// Goes over the line of a SKU.
-    fn serve(&mut self, number: u32, queue: &mut Queue, now: u64, spare: &mut Spare) -> Gone {
-        let Some(sku) = self.resolver.catalog().sku(number).cloned() else {
-            return Gone::Over;
-        };
-        sku.line.answer_call();
-        queue.gather(&sku.line);
-        let Some(grown) = sku.line.begin_look() else {
-            return Gone::Again;
-        };
-        // Those whose LSNs came before that look.
-        queue.gather(&sku.line);
-        let mut least = u16::MAX;
-        let mut over = Gone::Over;
-        let mut gone = Vec::new();
-        let in_turn: &mut dyn Iterator<Item = &Waiter> = match planted::is(Bug::FillOutOfTurn) {
-            true => &mut queue.waiters.iter().rev(),
-            false => &mut queue.waiters.iter(),
-        };
-        for waiter in in_turn {
-            let free: u64 = sku.pools.load().iter().map(|pool| pool.available()).sum();
-            if free < queue.least.into() {
-                least = queue.least;
-                break;
-            }
-            match self.serve_one(number, waiter, free, now, spare) {
-                Served::Gone => gone.push(*waiter),
-                Served::Stays => least = least.min(waiter.quantity),
-                Served::Later => {
-                    (least, over) = (queue.least, Gone::Again);
-                    break;
-                }
-                Served::NoRoom(units) => {
-                    (least, over) = (queue.least, Gone::Wants(units));
-                    break;
-                }
-            }
-        }
-        queue.least = least;
-        for waiter in gone {
-            queue.waiters.remove(&waiter);
-        }
-        if queue.waiters.len() as u64 > 2 * sku.line.orders() + STALE_MAX {
-            let index = &self.state.index;
-            queue.waiters.retain(|waiter| {
-                let order = index.order_of(waiter.row);
-                order.is_some_and(|(_, settled)| is_there(waiter, settled))
-            });
-        }
-        if matches!(over, Gone::Over) {
-            sku.line.end_look(grown);
-        }
-        over
-    }
-
-    fn serve_one(
-        &mut self,
-        sku: u32,
-        waiter: &Waiter,
-        free: u64,
-        now: u64,
-        spare: &mut Spare,
-    ) -> Served {
-        let Some((id, settled)) = self.state.index.order_of(waiter.row) else {
-            return Served::Gone;
-        };
-        if !is_there(waiter, settled) {
-            return Served::Gone;
-        }
-        // Else its end, or whatever else becomes of it, is just being recorded.
-        let Some(hold) = self.state.index.hold(settled) else {
-            return Served::Stays;
-        };
-        let quantity = settled.quantity;
-        if hold.ends_unix_ms <= now || free < quantity.into() {
-            return Served::Stays;
-        }
-        let Some(holder) = self.state.holders.try_of(id) else {
-            return Served::Later;
-        };
-        let units = match hold.is_issue() {
-            true => issued_units(usize::from(quantity) + key_runs(holder)),
-            false => 1,
-        };
-        // One order alone may be larger than a turn.
-        if units > spare.units && !spare.is_whole {
-            return Served::NoRoom(units);
-        }
-        // Of a hold: counted twice until it is promised below, so that nobody gets more meanwhile.
-        let state = match hold.is_issue() {
-            true => None,
-            false => self.resolver.catalog().sku(sku).cloned(),
-        };
-        let granted = state
-            .as_ref()
-            .and_then(|state| state.promise_share(quantity.into()));
-        let unpromise = || {
-            if let (Some(state), Some(granted)) = (&state, granted) {
-                state.unpromise(granted);
-            }
-        };
-        if granted.is_some_and(|granted| granted < quantity.into()) {
-            unpromise();
-            return Served::Stays;
-        }
-        let Some(claimed) = self.state.index.claim_order(settled) else {
-            unpromise();
-            return Served::Stays;
-        };
-        let priority = Priority::try_from(waiter.priority).expect("as it came");
-        let like = Order {
-            priority,
-            holder,
-            step: match hold.is_issue() {
-                true => Step::Issue,
-                false => Step::Reserve,
-            },
-            ..Order::issue(id, sku, quantity, Ticket::single(0, 0))
-        };
-        let like = like.tagged(hold.waits.map_or(0, |waits| waits.tag));
-        let taken = self.take_credits(now, &like, quantity.into());
-        let got: u64 = self.credits.iter().map(|(_, got, _)| got).sum();
-        if taken.is_err() || got < quantity.into() {
-            for (pool, got, _) in self.credits.drain(..) {
-                pool.return_credits(got);
-            }
-            self.state.index.let_go(claimed);
-            unpromise();
-            return Served::Stays;
-        }
-        spare.take_all(units);
-        let to = if hold.is_issue() {
-            let begin = self.bound.len() as u32;
-            for (pool, got, _) in self.credits.drain(..) {
-                let cursor = cursor_of(&mut self.cursors, &pool);
-                take_slots(&pool, cursor, got as u32, &mut self.bound);
-            }
-            To::Cards {
-                bound: begin..self.bound.len() as u32,
-                fewer: 0,
-            }
-        } else {
-            let mut credits = Credits::default();
-            debug_assert!(self.credits.len() <= HOLD_POOLS_MAX);
-            for ((pool, got, _), part) in self.credits.drain(..).zip(&mut credits.0) {
-                *part = (pool.index, got as u16);
-            }
-            if let Some(state) = &state {
-                state.promise(quantity.into());
-            }
-            unpromise();
-            To::Hold(credits)
-        };
-        self.changes.push(Change {
-            nth: None,
-            id,
-            holder,
-            sku,
-            claimed,
-            hold: Some(hold),
-            to,
-        });
-        Served::Gone
-    }
-}
-
-/// What became of an order in line.
-enum Served {
-    /// It waits no longer.
-    Gone,
-    Stays,
-    /// Somebody else is just where it is known whose it is.
-    Later,
-    /// The turn has no room for its record, which takes so many units.
-    NoRoom(usize),
-}
-
-/// How going over a line has ended.
-enum Gone {
-    Over,
-    /// It has to be done again.
-    Again,
-    /// As [`Again`](Gone::Again), and an order wants room for so many units.
-    Wants(usize),
-}
-
-/// Whether the order of a row is still the one in line.
-fn is_there(waiter: &Waiter, settled: Settled) -> bool {
-    settled.state == OrderState::Waiting && settled.lsn == waiter.lsn
 }

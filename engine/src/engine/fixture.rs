@@ -52,11 +52,20 @@ pub fn start(disk: &MemoryDisk, slabs: impl SlabSource + 'static) -> Result<Engi
 
 /// An import into the first SKU, as a batch of one slab, both of this number.
 pub fn batch_of(batch: u32, cards: u32) -> [Fact<'static>; 2] {
+    batch_in((0, "main"), batch, cards)
+}
+
+/// As [`batch_of`], into a pool of the SKU: its index, and its name.
+pub fn batch_in(
+    (pool, pool_name): (u16, &'static str),
+    batch: u32,
+    cards: u32,
+) -> [Fact<'static>; 2] {
     let added = Fact::SlabAdded {
         slab: batch,
         sku: 1,
         batch,
-        pool: 0,
+        pool,
         cards,
         class_bytes: 32,
         header_hash: [1; 32],
@@ -65,11 +74,11 @@ pub fn batch_of(batch: u32, cards: u32) -> [Fact<'static>; 2] {
     let sealed = Fact::BatchSealed {
         batch,
         sku: 1,
-        pool: 0,
+        pool,
         cards: cards.into(),
         slabs: 1,
         label: "a",
-        pool_name: "main",
+        pool_name,
     };
     [added, sealed]
 }

@@ -1,5 +1,7 @@
 //! An engine whose slabs cannot be read just when it needs them.
 
+mod ways;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -15,6 +15,31 @@ pub struct Asked {
     pub tag: u16,
 }
 
+impl Asked {
+    /// Which of eight kinds of orders it is, as a bit: whether it has a tag, names a holder, and asks for one card.
+    #[inline]
+    pub(super) fn kind(&self) -> u8 {
+        let has_tag = u8::from(self.tag != 0);
+        let names_holder = u8::from(self.holder != 0);
+        let asks_one = u8::from(self.quantity == 1);
+        1 << (has_tag | names_holder << 1 | asks_one << 2)
+    }
+}
+
+/// Kinds of orders that have a tag, that name a holder, and that ask for one card.
+const HAVE_TAGS: u8 = 0b1010_1010;
+const NAME_HOLDERS: u8 = 0b1100_1100;
+const ASK_ONE: u8 = 0b1111_0000;
+
+/// What a rule's conditions say of the [kinds](Asked::kind) of orders, a bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OfKinds {
+    /// None of any other kind will do.
+    pub may: u8,
+    /// All of these will.
+    pub all: u8,
+}
+
 /// How many cards an order may ask for; both ends are in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quantities {
@@ -150,6 +175,31 @@ impl OfOrder {
             .is_none_or(|some| some.holds(asked.quantity))
             && self.holders.is_none_or(|some| some.holds(asked.holder))
             && (tags.is_empty() || tags.contains(&asked.tag))
+    }
+
+    /// What can be told by an order's kind alone.
+    pub(super) fn of_kinds(&self) -> OfKinds {
+        let mut kinds = OfKinds { may: !0, all: !0 };
+        let mut narrow = |may: u8, all: u8| {
+            kinds.may &= may;
+            kinds.all &= all;
+        };
+        if !self.tags.is_empty() {
+            narrow(HAVE_TAGS, 0);
+        }
+        match self.holders {
+            None => {}
+            Some(Holders::Named) => narrow(NAME_HOLDERS, NAME_HOLDERS),
+            Some(Holders::Nobody) => narrow(!NAME_HOLDERS, !NAME_HOLDERS),
+            Some(Holders::Share(..)) => narrow(NAME_HOLDERS, 0),
+        }
+        match self.quantities {
+            None => {}
+            Some(Quantities { from: 1, to: 1 }) => narrow(ASK_ONE, ASK_ONE),
+            Some(Quantities { from: 1, .. }) => narrow(!0, ASK_ONE),
+            Some(_) => narrow(!ASK_ONE, 0),
+        }
+        kinds
     }
 
     /// Whether this holds wherever `other` does.
@@ -456,6 +506,44 @@ mod tests {
         assert_eq!(utc_offset("-03:30"), Ok(-210));
         for bad in ["", "8", "08:00", "+15:00", "+8:00", "+é"] {
             assert!(utc_offset(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_kind_of_an_order_tells_is_so() {
+        let quantities = ["", "1", "1-5", "2", "2-"].map(|text| Quantities::parse(text).ok());
+        let holders = ["", "named", "none", "0%-50%"].map(|text| Holders::parse(text).ok());
+        for (quantities, holders) in quantities
+            .iter()
+            .flat_map(|&some| holders.map(|holders| (some, holders)))
+        {
+            for tags in [vec![], vec![7]] {
+                let asks = OfOrder {
+                    quantities,
+                    holders,
+                    tags,
+                };
+                let kinds = asks.of_kinds();
+                assert_eq!(kinds.all & !kinds.may, 0);
+                for (tag, holder, quantity) in
+                    (0..60).map(|nth| (nth % 3 * 7 / 2, nth / 3 % 4, nth / 12))
+                {
+                    let order = Asked {
+                        id: 1,
+                        holder: holder.into(),
+                        sku: 1,
+                        priority: Priority::Standard,
+                        quantity: quantity + 1,
+                        tag,
+                    };
+                    let holds = asks.holds(&order);
+                    assert!(holds || kinds.all & order.kind() == 0, "{asks:?} {order:?}");
+                    assert!(
+                        !holds || kinds.may & order.kind() != 0,
+                        "{asks:?} {order:?}"
+                    );
+                }
+            }
         }
     }
 

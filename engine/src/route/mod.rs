@@ -18,7 +18,7 @@ pub use conditions::Asked;
 pub(crate) use conditions::{glob, globs_meet, mix};
 pub use load::{Load, LoadNow, LoadParts, MarkNow, Marks};
 pub use outside::{Balance, Chain, Outlier, Outside, Retry, Source, ToAsk};
-pub use resolver::{NoTarget, Resolved, Resolver};
+pub use resolver::{NoTarget, Resolved, Resolver, Taken};
 pub use table::{Moment, RouteTable, RuleCount, Target};
 pub use text::RouteError;
 

@@ -52,6 +52,8 @@ pub(super) struct Rule {
     pub chain: Vec<Stage>,
     /// Which outside channel of a stage is asked first.
     pub balance: Balance,
+    /// [`ends_of`] the chain.
+    pub ends: Vec<u64>,
 }
 
 /// Channels of which one is asked first and the others after it, by weight.
@@ -98,25 +100,6 @@ pub struct RuleCount {
 }
 
 impl Stage {
-    /// Which member an order asks first.
-    fn first_of(&self, id: u128, nth: usize) -> usize {
-        let all: u64 = self
-            .members
-            .iter()
-            .map(|(_, weight)| u64::from(*weight))
-            .sum();
-        // A number below the sum, evenly: the high half of a product.
-        let share = u128::from(mix(id, nth as u64 + 1)) * u128::from(all);
-        let mut at = (share >> 64) as u64;
-        let is_here = |(_, weight): &(u16, u32)| {
-            let weight = u64::from(*weight);
-            let here = at < weight;
-            at = at.saturating_sub(weight);
-            here
-        };
-        self.members.iter().position(is_here).unwrap_or_default()
-    }
-
     /// All members, that one first.
     fn from(&self, first: usize) -> impl Iterator<Item = u16> + '_ {
         let (before, after) = self.members.split_at(first);
@@ -131,12 +114,16 @@ impl Rule {
     }
 
     /// Which of them an order goes.
+    #[inline]
     pub(super) fn way_of(&self, id: u128) -> usize {
-        let stages = self.chain.iter().enumerate();
-        stages.fold(0, |way, (nth, stage)| match stage.members.len() {
-            1 => way,
-            many => way * many + stage.first_of(id, nth),
-        })
+        match &self.ends[..] {
+            [] => 0,
+            [end] => usize::from(share_of(id) >= *end),
+            ends => {
+                let share = share_of(id);
+                ends.partition_point(|&end| end <= share)
+            }
+        }
     }
 
     /// Whether SKU, priority and moment are right.
@@ -171,6 +158,34 @@ impl Rule {
             && always(self.mark, other.mark)
             && self.of_order.covers(&other.of_order)
     }
+}
+
+/// Where an order stands among all, as far as weights go: evenly over all numbers.
+fn share_of(id: u128) -> u64 {
+    mix(id, 1)
+}
+
+/// Which [share](share_of) of the orders goes each of the ways through a chain: up to where, the last but for it.
+pub(super) fn ends_of(chain: &[Stage]) -> Vec<u64> {
+    let mut ends = vec![1 << 64];
+    for Stage { members } in chain {
+        let all: u128 = members.iter().map(|(_, weight)| u128::from(*weight)).sum();
+        let mut begin = 0;
+        let mut parts = Vec::with_capacity(ends.len() * members.len());
+        for end in ends {
+            let mut weights = 0;
+            for (_, weight) in members {
+                weights += u128::from(*weight);
+                // Rounded up: shares are whole numbers, and those below the end are in it.
+                parts.push(begin + ((end - begin) * weights).div_ceil(all));
+            }
+            begin = end;
+        }
+        ends = parts;
+    }
+    ends.pop();
+    // Only the last is as large as that.
+    ends.into_iter().map(|end: u128| end as u64).collect()
 }
 
 impl RouteTable {

@@ -2,6 +2,8 @@
 
 mod outside;
 
+use std::collections::BTreeMap;
+
 use croupier_protocol::Priority;
 
 use super::{Asked, DEFAULT_ROUTES, Moment, ROUTES_BYTES_MAX, RULE_WAYS_MAX, RouteTable, Target};
@@ -117,6 +119,24 @@ fn weights_share_orders_out_and_leave_no_channel_out() {
         assert_eq!(again.2, pools, "a retry goes the same way");
     }
     assert!((15_700..16_300).contains(&first), "{first} of {all}");
+}
+
+#[test]
+fn weights_of_one_item_of_a_chain_do_not_depend_on_those_of_another() {
+    let channels =
+        ["a", "b", "c", "d", "e"].map(|name| format!("[[channel]]\nname = \"{name}\"\n"));
+    let rule = "[[rule]]\nchannels = [{ a = 3, b = 1 }, \"e\", { c = 1000000, d = 1000000 }]\n";
+    let table = table(&(channels.concat() + rule));
+    let mut taken = BTreeMap::new();
+    for id in 1..=20_000 {
+        let (_, _, pools) = way(&table, "s", &asked(id)).expect("a way");
+        assert_eq!((pools.len(), pools[2].as_str()), (5, "e"));
+        *taken.entry(pools[0].clone() + &pools[3]).or_insert(0) += 1;
+    }
+    for (firsts, share) in [("ac", 7500), ("ad", 7500), ("bc", 2500), ("bd", 2500)] {
+        let orders = taken.get(firsts).copied().unwrap_or(0);
+        assert!((share - 250..share + 250).contains(&orders), "{taken:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::conditions::{Holders, OfOrder, Quantities, Times, utc_offset};
 use super::load::{MARKS_MAX, Marks};
-use super::table::{Channel, RouteTable, Rule, Stage};
+use super::table::{Channel, RouteTable, Rule, Stage, ends_of};
 use super::{Balance, CHAIN_MAX, Outside, ROUTES_BYTES_MAX, RULE_WAYS_MAX, RULES_MAX, WAYS_MAX};
 use channels::ChannelText;
 use outside::{EjectionText, RetryText};
@@ -239,7 +239,7 @@ impl Draft {
 
     fn rule(&mut self, text: &RuleText, at: usize) -> Result<Rule, Fault> {
         let priorities = text.priority.iter().map(priority);
-        let rule = Rule {
+        let mut rule = Rule {
             name: text.name.clone(),
             priorities: priorities.collect::<Result<_, _>>()?,
             skus: skus(text)?,
@@ -249,6 +249,7 @@ impl Draft {
             lane: text.lane.as_ref().map(priority).transpose()?,
             chain: self.chain(text)?,
             balance: balance(text)?,
+            ends: Vec::new(),
         };
         if rule.ways() > RULE_WAYS_MAX {
             let reason = format!(
@@ -257,6 +258,7 @@ impl Draft {
             );
             return Err(Fault(at, reason));
         }
+        rule.ends = ends_of(&rule.chain);
         Ok(rule)
     }
 

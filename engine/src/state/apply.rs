@@ -405,7 +405,6 @@ impl State {
         catalog
             .skus
             .push(Arc::new(SkuState::new(sku, name, line, main)));
-        catalog.version += 1;
         self.catalog.store(Arc::new(catalog));
         Ok(())
     }
@@ -480,6 +479,7 @@ impl State {
             .sku(batch.sku)
             .cloned()
             .ok_or_else(|| format!("batch of SKU {}, which is not there", batch.sku))?;
+        let pools = sku.pools.load().len();
         let pool = self.pool(ledger, &sku, batch.pool, pool_name)?;
         let mut list = Vec::clone(&pool.slabs.load());
         let (mut cards, mut free) = (0, 0);
@@ -525,7 +525,9 @@ impl State {
             }
             list.push(slab);
         }
-        catalog.version += 1;
+        if sku.pools.load().len() > pools {
+            catalog.version += 1;
+        }
         sku.imported.fetch_add(cards, Ordering::Relaxed);
         pool.slabs.store(Arc::new(list));
         // Behind the list, which a sweep goes through, and before the credits.

@@ -829,7 +829,7 @@ pub struct Catalog {
     pub skus: Vec<Arc<SkuState>>,
     /// Slab n is at n; holes are numbers of imports that failed.
     pub slabs: Vec<Option<Arc<SlabState>>>,
-    /// Grows whenever a dealer must forget what it resolved before.
+    /// Grows whenever a dealer must forget what it resolved before: when a SKU has got another pool.
     pub version: u64,
 }
 

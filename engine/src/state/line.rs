@@ -12,6 +12,8 @@
 //!   the line is waiting for the desk, and gives back what it took.
 //! * **An order that has its LSN and is not in line yet.** It was counted before its record got the LSN. The desk waits
 //!   until as many are in line as were counted; meanwhile no others join, so that is soon.
+//! * **Stock for a preferred order that comes in the middle of a look.** The order is preferred before its stock is there, and the desk
+//!   looks for such orders again behind the credits that it takes for any other.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,15 +22,13 @@ use croupier_protocol::planted::{self, Bug};
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// An order in line. First come, first served within a priority: they are served as they are sorted.
+/// An order in line. Sorted as they came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiter {
-    pub priority: u8,
     /// Of the record by which it waits.
     pub lsn: u64,
     /// Its row of the order index.
     pub row: u64,
-    pub quantity: u16,
 }
 
 /// Where lines call for the desk.
@@ -43,8 +43,6 @@ pub struct Desk {
     left: SegQueue<u128>,
     /// Holds that no dealer has made: when they end, and their rows.
     ends: SegQueue<(u64, u64)>,
-    /// Orders for which cards are just coming, by SKU, row and LSN: looked at before their lines.
-    preferred: SegQueue<(u32, u64, u64)>,
     /// Orders that have joined a line, by row and LSN, while somebody watches: who has cards fetched for them.
     joined: SegQueue<(u64, u64)>,
     watch: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -72,16 +70,6 @@ impl Desk {
             self.joined.push((row, lsn));
             bell();
         }
-    }
-
-    /// Has an order, by its row and LSN, looked at before the rest of its line. Before the stock comes that calls the desk.
-    pub fn prefer(&self, sku: u32, row: u64, lsn: u64) {
-        self.preferred.push((sku, row, lsn));
-    }
-
-    /// The next of these.
-    pub fn next_preferred(&self) -> Option<(u32, u64, u64)> {
-        self.preferred.pop()
     }
 
     /// Whether a line calls.
@@ -168,6 +156,8 @@ pub struct Line {
     called: AtomicBool,
     /// Orders that the desk does not know yet.
     arrivals: SegQueue<Waiter>,
+    /// Orders that the next look begins with.
+    preferred: SegQueue<Waiter>,
 }
 
 impl Line {
@@ -181,6 +171,7 @@ impl Line {
             looked: AtomicU64::new(0),
             called: AtomicBool::new(false),
             arrivals: SegQueue::new(),
+            preferred: SegQueue::new(),
         })
     }
 
@@ -274,6 +265,23 @@ impl Line {
     /// For the desk: an order that it does not know yet.
     pub fn next_arrival(&self) -> Option<Waiter> {
         self.arrivals.pop()
+    }
+
+    /// Has the next look begin with an order that waits here, since the record of that LSN: cards were got for it, and are just
+    /// becoming stock. To be called before that stock comes: then nobody in line gets it who does not know of this. If there are not
+    /// enough cards for the order at that look, or it waits no longer, this is forgotten, and it keeps its ordinary place.
+    pub fn prefer(&self, row: u64, lsn: u64) {
+        self.preferred.push(Waiter { lsn, row });
+    }
+
+    /// For the desk: an order to begin with.
+    pub fn next_preferred(&self) -> Option<Waiter> {
+        self.preferred.pop()
+    }
+
+    /// For the desk, behind the credits that it has taken for another order: whether these may have come for one that is preferred.
+    pub fn has_preferred(&self) -> bool {
+        !self.preferred.is_empty()
     }
 
     /// For the desk, before it goes over the line: what to tell when it [has](Self::end_look). `None`: an order has its LSN

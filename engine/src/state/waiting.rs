@@ -82,12 +82,7 @@ impl State {
         self.holders.begins(id, fact.holder, row);
         view.publish(place, row);
         let line = &catalog.sku(hold.sku).expect("it was counted there").line;
-        line.join(Waiter {
-            priority: hold.waits.map_or(0, |waits| waits.priority),
-            lsn,
-            row,
-            quantity: hold.quantity(),
-        });
+        line.join(Waiter { lsn, row });
         settled
     }
 

@@ -11,12 +11,7 @@ fn shop() -> (Arc<Desk>, Arc<Line>, Arc<Pool>) {
     (desk, line, pool)
 }
 
-const WAITER: Waiter = Waiter {
-    priority: 1,
-    lsn: 5,
-    row: 0,
-    quantity: 1,
-};
+const WAITER: Waiter = Waiter { lsn: 5, row: 0 };
 
 /// What a dealer does for a new order of one card; `None`: it comes again.
 fn newcomer(line: &Line, pool: &Pool) -> Option<bool> {
@@ -123,5 +118,48 @@ fn whoever_stays_learns_that_the_order_has_left() {
         let seen = over.load(Ordering::Acquire);
         ends.join().unwrap();
         assert!(seen || desk.has_left());
+    });
+}
+
+#[test]
+fn stock_that_comes_for_a_preferred_order_goes_to_no_other() {
+    crate::sync::model("line: a preferred order and its stock", Some(3), || {
+        let (desk, line, pool) = shop();
+        for _ in 0..2 {
+            assert!(line.count(1));
+            line.join(WAITER);
+        }
+        let gets = {
+            let (line, pool) = (line.clone(), pool.clone());
+            thread::spawn(move || {
+                line.prefer(WAITER.row, WAITER.lsn);
+                pool.add_credits(1);
+            })
+        };
+        // Whether the preferred order has had its turn, how many it got, and how many the other.
+        let (mut had, mut got, mut other) = (false, 0, 0);
+        let mut look = || {
+            while desk.next_call().is_some() {
+                line.answer_call();
+                let grown = line.begin_look().expect("both are in line");
+                while line.next_preferred().is_some() {
+                    had = true;
+                    got += pool.take_credits(1);
+                }
+                let taken = pool.take_credits(1);
+                if taken > 0 && line.has_preferred() {
+                    pool.return_credits(taken);
+                    line.call();
+                    continue;
+                }
+                assert!(taken == 0 || had, "it was got for somebody else");
+                other += taken;
+                line.end_look(grown);
+            }
+        };
+        look();
+        gets.join().unwrap();
+        look();
+        assert_eq!(got + other, 1);
     });
 }
