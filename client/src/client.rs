@@ -12,7 +12,7 @@ use croupier_protocol::{
     CardPlace, CardRef, ControlBody, HeldOrder, Holder, IssuedOrder, Kind, OrderId, OrderOutcome,
     Pick, Refusal, SkuId, Step, Trailing, decode_control, encode_control,
 };
-pub use operate::{RoutesOptions, SkuSettings};
+pub use operate::{RetryTo, RetryWhich, RoutesOptions, SkuSettings};
 use tokio::time::Instant;
 
 use crate::ask::Item;
@@ -79,7 +79,8 @@ impl Client {
     /// Asks for the cards of one order. The same order, asked for again, gets the same cards, with `repeat` set.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the server's reason: nothing was taken, and the id may try again.
+    /// [`Error::Refused`] with the server's reason: nothing was taken, and the id may try again. [`Error::Accepted`] if the cards
+    /// come from a channel outside and have not come yet.
     /// [`Error::OutcomeUnknown`] if the order was sent and no answer can be had: ask again with the same id.
     /// [`Error::Unreachable`] or [`Error::TimedOut`] if it was never sent.
     pub async fn issue(&self, order: Order) -> Result<IssuedOrder, Error> {
@@ -517,6 +518,9 @@ fn held(kind: Kind, outcome: OrderOutcome) -> Result<HeldOrder, Error> {
 }
 
 fn wrong_outcome(kind: Kind, outcome: &OrderOutcome) -> Error {
+    if let OrderOutcome::Waiting(waits) = outcome {
+        return Error::Accepted { waits: *waits };
+    }
     Error::Protocol(ProtocolError::WrongOutcome {
         kind,
         order_id: outcome.order_id(),

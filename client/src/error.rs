@@ -3,7 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use croupier_protocol::{BodyError, FaultCode, FrameError, Kind, OrderId, Refusal, UnknownNumber};
+use croupier_protocol::{
+    BodyError, FaultCode, FrameError, HeldOrder, Kind, OrderId, Refusal, UnknownNumber,
+};
 use thiserror::Error;
 
 /// Why a call failed.
@@ -40,6 +42,17 @@ pub enum Error {
         retry_after_ms: u32,
         /// For people.
         text: String,
+    },
+
+    /// The order is accepted: it waits until a channel has brought its cards, also if this caller goes. **Ask again with the same id**
+    /// for them, look the order up, or read the feed.
+    #[error(
+        "order {} is accepted and waits for its cards: ask again with the same id, or look it up",
+        waits.order_id
+    )]
+    Accepted {
+        /// The order, and until when it waits.
+        waits: HeldOrder,
     },
 
     /// Steps of orders were sent, and whether they were taken is not known. **Ask again with the same ids and numbers**: a

@@ -121,7 +121,7 @@ pub mod testing {
 }
 
 pub use builder::ClientBuilder;
-pub use client::{Client, RoutesOptions, SkuSettings};
+pub use client::{Client, RetryTo, RetryWhich, RoutesOptions, SkuSettings};
 pub use error::{Error, ProtocolError};
 pub use feed::{Feed, FeedEvent, FeedFact, FeedOptions, FeedPage};
 pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount};

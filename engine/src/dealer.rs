@@ -24,7 +24,7 @@ use std::sync::Arc;
 use caps::Capped;
 use croupier_protocol::planted::{self, Bug};
 use croupier_protocol::{Refusal, Step};
-use desk::DeskKept;
+use desk::{Backorder, DeskKept};
 use holds::{Change, Putting};
 
 use crate::config::{Config, DATA_DEFAULT};
@@ -230,7 +230,7 @@ pub struct Dealer {
     /// The cards of those that are committed.
     bound: Vec<(u32, u32)>,
     /// Orders that are to wait for stock from this turn on.
-    backordered: Vec<Putting>,
+    backordered: Vec<Backorder>,
     /// When the holds that were made here end, and waits.
     timers: Timers,
     /// The dealer that has it fills the orders that wait.

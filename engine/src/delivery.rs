@@ -84,6 +84,8 @@ impl Row {
 struct Parcel {
     pool: String,
     rows: Vec<Row>,
+    /// Row and LSN of the order that it is for.
+    first: Option<(u64, u64)>,
     outcome: Mutex<Option<Result<Delivered, Refused>>>,
 }
 
@@ -171,6 +173,17 @@ impl Engine {
         pool: Option<&str>,
         rows: &[ImportRow<'_>],
     ) -> Result<Delivered, Refused> {
+        self.deliver_for(sku, pool, rows, None)
+    }
+
+    /// As [`deliver`](Self::deliver); an order that waits, by its row and LSN, is looked at before its line.
+    pub(crate) fn deliver_for(
+        &self,
+        sku: &str,
+        pool: Option<&str>,
+        rows: &[ImportRow<'_>],
+        first: Option<(u64, u64)>,
+    ) -> Result<Delivered, Refused> {
         if let Some(refusal) = self.cannot_record() {
             return Err(Refused::plain(refusal));
         }
@@ -186,6 +199,7 @@ impl Engine {
         let parcel = Arc::new(Parcel {
             pool: pool.as_str().into(),
             rows: rows.iter().map(Row::of).collect(),
+            first,
             outcome: Mutex::default(),
         });
         self.lock(&dock.waiting).push(parcel.clone());
@@ -203,6 +217,10 @@ impl Engine {
     /// Takes in what waits, and settles each.
     fn take_in(&self, dock: &Dock, hands: &mut Hands, sku: u32, parcels: &[Arc<Parcel>]) {
         let settled = self.sort(dock, hands, sku, parcels).map(|(parts, fates)| {
+            // Before the stock calls the desk.
+            for (row, lsn) in parcels.iter().filter_map(|parcel| parcel.first) {
+                self.state.desk.prefer(sku, row, lsn);
+            }
             let written: Vec<Result<u64, Refused>> = parts
                 .iter()
                 .map(|part| self.write_part(dock, hands, sku, part))

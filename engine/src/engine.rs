@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use croupier_protocol::{HolderCap, Name, Refusal, ServerInfoReply, StockRow};
 
+use crate::channels::fleet::Fleet;
+use crate::channels::{self, Channels};
 use crate::checkpoint;
 use crate::config::{Config, Sync};
 use crate::delivery::Docks;
@@ -92,6 +94,8 @@ pub struct Engine {
     pub(crate) looked: Mutex<Looked>,
     pub(crate) load: Load,
     pub(crate) followed: Mutex<Followed>,
+    /// Channels that are no local stock.
+    pub channels: Channels,
     /// Where deliveries come in.
     pub(crate) docks: Docks,
     /// Most cards of a slab that grows.
@@ -200,6 +204,7 @@ impl Engine {
             )
         })?;
         state.begin_arranging();
+        let known = channels::status::known(&state);
         let engine = Engine {
             cores,
             started: Instant::now(),
@@ -216,6 +221,7 @@ impl Engine {
             looked: Mutex::default(),
             load: Load::default(),
             followed: Mutex::default(),
+            channels: Channels::new(Fleet::restored(&known), &table),
             docks: Docks::default(),
             growing_cards_max: ground.growing_cards_max,
             routes: RouteCell::new(table),
@@ -259,7 +265,7 @@ impl Engine {
         self.slab_ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(&self) -> Stamp {
         Stamp {
             unix_ms: self.store.disk.unix_ms(),
             route_table: self.routes.load().version(),
@@ -325,7 +331,7 @@ impl Engine {
     }
 
     /// Appends records of a cold deed, one append; waits for room. The caller has the turn of cold deeds.
-    fn append(&self, words: &[u64]) -> Result<u64, Refused> {
+    pub(crate) fn append(&self, words: &[u64]) -> Result<u64, Refused> {
         let begun = Instant::now();
         loop {
             if let Some(why) = self.log.failure() {

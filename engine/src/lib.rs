@@ -46,6 +46,7 @@ pub mod intake;
 pub mod moves;
 pub mod picks;
 pub mod recovery;
+pub mod retries;
 mod routing;
 pub mod store;
 pub mod sync;

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod control;
 pub mod core;
 pub mod feed;
+mod jobs;
 pub mod ops;
 mod placement;
 pub mod translate;

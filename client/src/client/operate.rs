@@ -7,11 +7,12 @@ use bytes::BytesMut;
 use croupier_protocol::{
     BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus,
     DELIVERY_ROWS_MAX, DealOrder, Deliver, DeliverReply, FeedReply, FindSecret, Holder, HolderCap,
-    ImportRow, Kind, ListBatches, ListCards, ListOrders, MoveCards, MoveCardsReply, OrderList,
-    OrderOutcome, OrderRow, Refusal, RouteRow, RoutesHistoryReply, RoutesLoad, RoutesLoadReply,
-    RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply, ServerInfoReply, SkuCreate,
-    SkuCreateReply, SkuId, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow,
-    Trailing, encode_control,
+    ImportRow, Kind, ListBatches, ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId,
+    OrderList, OrderOutcome, OrderRow, Refusal, RetryList, RetryListReply, RetryMove,
+    RetryMoveReply, RouteRow, RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback,
+    RoutesShow, RoutesShowReply, RoutesStatusReply, ServerInfoReply, SkuCreate, SkuCreateReply,
+    SkuId, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow, Trailing,
+    encode_control,
 };
 use tokio::time::Instant;
 
@@ -68,6 +69,31 @@ impl RoutesOptions {
             expect: Some(version),
         }
     }
+}
+
+/// What is to be done with orders that no channel could fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryTo {
+    /// They are asked for at once, from the first attempt on; also those that are buried.
+    Kick = 1,
+    /// No channel is asked any more.
+    Bury = 2,
+    /// They are cancelled.
+    Drain = 3,
+}
+
+/// Which of the orders that no channel could fill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RetryWhich {
+    /// These, at least one and at most 1000.
+    Orders(Vec<OrderId>),
+    /// All of them, or those of a SKU, or those that are buried, or are not.
+    All {
+        /// Of this SKU.
+        sku: Option<String>,
+        /// Only those that are buried, or only those that are not.
+        buried: Option<bool>,
+    },
 }
 
 impl Client {
@@ -443,6 +469,49 @@ impl Client {
     pub async fn routes_status(&self) -> Result<RoutesStatusReply, Error> {
         let frames = self.call(Kind::RoutesStatus, |_| {}, Resend::Safe).await?;
         one(&frames)
+    }
+
+    /// Orders that no channel could fill yet, of one SKU or all, buried or not, a page at a time; and how many there are in all.
+    /// `after` is 0, or the `next` of the page before.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `UnknownSku`. Those of a lost connection.
+    pub async fn retries(
+        &self,
+        sku: Option<&str>,
+        buried: Option<bool>,
+        after: u64,
+        limit: u32,
+    ) -> Result<RetryListReply, Error> {
+        let body = RetryList {
+            sku: sku.map(str::to_owned),
+            buried,
+            after,
+            limit,
+        };
+        self.control(Kind::RetryList, &body, Resend::Safe).await
+    }
+
+    /// Has orders that no channel could fill asked for again, buried or cancelled. Orders that do not wait are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `RetryInvalid` or `UnknownSku`. Those of a lost connection: ask again.
+    pub async fn move_retries(
+        &self,
+        to: RetryTo,
+        which: &RetryWhich,
+    ) -> Result<RetryMoveReply, Error> {
+        let mut body = RetryMove {
+            what: to as u16,
+            ..RetryMove::default()
+        };
+        match which {
+            RetryWhich::Orders(orders) => {
+                body.orders = orders.iter().map(|order| order.to_bytes()).collect();
+            }
+            RetryWhich::All { sku, buried } => (body.sku, body.buried) = (sku.clone(), *buried),
+        }
+        self.control(Kind::RetryMove, &body, Resend::Safe).await
     }
 
     /// A page of the change feed: durable facts from an LSN on. If there is none yet, the server waits for one as long as

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use croupier_protocol::{JobState, RetryCause};
 
 use super::fleet::{Change, Fleet, JobEnd};
-use crate::route::{Balance, Outside, Retry, RouteTable, ToAsk};
+use crate::route::{Balance, Outside, Retry, RouteTable, ToAsk, mix};
 use crate::state::record::Tried;
 
 /// Jobs under way at a time.
@@ -149,6 +149,8 @@ struct Offer {
 #[derive(Default)]
 struct Channel {
     name: String,
+    /// Where its cards go.
+    pool: String,
     /// As the table in force has it; `None`: it has not.
     lease_ms: Option<u32>,
     jobs_max: u32,
@@ -289,6 +291,7 @@ impl Dispatcher {
             });
         }
         let channel = &mut self.channels[usize::from(number)];
+        channel.pool.clone_from(&outside.pool);
         channel.lease_ms = Some(outside.timeout_ms);
         channel.jobs_max = outside.jobs_max;
         number
@@ -373,7 +376,9 @@ impl Dispatcher {
             if channel.workers.remove(&connection).is_none() {
                 continue;
             }
-            channel.offers.retain(|offer| offer.connection != connection);
+            channel
+                .offers
+                .retain(|offer| offer.connection != connection);
             let its = |(key, given): (&(u128, Number), &Given)| {
                 (key.1 == at && given.connection == connection && !given.is_over).then_some(*key)
             };
@@ -386,6 +391,12 @@ impl Dispatcher {
                 self.ask_others(now, at, world);
             }
         }
+    }
+
+    /// Where the cards of a channel go that is, or was, in the table.
+    pub fn pool(&self, channel: &str) -> Option<String> {
+        let at = *self.by_name.get(channel)?;
+        Some(self.channels[usize::from(at)].pool.clone())
     }
 
     /// For which order a job of a channel is.
@@ -431,6 +442,7 @@ impl Dispatcher {
         if missing == 0 {
             self.end_job(now, key, JobEnd::Filled);
             self.look_after(now, key);
+            self.divert_if_out(now, at, world);
             self.fill(now, at, world);
             (JobState::Done, 0)
         } else if all {
@@ -531,6 +543,18 @@ impl Dispatcher {
         }
     }
 
+    /// An operator has taken a channel out, or put it back.
+    pub fn moved(&mut self, now: u64, channel: &str, world: &impl World) {
+        let Some(&at) = self.by_name.get(channel) else {
+            return;
+        };
+        self.divert_if_out(now, at, world);
+        if self.fleet.may_ask(channel) {
+            self.wake(now, world);
+            self.fill(now, at, world);
+        }
+    }
+
     /// When [`tick`](Self::tick) has something to do.
     pub fn next_unix_ms(&self) -> Option<u64> {
         let lease = self.leases.first().map(|(until, ..)| *until);
@@ -568,7 +592,10 @@ impl Dispatcher {
             counts: channel.counts,
         };
         let known = self.channels.iter();
-        known.filter(|one| one.lease_ms.is_some()).map(now).collect()
+        known
+            .filter(|one| one.lease_ms.is_some())
+            .map(now)
+            .collect()
     }
 
     /// What is known of how they stand.
@@ -708,12 +735,17 @@ impl Dispatcher {
 
     /// Gives the job to the oldest offer of a channel that has room.
     fn give(&mut self, now: u64, row: u64, at: Number, world: &impl World) {
-        let Some(entry) = self.orders.get_mut(&row) else {
+        let Some(entry) = self.orders.get(&row) else {
             return;
         };
         let wanted = entry.wanted;
         let Some(sku_name) = world.sku_name(wanted.sku) else {
             return self.forget(row);
+        };
+        // One that was diverted, and whose lease goes on, makes way.
+        self.end_job(now, (wanted.id, at), JobEnd::TimedOut);
+        let Some(entry) = self.orders.get_mut(&row) else {
+            return;
         };
         let channel = &mut self.channels[usize::from(at)];
         let free = |offer: &&mut Offer| (offer.jobs.len() as u32) < offer.room;
@@ -797,6 +829,11 @@ impl Dispatcher {
             entry.now = Stage::Open;
             self.ask(now, row, world);
         }
+        self.divert_if_out(now, at, world);
+    }
+
+    /// A job has ended: it may have had its channel ejected.
+    fn divert_if_out(&mut self, now: u64, at: Number, world: &impl World) {
         let name = &self.channels[usize::from(at)].name;
         if !self.fleet.may_ask(name) && !self.fleet.is_probing(name) {
             self.divert(now, at, world);
@@ -957,16 +994,8 @@ fn drawn(members: &[(u16, u32)], number: u64) -> usize {
     members.iter().position(is_here).unwrap_or_default()
 }
 
-/// A hash of an order's id.
-fn mix(id: u128, salt: u64) -> u64 {
-    crate::route::mix(id, salt)
-}
-
 /// In an order that does not depend on a hash table.
 fn sorted<T: Ord>(mut all: Vec<T>) -> Vec<T> {
     all.sort_unstable();
     all
 }
-
-#[cfg(test)]
-mod tests;

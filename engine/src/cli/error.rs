@@ -122,6 +122,7 @@ impl CliError {
             | CliError::Deliver { error, .. } => match error {
                 ClientError::Refused { refusal, .. } => refusal.name(),
                 ClientError::OutcomeUnknown { .. } => "OutcomeUnknown",
+                ClientError::Accepted { .. } => "Accepted",
                 ClientError::Unreachable { .. } => "Unreachable",
                 ClientError::BadUrl { .. } => "Usage",
                 _ => "Client",

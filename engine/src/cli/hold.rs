@@ -13,7 +13,7 @@ use super::error::CliError;
 use super::holder::HolderArgs;
 use super::issue::WaitArgs;
 use super::linked::LinkedArgs;
-use super::order::{CANCELLED, HELD, print_held, print_order};
+use super::order::{CANCELLED, HELD, WAITING, print_held, print_order};
 use super::pick::PickArgs;
 
 /// Put cards of a SKU by for a while, under an order id
@@ -182,7 +182,13 @@ pub(super) fn reserve(args: ReserveArgs, globals: &Globals) -> Result<ExitCode, 
             } else {
                 client.reserve(order, ttl).await
             };
-            return held.map(Some).map_err(named);
+            return match held {
+                Err(croupier_client::Error::Accepted { waits }) => {
+                    print_held(WAITING, &waits, name, globals.json)?;
+                    Ok(None)
+                }
+                held => held.map(Some).map_err(named),
+            };
         };
         let outcome = client.reserve_or_wait(order, ttl, within).await;
         match outcome.map_err(named)? {

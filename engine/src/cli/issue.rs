@@ -136,7 +136,14 @@ pub(super) fn run(args: IssueArgs, globals: &Globals) -> Result<ExitCode, CliErr
             } else {
                 client.issue(order).await
             };
-            return issued.map(Some).map_err(named);
+            return match issued {
+                // Its cards come from outside, and have not come in the time of a call.
+                Err(croupier_client::Error::Accepted { waits }) => {
+                    print_held(WAITING, &waits, name, globals.json)?;
+                    Ok(None)
+                }
+                issued => issued.map(Some).map_err(named),
+            };
         };
         let waits = match client.issue_or_wait(order, within).await.map_err(named)? {
             OrderOutcome::Waiting(waits) => waits,

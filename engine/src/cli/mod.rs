@@ -31,6 +31,7 @@ mod stock;
 
 mod info;
 mod ping;
+mod retry;
 mod routes;
 mod wal;
 mod what_if;
@@ -100,6 +101,7 @@ enum Command {
     Resume(moves::ResumeArgs),
     Void(moves::VoidArgs),
     Routes(routes::RoutesArgs),
+    Retry(retry::RetryArgs),
     Feed(feed::FeedArgs),
     Ping(ping::PingArgs),
     Info(info::InfoArgs),
@@ -136,6 +138,7 @@ impl Command {
             Command::Resume(args) => moves::resume(args, globals),
             Command::Void(args) => moves::void(args, globals),
             Command::Routes(args) => routes::run(args, globals),
+            Command::Retry(args) => retry::run(args, globals),
             Command::Feed(args) => feed::run(args, globals),
             Command::Ping(args) => ping::run(args, globals),
             Command::Info(args) => info::run(args, globals),

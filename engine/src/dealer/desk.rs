@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use croupier_protocol::planted::{self, Bug};
-use croupier_protocol::{Priority, Refusal, Step};
+use croupier_protocol::{Priority, Refusal, STEP_FLAG_STAY, STEP_FLAG_WAIT, Step};
 
 use super::caps::no_share;
-use super::holds::{Answer, Change, Putting, To, decided, units_of_end};
+use super::holds::{Answer, Change, To, decided, units_of_end};
 use super::{Dealer, Spare, cursor_of, outcome, refused, retry_after, take_slots};
 use crate::order::{FLAG_FIRST, Order, Outcome, Ticket, Verdict};
 use crate::state::Promise;
@@ -137,9 +137,16 @@ pub(super) fn waiting(settled: Settled, hold: &Hold, repeat: bool) -> Verdict {
     }
 }
 
+/// An order that is to wait, and has its id.
+pub(super) struct Backorder {
+    place: Place,
+    lane: u8,
+    /// As it waits: until its deadline.
+    order: Order,
+}
+
 /// The record by which an order waits.
-pub(super) fn waits(putting: &Putting, orders: &[(u8, Order)]) -> Backordered {
-    let (lane, order) = &orders[usize::from(putting.nth)];
+pub(super) fn waits(Backorder { lane, order, .. }: &Backorder) -> Backordered {
     Backordered {
         order_id: order.id,
         holder: order.holder,
@@ -179,6 +186,25 @@ pub(super) fn filled_hold(change: &Change, credits: Credits) -> Reserved {
 }
 
 impl Dealer {
+    /// An order whose route has channels outside waits, whether it says so or not, and its ask stays: docs/channels.md. One that
+    /// takes a part takes what there is.
+    fn accepted(&mut self, now: u64, order: &Order) -> Order {
+        if order.may_wait() || order.takes_part() {
+            return *order;
+        }
+        let resolved = self.resolver.resolve(&order.asked());
+        let accepts_ms = resolved.map_or(0, |target| target.accepts_ms);
+        if accepts_ms == 0 {
+            return *order;
+        }
+        let keep_ms = accepts_ms.min(self.limits.wait_max_ms.into());
+        Order {
+            deadline_unix_ms: order.deadline_unix_ms.min(now + keep_ms),
+            flags: order.flags | STEP_FLAG_WAIT | STEP_FLAG_STAY,
+            ..*order
+        }
+    }
+
     /// A new order finds no stock: it waits, if it may.
     pub(super) fn out_of_stock(
         &mut self,
@@ -189,6 +215,7 @@ impl Dealer {
         out: &mut Vec<Outcome>,
     ) {
         let (lane, order) = &orders[usize::from(nth)];
+        let order = &self.accepted(now, order);
         match self.open_cap(nth, order) {
             Some(Ok(())) => {}
             Some(Err(no)) => return out.push(no_share(order, no)),
@@ -217,10 +244,10 @@ impl Dealer {
         };
         self.use_cap(nth, order, order.quantity);
         self.count(order, 1);
-        self.backordered.push(Putting {
-            nth,
+        self.backordered.push(Backorder {
             place,
-            credits: Credits::default(),
+            lane: *lane,
+            order: *order,
         });
     }
 
@@ -286,7 +313,6 @@ impl Dealer {
         &mut self,
         lsn: &mut u64,
         stamp: Stamp,
-        orders: &[(u8, Order)],
         out: &mut Vec<Outcome>,
     ) {
         if self.backordered.is_empty() {
@@ -294,12 +320,12 @@ impl Dealer {
         }
         let mut backordered = std::mem::take(&mut self.backordered);
         let rows = self.state.index.take_rows(backordered.len() as u64);
-        for (row, putting) in (rows..).zip(backordered.drain(..)) {
+        for (row, backorder) in (rows..).zip(backordered.drain(..)) {
             let promise = Promise {
-                place: putting.place,
+                place: backorder.place,
                 row,
             };
-            let waits = waits(&putting, orders);
+            let waits = waits(&backorder);
             let catalog = self.resolver.catalog();
             let view = &mut self.index;
             let (settled, hold) = self
@@ -307,13 +333,13 @@ impl Dealer {
                 .apply_backordered(catalog, *lsn, stamp, &waits, promise, view);
             self.timers.add(hold.ends_unix_ms, row);
             *lsn += about_units(waits.holder) as u64;
-            let (lane, order) = &orders[usize::from(putting.nth)];
+            let Backorder { lane, order, .. } = backorder;
             let order = Order {
                 flags: order.flags | FLAG_FIRST,
-                ..*order
+                ..order
             };
             let verdict = waiting(settled, &hold, false);
-            self.tell_waiting(stamp.unix_ms, None, (*lane, &order), verdict, out);
+            self.tell_waiting(stamp.unix_ms, None, (lane, &order), verdict, out);
         }
         self.backordered = backordered;
     }
@@ -367,6 +393,8 @@ impl Dealer {
                 order.flags &= !croupier_protocol::STEP_FLAG_STAY;
             }
         }
+        // They are in their lines anyway.
+        while desk.desk.next_preferred().is_some() {}
         while let Some(sku) = desk.desk.next_call() {
             desk.pending.insert(sku);
         }

@@ -591,7 +591,7 @@ impl Dealer {
             put_reserved(&mut self.words, stamp, &reserved(putting, orders));
         }
         for backordered in &self.backordered {
-            put_backordered(&mut self.words, stamp, &waits(backordered, orders));
+            put_backordered(&mut self.words, stamp, &waits(backordered));
         }
         for change in &self.changes {
             match &change.to {
@@ -642,7 +642,7 @@ impl Dealer {
             }
             self.sweep_timers();
         }
-        self.apply_backordered(&mut lsn, stamp, orders, out);
+        self.apply_backordered(&mut lsn, stamp, out);
         let catalog = self.resolver.catalog();
         for change in self.changes.drain(..) {
             let order = change.nth.map(|nth| &orders[usize::from(nth)].1);

@@ -118,7 +118,7 @@ fn share_of(holder: u128) -> u16 {
 }
 
 /// A number of a key that has nothing to do with that of another salt. (The finalizer of SplitMix64, over both halves.)
-pub(super) fn mix(key: u128, salt: u64) -> u64 {
+pub(crate) fn mix(key: u128, salt: u64) -> u64 {
     let step = |mut word: u64| {
         word ^= word >> 30;
         word = word.wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -15,7 +15,7 @@ mod text;
 mod tests;
 
 pub use conditions::Asked;
-pub(crate) use conditions::{glob, globs_meet};
+pub(crate) use conditions::{glob, globs_meet, mix};
 pub use load::{Load, LoadNow, LoadParts, MarkNow, Marks};
 pub use outside::{Balance, Chain, Outlier, Outside, Retry, Source, ToAsk};
 pub use resolver::{NoTarget, Resolved, Resolver};

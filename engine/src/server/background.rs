@@ -58,6 +58,10 @@ impl Background {
         threads.push(self.spawn("croupier-load", None, move || {
             measure_load(&engine, &cores, &halted);
         })?);
+        let (engine, halted) = (self.engine.clone(), self.halted.clone());
+        threads.push(self.spawn("croupier-channels", None, move || {
+            engine.follow_channels(|| halted.wait(Duration::ZERO));
+        })?);
         // Makes memory for orders to come.
         let (state, stop) = (self.engine.state.clone(), self.stop.clone());
         threads.push(self.spawn("croupier-room", Some(NICE), move || {

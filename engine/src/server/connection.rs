@@ -20,6 +20,7 @@ use zeroize::Zeroize as _;
 use super::control;
 use super::core::Core;
 use super::feed;
+use super::jobs;
 use super::translate;
 use crate::clock::unix_ms;
 use crate::dealer::{self, RETRY_AFTER_MS};
@@ -61,6 +62,7 @@ impl Table {
             requests: RefCell::default(),
             jobs: RefCell::default(),
             feeds: feed::Feeds::default(),
+            worker: jobs::Jobs::default(),
             greeted: Cell::new(false),
             closing: Cell::new(false),
             dead: Cell::new(false),
@@ -158,6 +160,7 @@ pub struct Connection {
     requests: RefCell<Requests>,
     jobs: RefCell<VecDeque<Job>>,
     pub feeds: feed::Feeds,
+    pub worker: jobs::Jobs,
     pub greeted: Cell<bool>,
     /// Nothing more is read; closed when everything is written.
     closing: Cell<bool>,
@@ -687,6 +690,7 @@ pub async fn serve(core: &Rc<Core>, connection: &Rc<Connection>, read: OwnedRead
     let mut imports = control::Imports::default();
     converse(core, connection, read, &mut imports).await;
     connection.dead.set(true);
+    connection.worker.end(&core.engine);
     // Removing the files of an import that was cut short is not for a dealer's thread.
     core.cold.spawn_blocking(move || drop(imports));
 }
@@ -702,14 +706,22 @@ async fn converse(
     while !connection.dead.get() {
         connection.tick.set(core.ticks.get());
         loop {
-            let Some(job) = connection.jobs.borrow_mut().pop_front() else {
+            let is_free = |job: &Job| !is_delivery(job.kind) || !connection.worker.is_full();
+            // One delivery too many waits here, and with it what comes behind.
+            let Some(job) = connection
+                .jobs
+                .borrow_mut()
+                .pop_front_if(|job| is_free(job))
+            else {
                 break;
             };
-            if job.kind == Kind::Feed {
+            match job.kind {
                 // It may wait for long, and nothing else waits for it.
-                feed::start(core, connection, job);
-            } else {
-                control::run(core, connection, imports, job).await;
+                Kind::Feed => feed::start(core, connection, job),
+                Kind::TakeJobs | Kind::DeliverJob | Kind::EndJob => {
+                    jobs::start(core, connection, job);
+                }
+                _ => control::run(core, connection, imports, job).await,
             }
             connection.flush();
             // There is room for another cold request now; the next parse finds out whether that is enough.
@@ -742,6 +754,10 @@ async fn converse(
             },
         }
     }
+}
+
+fn is_delivery(kind: Kind) -> bool {
+    matches!(kind, Kind::DeliverJob | Kind::EndJob)
 }
 
 /// Lets the peer read the last words before the connection is reset by what it still sends.

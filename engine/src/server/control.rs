@@ -8,9 +8,9 @@ use croupier_protocol::{
     BatchList, CardMove, CardRef, ControlBody, Deliver, DeliverReply, FLAG_MORE, FaultCode,
     FindSecret, HolderCap, ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply, ImportRow,
     ImportRowsReply, Kind, ListBatches, ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId,
-    Pick, Refusal, RejectedLine, RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback,
-    RoutesShow, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
-    StockReply, Trailing, decode_control, encode_control, import_rows,
+    Pick, Refusal, RejectedLine, RetryList, RetryMove, RoutesHistoryReply, RoutesLoad,
+    RoutesLoadReply, RoutesRollback, RoutesShow, SkuCreate, SkuCreateReply, SkuListReply, SkuRow,
+    SkuSet, SkuSetReply, Stock, StockReply, Trailing, decode_control, encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
@@ -217,6 +217,16 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
             )
         }
         Kind::Deliver => (Kind::DeliverReply, vec![page(&deliver(engine, job)?)]),
+        Kind::RetryList => {
+            let asked: RetryList = decode(job)?;
+            (Kind::RetryListReply, vec![page(&engine.retries(&asked)?)])
+        }
+        Kind::RetryMove => {
+            let asked: RetryMove = decode(job)?;
+            refuse_when_draining(engine)?;
+            let reply = engine.move_retries(&asked)?;
+            (Kind::RetryMoveReply, vec![page(&reply)])
+        }
         Kind::RoutesLoad => {
             let asked: RoutesLoad = decode(job)?;
             refuse_when_draining(engine)?;

@@ -43,12 +43,45 @@ pub struct Desk {
     left: SegQueue<u128>,
     /// Holds that no dealer has made: when they end, and their rows.
     ends: SegQueue<(u64, u64)>,
+    /// Orders for which cards are just coming, by SKU, row and LSN: looked at before their lines.
+    preferred: SegQueue<(u32, u64, u64)>,
+    /// Orders that have joined a line, by row and LSN, while somebody watches: who has cards fetched for them.
+    joined: SegQueue<(u64, u64)>,
+    watch: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Desk {
     /// Has `bell` rung whenever the desk is called. For who keeps it, once.
     pub fn on_call(&self, bell: Box<dyn Fn() + Send + Sync>) {
         let _ = self.bell.set(bell);
+    }
+
+    /// Has `bell` rung whenever an order joins a line. For who watches, once; what joined before is in the index.
+    pub fn on_join(&self, bell: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.watch.set(bell);
+    }
+
+    /// Row and LSN of an order that has joined a line since somebody watches.
+    pub fn next_joined(&self) -> Option<(u64, u64)> {
+        self.joined.pop()
+    }
+
+    /// Tells who watches of an order in line, as if it had just joined.
+    pub fn tell_joined(&self, row: u64, lsn: u64) {
+        if let Some(bell) = self.watch.get() {
+            self.joined.push((row, lsn));
+            bell();
+        }
+    }
+
+    /// Has an order, by its row and LSN, looked at before the rest of its line. Before the stock comes that calls the desk.
+    pub fn prefer(&self, sku: u32, row: u64, lsn: u64) {
+        self.preferred.push((sku, row, lsn));
+    }
+
+    /// The next of these.
+    pub fn next_preferred(&self) -> Option<(u32, u64, u64)> {
+        self.preferred.pop()
     }
 
     /// Whether a line calls.
@@ -194,6 +227,7 @@ impl Line {
         // Release: whoever sees it counted finds it in line.
         self.joined.fetch_add(1, Ordering::Release);
         self.call();
+        self.desk.tell_joined(waiter.row, waiter.lsn);
     }
 
     /// An order waits no longer; the index says so already.
@@ -206,7 +240,7 @@ impl Line {
 
     /// Stock is about to come; tells whether nobody else may take any until the desk has looked.
     #[inline]
-    pub(super) fn stock_comes(&self) -> bool {
+    pub(crate) fn stock_comes(&self) -> bool {
         let waits = self.orders() != 0;
         if waits {
             // The stock that follows publishes it.
@@ -218,7 +252,7 @@ impl Line {
     /// Stock has come; `told` is what [`stock_comes`](Self::stock_comes) has told. The desk must look then, even if nobody
     /// waits any more: whoever comes next waits for that look.
     #[inline]
-    pub(super) fn stock_came(&self, told: bool) {
+    pub(crate) fn stock_came(&self, told: bool) {
         fence(Ordering::SeqCst);
         if (told || self.orders() != 0) && !planted::is(Bug::ForgetToCall) {
             self.call();
