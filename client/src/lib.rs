@@ -131,10 +131,11 @@ pub use order::{
 
 pub use croupier_protocol::{
     BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus, ChannelCause,
-    ChannelStanding, DELIVERY_ROWS_MAX, DealOrder, DeliverReply, FEED_FACTS_MAX, FaultCode,
-    FeedKind, HeldOrder, Hold, HoldEnd, Holder, HolderCap, ImportRow, IssueWay, IssuedOrder,
-    LINKED_ORDERS_MAX, Lsn, MaxUses, MoveCardsReply, MoveCause, OrderId, OrderOutcome, OrderRow,
-    Priority, Refusal, RejectReason, RetryCause, RetryListReply, RetryMoveReply, RetryRow,
-    RouteMark, RouteRow, RouteRule, RoutesLoadReply, RoutesShowReply, RoutesStatusReply, Secret,
-    ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step, StepItem, StockRow,
+    ChannelKind, ChannelMoveReply, ChannelRow, ChannelStanding, DELIVERY_ROWS_MAX, DealOrder,
+    DeliverReply, FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder, Hold, HoldEnd, Holder, HolderCap,
+    ImportRow, IssueWay, IssuedOrder, LINKED_ORDERS_MAX, Lsn, MaxUses, MoveCardsReply, MoveCause,
+    OrderId, OrderOutcome, OrderRow, Priority, Refusal, RejectReason, RetryCause, RetryListReply,
+    RetryMoveReply, RetryRow, RouteMark, RouteRow, RouteRule, RoutesLoadReply, RoutesShowReply,
+    RoutesStatusReply, Secret, ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step, StepItem,
+    StockRow,
 };

@@ -6,9 +6,10 @@
 
 pub mod dispatcher;
 pub mod fleet;
+pub mod status;
 pub mod upstream;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,11 +25,9 @@ use tokio::sync::oneshot;
 use crate::engine::{Engine, Refused};
 use crate::route::{Asked, Moment, RouteTable, ToAsk};
 use crate::state::Catalog;
-use crate::state::channels::Change;
 use crate::state::index::{OrderIndex, OrderState};
-use crate::state::record::Fact;
 use dispatcher::{Connection, Deed, Dispatcher, Ending, JobFor, NoOffer, Wanted, World};
-use fleet::Fleet;
+use fleet::{Change, Fleet};
 
 /// How often it is looked whether the table or the load has changed, if nothing else happens.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -36,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The channels of a store.
 pub struct Channels {
     inner: Mutex<Inner>,
+    /// Whoever has it records changes, so that they are in the order in which they came.
+    recording: Mutex<()>,
     /// Connections that have ended, of workers.
     gone: SegQueue<Connection>,
     connections: AtomicU64,
@@ -47,6 +48,8 @@ struct Inner {
     /// Who is answered, by the number of its offer.
     answers: HashMap<u64, (Connection, oneshot::Sender<TakeJobsReply>)>,
     offers: u64,
+    /// How channels stand otherwise than before, to be recorded.
+    changes: VecDeque<Change>,
     /// Table and moment that the dispatcher goes by.
     followed: Option<(u32, Moment)>,
 }
@@ -123,8 +126,10 @@ impl Channels {
                 dispatcher: Dispatcher::new(fleet, table.retry()),
                 answers: HashMap::new(),
                 offers: 0,
+                changes: VecDeque::new(),
                 followed: None,
             }),
+            recording: Mutex::default(),
             gone: SegQueue::new(),
             connections: AtomicU64::new(1),
             bell: Bell::default(),
@@ -149,31 +154,6 @@ impl Channels {
 }
 
 impl Engine {
-    /// Makes it a fact how a channel stands from now on: when this is back it is durable. The fact's time is that of its record. Returns
-    /// its LSN.
-    pub fn record_channel(&self, change: &Change) -> Result<u64, Refused> {
-        // What is durable and cannot be followed would end the writer.
-        if let Err(error) = Name::new(&change.channel) {
-            return Err(Refused::because(Refusal::ChannelUnknown, error));
-        }
-        self.record(&[Fact::ChannelChanged {
-            name: &change.channel,
-            standing: change.standing,
-            cause: change.cause,
-            ejections: change.ejections,
-        }])
-    }
-
-    /// What is known of channels from records, by name.
-    pub fn known_channels(&self) -> Vec<Change> {
-        let ledger = self.state.ledger();
-        ledger
-            .channels
-            .kept()
-            .map(|known| known.change.clone())
-            .collect()
-    }
-
     /// Follows orders, workers and time until told to end: the body of a thread.
     pub fn follow_channels(self: &Arc<Engine>, is_over: impl Fn() -> bool) {
         let weak = Arc::downgrade(self);
@@ -270,6 +250,9 @@ impl Engine {
 
     /// Records what is to be recorded.
     fn note(&self, deeds: Vec<Deed>) {
+        if !self.channels.inner().changes.is_empty() {
+            self.record_changes();
+        }
         let notes = deeds.iter().filter_map(|deed| match deed {
             Deed::Note { wanted, tried } => Some((wanted.row, wanted.lsn, *tried)),
             _ => None,
@@ -280,19 +263,6 @@ impl Engine {
         {
             // They are tried again as they were before; nothing is lost by it.
             tracing::warn!(why = %refused.text, "attempts for orders that wait could not be recorded");
-        }
-        for deed in &deeds {
-            let Deed::Change(change) = deed else { continue };
-            let Change {
-                channel,
-                standing,
-                cause,
-                ..
-            } = change;
-            tracing::warn!(%channel, ?standing, ?cause, "a channel stands otherwise");
-            if let Err(refused) = self.record_channel(change) {
-                tracing::warn!(why = %refused.text, %channel, "how it stands could not be recorded");
-            }
         }
     }
 
@@ -464,18 +434,24 @@ impl Engine {
 }
 
 impl Inner {
-    /// Answers offers; tells what else is to be done.
+    /// Answers offers, and keeps how channels stand; tells what else is to be done.
     fn do_gives(&mut self, channels: &Channels) -> Vec<Deed> {
         let mut rest = Vec::new();
         for deed in self.dispatcher.take_deeds() {
-            let Deed::Give {
-                offer,
-                lease_ms,
-                jobs,
-            } = deed
-            else {
-                rest.push(deed);
-                continue;
+            let (offer, lease_ms, jobs) = match deed {
+                Deed::Give {
+                    offer,
+                    lease_ms,
+                    jobs,
+                } => (offer, lease_ms, jobs),
+                Deed::Change(change) => {
+                    self.changes.push_back(change);
+                    continue;
+                }
+                Deed::Note { .. } => {
+                    rest.push(deed);
+                    continue;
+                }
             };
             let jobs = jobs.into_iter().map(|job| JobRow {
                 job: job.id.to_be_bytes(),

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use croupier_protocol::{HolderCap, Name, Refusal, ServerInfoReply, StockRow};
 
-use crate::channels::Channels;
 use crate::channels::fleet::Fleet;
+use crate::channels::{self, Channels};
 use crate::checkpoint;
 use crate::config::{Config, Sync};
 use crate::delivery::Docks;
@@ -210,12 +210,8 @@ impl Engine {
                 format!("the recorded route table: {error}"),
             )
         })?;
-        let known: Vec<_> = {
-            let ledger = state.ledger();
-            let kept = ledger.channels.kept();
-            kept.map(|known| known.change.clone()).collect()
-        };
         state.begin_arranging();
+        let known = channels::status::known(&state);
         let engine = Engine {
             cores,
             started: Instant::now(),

@@ -620,6 +620,74 @@ control_bodies! {
         rules: Vec<RouteRule>,
     }
 
+    /// How channels do that are outside, by name: docs/channels.md.
+    ChannelsStatusReply {
+        /// Those of the route table in force.
+        rows: Vec<ChannelRow>,
+    }
+
+    /// How a channel does. Counts are since the server began.
+    ChannelRow {
+        /// Its name.
+        name: String,
+        /// What it is, by its number.
+        kind: u16,
+        /// Where what it delivers becomes stock.
+        pool: String,
+        /// How it stands, by its number.
+        standing: u16,
+        /// Why, by its number; 0 = it never stood otherwise.
+        cause: u16,
+        /// How often in a row it was ejected.
+        ejections: u16,
+        /// Since when it stands so, in Unix milliseconds; 0 = ever.
+        since_unix_ms: u64,
+        /// Until when it is ejected; 0 = it is not; `u64::MAX` = until an operator restores it.
+        until_unix_ms: u64,
+        /// Workers that are attached.
+        workers: u32,
+        /// Jobs that they offer to take.
+        room: u32,
+        /// Jobs under way.
+        jobs: u32,
+        /// Orders that wait for room.
+        ready: u32,
+        /// Jobs that were filled.
+        filled: u64,
+        /// Jobs that have failed.
+        failed: u64,
+        /// Jobs whose lease ran out.
+        timed_out: u64,
+        /// Deliveries for jobs that were over, or unknown.
+        late: u64,
+        /// Cards that were delivered.
+        cards: u64,
+        /// Mean time of jobs that were filled, the newer ones for more, in microseconds; 0 = there were none.
+        mean_us: u64,
+        /// What 99 in 100 took at most that were filled lately, in microseconds; 0 = there were none.
+        p99_us: u64,
+    }
+
+    /// Takes a channel that is outside out, or puts it back.
+    ChannelMove {
+        /// Which, by name.
+        channel: String,
+        /// 1 eject: it is asked no more, whatever else is; 2 restore: it is healthy.
+        what: u16,
+        /// For how long it is ejected, in milliseconds; 0 = until it is restored.
+        for_ms: u64,
+    }
+
+    /// How the channel stands now.
+    ChannelMoveReply {
+        /// LSN of the record that says so.
+        lsn: u64,
+        /// By its number.
+        standing: u16,
+        /// Until when it is ejected; 0 = it is not; `u64::MAX` = until an operator restores it.
+        until_unix_ms: u64,
+    }
+
     /// A load that a route table asks about.
     RouteMark {
         /// In ten-thousandths.

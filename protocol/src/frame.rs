@@ -150,10 +150,14 @@ kinds! {
     Feed = 66,
     /// Asks how the route table in force does: empty.
     RoutesStatus = 67,
+    /// Asks how channels do that are outside: empty.
+    ChannelsStatus = 68,
     /// Asks which orders wait for another attempt, or are buried.
     RetryList = 72,
     /// Has such orders asked for again, buried or cancelled.
     RetryMove = 73,
+    /// Takes a channel that is outside out, or puts it back: bincode.
+    ChannelMove = 76,
     /// Fixed.
     HelloReply = 129,
     /// The bytes of the Ping.
@@ -218,10 +222,14 @@ kinds! {
     FeedReply = 194,
     /// Bincode.
     RoutesStatusReply = 195,
+    /// Bincode; `MORE` until the last page.
+    ChannelsStatusReply = 196,
     /// Orders that wait for another attempt, or are buried.
     RetryListReply = 200,
     /// What was done with them.
     RetryMoveReply = 201,
+    /// How it stands: bincode.
+    ChannelMoveReply = 204,
     /// A request refused whole: fixed, then text.
     Refused = 254,
     /// Why the connection is closed after this frame: fixed, then text.
@@ -266,8 +274,10 @@ impl Kind {
             Self::RoutesShow => Self::RoutesShowReply,
             Self::Feed => Self::FeedReply,
             Self::RoutesStatus => Self::RoutesStatusReply,
+            Self::ChannelsStatus => Self::ChannelsStatusReply,
             Self::RetryList => Self::RetryListReply,
             Self::RetryMove => Self::RetryMoveReply,
+            Self::ChannelMove => Self::ChannelMoveReply,
             reply => reply,
         }
     }

@@ -74,15 +74,15 @@ pub use answer::{
 pub use body::BodyError;
 pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
-    BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ControlBody, DeliverJobReply,
-    DeliverReply, EndJob, EndJobReply, Feed, FeedReply, FeedRow, HolderCap, ImportBegin,
-    ImportBeginReply, ImportEndReply, JobRow, ListBatches, ListCards, ListOrders, MoveCards,
-    MoveCardsReply, OrderList, OrderRow, Pick, ReasonCount, RejectedLine, RetryList,
-    RetryListReply, RetryMove, RetryMoveReply, RetryRow, RouteMark, RouteRow, RouteRule,
-    RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow, RoutesShowReply,
-    RoutesStatusReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet,
-    SkuSetReply, Stock, StockReply, StockRow, TakeJobs, TakeJobsReply, Trailing, decode_control,
-    encode_control,
+    BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ChannelMove, ChannelMoveReply,
+    ChannelRow, ChannelsStatusReply, ControlBody, DeliverJobReply, DeliverReply, EndJob,
+    EndJobReply, Feed, FeedReply, FeedRow, HolderCap, ImportBegin, ImportBeginReply,
+    ImportEndReply, JobRow, ListBatches, ListCards, ListOrders, MoveCards, MoveCardsReply,
+    OrderList, OrderRow, Pick, ReasonCount, RejectedLine, RetryList, RetryListReply, RetryMove,
+    RetryMoveReply, RetryRow, RouteMark, RouteRow, RouteRule, RoutesHistoryReply, RoutesLoad,
+    RoutesLoadReply, RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply,
+    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
+    StockReply, StockRow, TakeJobs, TakeJobsReply, Trailing, decode_control, encode_control,
 };
 pub use deliver::{Deliver, DeliverJob, JOB_FLAG_ALL};
 pub use feed::{FeedKind, HoldEnd, IssueWay, MoveCause};
@@ -99,7 +99,8 @@ pub use order::{
     STEP_FLAG_TAG, STEP_FLAG_WAIT, Step, StepItem, StepItems, lookup_items, put_lookup, step_items,
 };
 pub use refusal::{
-    ChannelCause, ChannelStanding, FaultCode, JobState, Refusal, RejectReason, RetryCause,
+    ChannelCause, ChannelKind, ChannelStanding, FaultCode, JobState, Refusal, RejectReason,
+    RetryCause,
 };
 pub use refused::{FaultBody, RefusedBody};
 pub use sku::DealOrder;

@@ -101,6 +101,15 @@ numbered! {
 }
 
 numbered! {
+    /// What a channel is.
+    ChannelKind: u16, "kind" {
+        Stock = 1, "stock", "pools of local stock";
+        Issuer = 2, "issuer", "workers outside, which make or buy cards";
+        Upstream = 3, "upstream", "another server";
+    }
+}
+
+numbered! {
     /// How a channel that is outside stands.
     ChannelStanding: u16, "standing" {
         Healthy = 1, "healthy", "the channel is asked as the route table says";

@@ -975,6 +975,45 @@ fn routes_and_server_info() {
         rules: vec![rule],
     };
     check_control(Kind::RoutesStatusReply, 0, status);
+    check_bytes(Kind::ChannelsStatus, b"");
+    let row = ChannelRow {
+        name: "alpha".to_owned(),
+        kind: ChannelKind::Issuer.as_u16(),
+        pool: "main".to_owned(),
+        standing: ChannelStanding::Ejected.as_u16(),
+        cause: ChannelCause::ConsecutiveFailures.as_u16(),
+        ejections: 2,
+        since_unix_ms: 1_800_000_000_000,
+        until_unix_ms: 1_800_000_060_000,
+        workers: 3,
+        room: 100,
+        jobs: 7,
+        ready: 9,
+        filled: 1_000,
+        failed: 5,
+        timed_out: 6,
+        late: 1,
+        cards: 2_000,
+        mean_us: 12_345,
+        p99_us: 99_000,
+    };
+    check_control(
+        Kind::ChannelsStatusReply,
+        0,
+        ChannelsStatusReply { rows: vec![row] },
+    );
+    let asked = ChannelMove {
+        channel: "alpha".to_owned(),
+        what: 1,
+        for_ms: 60_000,
+    };
+    check_control(Kind::ChannelMove, 0, asked);
+    let stands = ChannelMoveReply {
+        lsn: 42,
+        standing: ChannelStanding::Ejected.as_u16(),
+        until_unix_ms: 1_800_000_060_000,
+    };
+    check_control(Kind::ChannelMoveReply, 0, stands);
     check_bytes(Kind::ServerInfo, b"");
     let info = ServerInfoReply {
         version: "0.1.0".to_owned(),

@@ -5,7 +5,9 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use croupier_client::{Client, Order, OrderId, OrderOutcome, Priority, Refusal, SkuId, holder_of};
+use croupier_client::{
+    Client, Error, Order, OrderId, OrderOutcome, Priority, Refusal, SkuId, holder_of,
+};
 use croupier_protocol::{STEP_FLAG_TAG, Step, StepItem};
 use croupier_tests::{
     Mint, Oracle, PATIENCE, Server, Store, Wire, croupier, eventually, item, scaled,
@@ -575,6 +577,106 @@ async fn a_mark_is_passed_when_the_load_is_above() {
     let status = client.routes_status().await.expect("it is told");
     let taken: Vec<u64> = status.rules.iter().map(|rule| rule.orders).collect();
     assert_eq!(taken, [0, 1]);
+}
+
+const OUTSIDE: &str = "[[channel]]\nname = \"north\"\nkind = \"upstream\"\nurl = \"croupier://127.0.0.1:9\"\njobs = 7\n\
+    [[channel]]\nname = \"alpha\"\nkind = \"issuer\"\npool = \"spare\"\n\
+    [[rule]]\nchannels = [{ alpha = 60, north = 40 }]\nbalance = \"least-latency\"\n";
+
+#[tokio::test]
+async fn channels_that_are_outside_are_shown_and_what_is_in_their_pools_is_dealt() {
+    let store = Store::new();
+    let server = store.serve();
+    let client = server.client().await;
+    assert_eq!(client.channels().await.expect("an answer"), []);
+    server.croupier(&["channels"]).ok();
+    let sku = two_pools(&client, 2).await;
+    let bad = OUTSIDE.replace("jobs = 7", "jobs = 0");
+    match client.routes_load(&bad).await {
+        Err(Error::Refused { refusal, text, .. }) => {
+            assert_eq!(refusal, Refusal::RoutesInvalid);
+            assert!(text.contains("line 5") && text.contains("4096"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(client.channels().await.expect("an answer"), []);
+    client.routes_load(OUTSIDE).await.expect("a table");
+    let order = Order::new(OrderId::new_v7(), sku);
+    assert_eq!(slabs_of(&client, order).await, [2], "that of alpha");
+
+    let rows = client.channels().await.expect("an answer");
+    let told = rows
+        .iter()
+        .map(|row| (row.name.as_str(), row.kind, row.standing));
+    let told: Vec<_> = told.collect();
+    assert_eq!(told, [("alpha", 2, 1), ("north", 3, 1)]);
+    let shown = server.croupier(&["channels", "--json"]).ok().json();
+    assert_eq!(shown[0]["pool"], "spare");
+    assert_eq!(shown[1]["kind"], "upstream");
+    for row in [&shown[0], &shown[1]] {
+        assert_eq!(
+            (row["standing"].as_str(), row["cause"].is_null()),
+            (Some("healthy"), true)
+        );
+    }
+    server.croupier(&["channels"]).ok();
+    server.kill();
+    store.wal("verify", &[]).ok();
+}
+
+#[tokio::test]
+async fn an_operator_takes_a_channel_out_and_puts_it_back() {
+    let store = Store::new();
+    let server = store.serve();
+    let client = server.client().await;
+    client.routes_load(OUTSIDE).await.expect("a table");
+    let moved = client.eject_channel("alpha", None).await.expect("done");
+    assert_eq!((moved.standing, moved.until_unix_ms), (2, u64::MAX));
+    let hour = Some(std::time::Duration::from_secs(3600));
+    let other = client.eject_channel("north", hour).await.expect("done");
+    assert!(other.lsn > moved.lsn && other.standing == 2);
+    let none = client.eject_channel("gamma", None).await;
+    assert_eq!(refusal_of(none), Refusal::ChannelUnknown);
+    // From the log, and then from a checkpoint.
+    server.kill();
+    let server = store.serve();
+    server.stop().ok();
+    let server = store.serve();
+    let client = server.client().await;
+    let rows = client.channels().await.expect("an answer");
+    let told = rows
+        .iter()
+        .map(|row| (row.standing, row.cause, row.until_unix_ms));
+    let told: Vec<_> = told.collect();
+    assert_eq!(told, [(2, 7, u64::MAX), (2, 7, other.until_unix_ms)]);
+
+    let shown = server
+        .croupier(&["channels", "restore", "alpha", "--json"])
+        .ok()
+        .json();
+    assert_eq!(
+        (shown["standing"].as_str(), shown["until"].is_null()),
+        (Some("healthy"), true)
+    );
+    server
+        .croupier(&["channels", "eject", "gamma", "--for", "5m"])
+        .fails(1, &["ChannelUnknown", "north, alpha"]);
+    server
+        .croupier(&["channels", "eject", "alpha", "--for", "0s"])
+        .fails(2, &["10m"]);
+    let shown = server.croupier(&["channels", "--json"]).ok().json();
+    let cause = |nth: usize| {
+        (
+            shown[nth]["standing"].as_str(),
+            shown[nth]["cause"].as_str(),
+        )
+    };
+    assert_eq!(cause(0), (Some("healthy"), Some("operator")));
+    assert_eq!(cause(1), (Some("ejected"), Some("operator")));
+    server.croupier(&["channels"]).ok();
+    server.croupier(&["feed", "--kind", "channel-changed"]).ok();
+    server.stop().ok();
+    store.wal("verify", &[]).ok();
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use croupier_protocol::{
-    BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus,
-    DELIVERY_ROWS_MAX, DealOrder, Deliver, DeliverReply, FeedReply, FindSecret, Holder, HolderCap,
-    ImportRow, Kind, ListBatches, ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId,
-    OrderList, OrderOutcome, OrderRow, Refusal, RetryList, RetryListReply, RetryMove,
-    RetryMoveReply, RouteRow, RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback,
-    RoutesShow, RoutesShowReply, RoutesStatusReply, ServerInfoReply, SkuCreate, SkuCreateReply,
-    SkuId, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply, StockRow, Trailing,
-    encode_control,
+    BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, ChannelMove,
+    ChannelMoveReply, ChannelRow, ChannelsStatusReply, DELIVERY_ROWS_MAX, DealOrder, Deliver,
+    DeliverReply, FeedReply, FindSecret, Holder, HolderCap, ImportRow, Kind, ListBatches,
+    ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId, OrderList, OrderOutcome, OrderRow,
+    Refusal, RetryList, RetryListReply, RetryMove, RetryMoveReply, RouteRow, RoutesHistoryReply,
+    RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply,
+    ServerInfoReply, SkuCreate, SkuCreateReply, SkuId, SkuListReply, SkuRow, SkuSet, SkuSetReply,
+    Stock, StockReply, StockRow, Trailing, encode_control,
 };
 use tokio::time::Instant;
 
@@ -512,6 +512,57 @@ impl Client {
             RetryWhich::All { sku, buried } => (body.sku, body.buried) = (sku.clone(), *buried),
         }
         self.control(Kind::RetryMove, &body, Resend::Safe).await
+    }
+
+    /// How the channels do that are outside, by name.
+    ///
+    /// # Errors
+    /// Those of a lost connection.
+    pub async fn channels(&self) -> Result<Vec<ChannelRow>, Error> {
+        let frames = self
+            .call(Kind::ChannelsStatus, |_| {}, Resend::Safe)
+            .await?;
+        joined(&frames, |page: ChannelsStatusReply| page.rows)
+    }
+
+    /// Takes a channel that is outside out for so long, or without an end until it is [restored](Self::restore_channel), whatever else
+    /// is. It may be asked again: that begins anew.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `ChannelUnknown` if the route table in force has none of this name. Those of a lost connection.
+    pub async fn eject_channel(
+        &self,
+        channel: &str,
+        time: Option<Duration>,
+    ) -> Result<ChannelMoveReply, Error> {
+        let for_ms = time.map_or(0, |time| {
+            u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+        });
+        self.move_channel(channel, 1, for_ms).await
+    }
+
+    /// Has a channel that is outside be healthy, whatever was before.
+    ///
+    /// # Errors
+    /// As for [`Client::eject_channel`].
+    pub async fn restore_channel(&self, channel: &str) -> Result<ChannelMoveReply, Error> {
+        self.move_channel(channel, 2, 0).await
+    }
+
+    async fn move_channel(
+        &self,
+        channel: &str,
+        what: u16,
+        for_ms: u64,
+    ) -> Result<ChannelMoveReply, Error> {
+        let body = ChannelMove {
+            channel: channel.to_owned(),
+            what,
+            for_ms,
+        };
+        let encode = |out: &mut BytesMut| encode_control(&body, out);
+        let frames = self.call(Kind::ChannelMove, encode, Resend::Safe).await?;
+        one(&frames)
     }
 
     /// A page of the change feed: durable facts from an LSN on. If there is none yet, the server waits for one as long as

@@ -442,6 +442,7 @@ impl Dispatcher {
         if missing == 0 {
             self.end_job(now, key, JobEnd::Filled);
             self.look_after(now, key);
+            self.divert_if_out(now, at, world);
             self.fill(now, at, world);
             (JobState::Done, 0)
         } else if all {
@@ -539,6 +540,18 @@ impl Dispatcher {
                 });
             }
             channel.offers.retain(|offer| !over(offer));
+        }
+    }
+
+    /// An operator has taken a channel out, or put it back.
+    pub fn moved(&mut self, now: u64, channel: &str, world: &impl World) {
+        let Some(&at) = self.by_name.get(channel) else {
+            return;
+        };
+        self.divert_if_out(now, at, world);
+        if self.fleet.may_ask(channel) {
+            self.wake(now, world);
+            self.fill(now, at, world);
         }
     }
 
@@ -816,6 +829,11 @@ impl Dispatcher {
             entry.now = Stage::Open;
             self.ask(now, row, world);
         }
+        self.divert_if_out(now, at, world);
+    }
+
+    /// A job has ended: it may have had its channel ejected.
+    fn divert_if_out(&mut self, now: u64, at: Number, world: &impl World) {
         let name = &self.channels[usize::from(at)].name;
         if !self.fleet.may_ask(name) && !self.fleet.is_probing(name) {
             self.divert(now, at, world);

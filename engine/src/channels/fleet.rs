@@ -389,10 +389,20 @@ impl Fleet {
         channel.and_then(|channel| channel.mean_ms).unwrap_or(0.0)
     }
 
+    /// How a channel does, also one that the table in force has not; `None`: nothing is known of it.
+    pub fn row(&self, channel: &str) -> Option<Row<'_>> {
+        let (name, channel) = self.channels.get_key_value(channel)?;
+        Some(self.row_of(name, channel))
+    }
+
     /// Channels of the table in force, by name.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         let in_table = self.channels.iter().filter(|(_, one)| one.number.is_some());
-        in_table.map(|(name, channel)| Row {
+        in_table.map(|(name, channel)| self.row_of(name, channel))
+    }
+
+    fn row_of<'a>(&self, name: &'a str, channel: &Channel) -> Row<'a> {
+        Row {
             name,
             standing: channel.standing,
             cause: channel.cause,
@@ -400,7 +410,7 @@ impl Fleet {
             since_unix_ms: channel.since_ms,
             mean_ms: channel.mean_ms.unwrap_or(0.0),
             p99_ms: channel.times.p99_ms(),
-        })
+        }
     }
 
     /// Those that are healthy, and how many.

@@ -29,6 +29,7 @@ mod pick;
 mod sku;
 mod stock;
 
+mod channels;
 mod info;
 mod ping;
 mod retry;
@@ -101,6 +102,7 @@ enum Command {
     Resume(moves::ResumeArgs),
     Void(moves::VoidArgs),
     Routes(routes::RoutesArgs),
+    Channels(channels::ChannelsArgs),
     Retry(retry::RetryArgs),
     Feed(feed::FeedArgs),
     Ping(ping::PingArgs),
@@ -138,6 +140,7 @@ impl Command {
             Command::Resume(args) => moves::resume(args, globals),
             Command::Void(args) => moves::void(args, globals),
             Command::Routes(args) => routes::run(args, globals),
+            Command::Channels(args) => channels::run(&args, globals),
             Command::Retry(args) => retry::run(args, globals),
             Command::Feed(args) => feed::run(args, globals),
             Command::Ping(args) => ping::run(args, globals),

@@ -448,6 +448,8 @@ impl Connection {
             | Kind::RoutesLoad
             | Kind::RoutesShow
             | Kind::RoutesStatus
+            | Kind::ChannelsStatus
+            | Kind::ChannelMove
             | Kind::RoutesHistory
             | Kind::RoutesRollback
             | Kind::Feed => self.jobs.borrow_mut().push_back(Job {

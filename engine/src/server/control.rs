@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use croupier_protocol::{
-    BatchList, CardMove, CardRef, ControlBody, Deliver, DeliverReply, FLAG_MORE, FaultCode,
-    FindSecret, HolderCap, ImportBegin, ImportBeginReply, ImportEnd, ImportEndReply, ImportRow,
-    ImportRowsReply, Kind, ListBatches, ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId,
-    Pick, Refusal, RejectedLine, RetryList, RetryMove, RoutesHistoryReply, RoutesLoad,
-    RoutesLoadReply, RoutesRollback, RoutesShow, SkuCreate, SkuCreateReply, SkuListReply, SkuRow,
-    SkuSet, SkuSetReply, Stock, StockReply, Trailing, decode_control, encode_control, import_rows,
+    BatchList, CardMove, CardRef, ChannelMove, ChannelsStatusReply, ControlBody, Deliver,
+    DeliverReply, FLAG_MORE, FaultCode, FindSecret, HolderCap, ImportBegin, ImportBeginReply,
+    ImportEnd, ImportEndReply, ImportRow, ImportRowsReply, Kind, ListBatches, ListCards,
+    ListOrders, MoveCards, MoveCardsReply, OrderId, Pick, Refusal, RejectedLine, RetryList,
+    RetryMove, RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow,
+    SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply,
+    Trailing, decode_control, encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
@@ -31,6 +32,8 @@ pub struct Imports {
 const LISTED_PER_FRAME: usize = 60;
 /// Batches in one frame: they have two names.
 const BATCHES_PER_FRAME: usize = 30;
+/// Channels in one frame.
+const CHANNELS_PER_FRAME: usize = 15;
 /// Rejected lines in one frame.
 const REJECTIONS_PER_FRAME: usize = 500;
 
@@ -245,6 +248,20 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
             (Kind::RoutesShowReply, vec![page(&reply)])
         }
         Kind::RoutesStatus => (Kind::RoutesStatusReply, vec![page(&engine.routes_status())]),
+        Kind::ChannelMove => {
+            let asked: ChannelMove = decode(job)?;
+            refuse_when_draining(engine)?;
+            (
+                Kind::ChannelMoveReply,
+                vec![page(&engine.move_channel(&asked)?)],
+            )
+        }
+        Kind::ChannelsStatus => (
+            Kind::ChannelsStatusReply,
+            pages(engine.channels_status(), CHANNELS_PER_FRAME, |rows| {
+                ChannelsStatusReply { rows }
+            }),
+        ),
         Kind::RoutesHistory => {
             let rows = engine.routes_history();
             let reply = RoutesHistoryReply { rows };

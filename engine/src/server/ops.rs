@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use croupier_protocol::StockRow;
+use croupier_protocol::{ChannelRow, StockRow};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::core::CoreShared;
@@ -155,6 +155,61 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
         "route_orders",
         "Orders that a rule of the route table has taken.",
         &taken.collect::<Vec<_>>(),
+    );
+    let channels = engine.channels_status();
+    let mut of_channels = |name: &str, help: &str, count: fn(&ChannelRow) -> u64| {
+        let rows = channels.iter().map(|row| {
+            let labels = format!("{{channel=\"{}\"}}", label(&row.name));
+            (labels, count(row))
+        });
+        gauge(name, help, &rows.collect::<Vec<_>>());
+    };
+    of_channels(
+        "channel_standing",
+        "How a channel stands: 1 healthy, 2 ejected, 3 probing.",
+        |row| row.standing.into(),
+    );
+    of_channels(
+        "channel_ejections",
+        "How often in a row a channel was ejected.",
+        |row| row.ejections.into(),
+    );
+    of_channels("channel_workers", "Workers of a channel.", |row| {
+        row.workers.into()
+    });
+    of_channels("channel_jobs", "Jobs of a channel under way.", |row| {
+        row.jobs.into()
+    });
+    of_channels(
+        "channel_ready",
+        "Orders that wait for room of a channel.",
+        |row| row.ready.into(),
+    );
+    of_channels("channel_filled", "Jobs that a channel has filled.", |row| {
+        row.filled
+    });
+    of_channels("channel_failed", "Jobs that a channel has failed.", |row| {
+        row.failed
+    });
+    of_channels(
+        "channel_timed_out",
+        "Jobs of a channel whose lease ran out.",
+        |row| row.timed_out,
+    );
+    of_channels(
+        "channel_late",
+        "Deliveries of a channel for jobs that were over, or unknown.",
+        |row| row.late,
+    );
+    of_channels(
+        "channel_cards",
+        "Cards that a channel has delivered.",
+        |row| row.cards,
+    );
+    of_channels(
+        "channel_mean_us",
+        "Mean time of jobs that a channel has filled, in microseconds.",
+        |row| row.mean_us,
     );
     gauge(
         "refusing",

@@ -156,6 +156,9 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::RoutesHistoryReply => control::<RoutesHistoryReply>(body),
         Kind::RoutesShowReply => control::<RoutesShowReply>(body),
         Kind::RoutesStatusReply => control::<RoutesStatusReply>(body),
+        Kind::ChannelMove => control::<ChannelMove>(body),
+        Kind::ChannelMoveReply => control::<ChannelMoveReply>(body),
+        Kind::ChannelsStatusReply => control::<ChannelsStatusReply>(body),
         Kind::Feed => control::<Feed>(body),
         Kind::FeedReply => control::<FeedReply>(body),
         Kind::ServerInfoReply => control::<ServerInfoReply>(body),
@@ -164,6 +167,7 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         | Kind::ServerInfo
         | Kind::SkuList
         | Kind::RoutesHistory
+        | Kind::ChannelsStatus
         | Kind::RoutesStatus => {}
     }
 }

@@ -148,7 +148,11 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         }
         .encode_into(out),
         Kind::Ping | Kind::PingReply => out.extend_from_slice(b"ping"),
-        Kind::ServerInfo | Kind::SkuList | Kind::RoutesHistory | Kind::RoutesStatus => {}
+        Kind::ServerInfo
+        | Kind::SkuList
+        | Kind::RoutesHistory
+        | Kind::RoutesStatus
+        | Kind::ChannelsStatus => {}
         Kind::Deliver => Deliver {
             sku: "卡密",
             pool: "vip",
@@ -578,6 +582,38 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
             },
             out,
         ),
+        Kind::ChannelMove => {
+            let asked = ChannelMove {
+                channel: name(),
+                what: 1,
+                for_ms: 60_000,
+            };
+            encode_control(&asked, out);
+        }
+        Kind::ChannelMoveReply => {
+            let stands = ChannelMoveReply {
+                lsn: 812,
+                standing: 2,
+                until_unix_ms: 1_700_000_060_000,
+            };
+            encode_control(&stands, out);
+        }
+        Kind::ChannelsStatusReply => {
+            let row = ChannelRow {
+                name: name(),
+                kind: 2,
+                pool: name(),
+                standing: 2,
+                cause: 1,
+                ejections: 3,
+                since_unix_ms: 1_700_000_000_000,
+                until_unix_ms: 1_700_000_030_000,
+                workers: 2,
+                mean_us: 7_000,
+                ..ChannelRow::default()
+            };
+            encode_control(&ChannelsStatusReply { rows: vec![row] }, out);
+        }
         Kind::Feed => {
             let feed = Feed {
                 from: 812,
