@@ -14,6 +14,7 @@ use crate::peers::{self, PeersArgs};
 use crate::report::{RunReport, draw_distribution, draw_sweep, write_hgrm, write_hlog};
 use crate::run::{self, Mode, RunArgs};
 use crate::scale::{self, ScaleArgs};
+use crate::scene::{self, SceneArgs};
 
 /// Loads a Croupier server, measures it from the caller's side, and checks every answer.
 #[derive(Debug, Parser)]
@@ -33,6 +34,8 @@ enum Command {
     Peers(PeersArgs),
     /// See what rate, latency, memory, starts and recovery become as cards, orders, SKUs, connections and holds grow
     Scale(Box<ScaleArgs>),
+    /// Have three issuers fall ill in the middle of a load: one hangs, one is slow, one answers after its lease
+    Scene(Box<SceneArgs>),
     /// A server without an engine, for `limits`
     #[command(hide = true)]
     Toy(ToyArgs),
@@ -47,6 +50,9 @@ pub fn main() -> ExitCode {
         Command::Limits(args) => limits::run(&args).and_then(|report| print(&report, args.json)),
         Command::Peers(args) => peers::run(&args).and_then(|report| print(&report, args.json)),
         Command::Scale(args) => scale_and_report(&args),
+        Command::Scene(args) => {
+            scene::run(&args).and_then(|report| print(&report, args.json).map(|_| report.pass))
+        }
         Command::Toy(args) => limits::toy::serve(&args).map(|()| true),
     };
     match result {

@@ -2,7 +2,8 @@
 //!
 //! Read in this order: what is asked for (`cli`, `run`), what is sent (`workload`, `schedule`, `stock`), how it is
 //! sent (`driver`), what is concluded (`oracle`, `recorder`, `report`). `limits` measures what the machine could do
-//! without an engine; `peers` runs other databases on the same work; `scale` makes one store larger and larger.
+//! without an engine; `peers` runs other databases on the same work; `scale` makes one store larger and larger; `scene`
+//! has issuers fall ill.
 
 #![allow(rustdoc::private_intra_doc_links)] // the pages are for those who read the source
 
@@ -39,3 +40,6 @@ pub mod peers;
 
 // One server, larger and larger.
 pub mod scale;
+
+// One server whose issuers fall ill.
+pub mod scene;

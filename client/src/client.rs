@@ -1,5 +1,6 @@
 //! The handle, and what a caller can ask for of orders.
 
+mod jobs;
 mod operate;
 
 use std::collections::HashMap;

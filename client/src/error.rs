@@ -102,6 +102,15 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+
+    /// A worker of an issuer has ended because cards that it made could not be delivered: its report has them.
+    #[error(
+        "the cards of {jobs} jobs could not be delivered: look at the errors beside them, and deliver them again"
+    )]
+    Undelivered {
+        /// How many jobs.
+        jobs: usize,
+    },
 }
 
 impl Error {

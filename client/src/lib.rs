@@ -78,6 +78,11 @@
 //! # fn keep(_position: Lsn) {}
 //! ```
 //!
+//! # Making cards when they are wanted
+//!
+//! A worker of an issuer channel is pushed jobs and delivers cards for them: [`Issuer`] runs by itself, [`Client::take_jobs`],
+//! [`Client::deliver_job`], [`Client::extend_job`] and [`Client::fail_job`] are the calls it makes.
+//!
 //! # What is tried again
 //!
 //! * A request that was never sent, whatever it is.
@@ -98,6 +103,8 @@
 mod client;
 mod feed;
 mod import;
+mod issuer;
+mod job;
 mod order;
 
 mod ask;
@@ -125,6 +132,8 @@ pub use client::{Client, RetryTo, RetryWhich, RoutesOptions, SkuSettings};
 pub use error::{Error, ProtocolError};
 pub use feed::{Feed, FeedEvent, FeedFact, FeedOptions, FeedPage};
 pub use import::{Import, ImportOptions, ImportReport, Rejection, RejectionCount};
+pub use issuer::{Issuer, IssuerBuilder, IssuerCounts, IssuerReport, Undelivered};
+pub use job::{Job, JobCard, JobDelivery, JobFailure, JobLease};
 pub use order::{
     CardPick, CardSelection, DEFAULT_TTL, HOLDER_TEXT_BYTES_MAX, Order, OrderStep, Wait, holder_of,
 };
@@ -139,3 +148,4 @@ pub use croupier_protocol::{
     RoutesStatusReply, Secret, ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step, StepItem,
     StockRow,
 };
+pub use croupier_protocol::{JOBS_MAX, JobState};

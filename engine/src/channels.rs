@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
 use croupier_protocol::{
-    DeliverJob, DeliverJobReply, EndJob, EndJobReply, ImportRow, JOB_FLAG_ALL,
-    JOB_REASON_BYTES_MAX, JOBS_MAX, JOBS_WAIT_MS_MAX, JobRow, JobState, Name, Priority, Refusal,
-    RejectedLine, TakeJobs, TakeJobsReply, WORKER_NAME_BYTES_MAX,
+    DeliverJob, DeliverJobReply, EndJob, EndJobReply, FRAME_HEADER_BYTES, ImportRow, JOB_FLAG_ALL,
+    JOB_REASON_BYTES_MAX, JOBS_MAX, JOBS_WAIT_MS_MAX, JobRow, JobState, NAME_BYTES_MAX, Name,
+    Priority, Refusal, RejectedLine, TakeJobs, TakeJobsReply, WORKER_NAME_BYTES_MAX,
 };
 use tokio::sync::oneshot;
 
@@ -31,6 +31,10 @@ use fleet::{Change, Fleet};
 
 /// How often it is looked whether the table or the load has changed, if nothing else happens.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Where the jobs of a TakeJobsReply begin in its frame, and how long one is at most, in bytes.
+const JOBS_AT_BYTES: usize = FRAME_HEADER_BYTES + 4 + 8;
+const JOB_BYTES: usize = 16 + 4 + 8 + NAME_BYTES_MAX + 2 + 8;
 
 /// The channels of a store.
 pub struct Channels {
@@ -295,7 +299,10 @@ impl Engine {
         inner.offers += 1;
         let number = inner.offers;
         let until = now + u64::from(asked.wait_ms.min(JOBS_WAIT_MS_MAX));
-        let offer = (number, asked.jobs_max, until);
+        // The answer is one frame.
+        let frame_bytes = self.config.frame_bytes_max as usize - JOBS_AT_BYTES;
+        let room = asked.jobs_max.min((frame_bytes / JOB_BYTES).max(1) as u32);
+        let offer = (number, room, until);
         let offered = inner
             .dispatcher
             .offer(now, &asked.channel, connection, offer, &world);

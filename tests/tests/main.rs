@@ -2,6 +2,7 @@
 
 mod stock;
 
+mod channels;
 mod crashes;
 mod damage;
 mod deliveries;

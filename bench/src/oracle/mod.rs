@@ -117,6 +117,16 @@ impl Oracle {
     /// Judges the answer to the new order with this sequence number.
     #[inline]
     pub fn judge_issue(&mut self, sequence: u64, item: &OrderItemView<'_>) -> Judged {
+        self.judge_issued(sequence, item, false)
+    }
+
+    /// As [`Oracle::judge_issue`], for an order that had been answered as waiting and was asked for again.
+    pub fn judge_issue_again(&mut self, sequence: u64, item: &OrderItemView<'_>) -> Judged {
+        self.judge_issued(sequence, item, true)
+    }
+
+    #[inline]
+    fn judge_issued(&mut self, sequence: u64, item: &OrderItemView<'_>, before: bool) -> Judged {
         self.report.orders += 1;
         let head = &item.head;
         let order = self.workload.order_id(sequence);
@@ -133,7 +143,7 @@ impl Oracle {
                 got: head.card_count,
             });
         }
-        self.judge_record(order, head);
+        self.judge_record(order, head, before);
         for (card, secret) in item.cards() {
             self.judge_card(order, sku_index, card, secret);
         }
@@ -165,7 +175,7 @@ impl Oracle {
             self.report
                 .violation(&Violation::WrongQuantity { order, asked, got });
         }
-        self.judge_record(order, head);
+        self.judge_record(order, head, false);
         Judged::Granted
     }
 
@@ -229,10 +239,10 @@ impl Oracle {
         Some(Judged::Refused(head.refusal))
     }
 
-    /// Whether the answer to a new step says so, and where its record is.
+    /// Whether the answer to a new step says so, and where its record is. `before`: it had been asked for already.
     #[inline]
-    fn judge_record(&mut self, order: OrderId, head: &OrderItemHead) {
-        if head.is_repeat() {
+    fn judge_record(&mut self, order: OrderId, head: &OrderItemHead, before: bool) {
+        if head.is_repeat() && !before {
             self.report.violation(&Violation::NotARepeat { order });
         }
         if head.lsn.0 == 0 {

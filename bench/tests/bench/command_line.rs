@@ -43,6 +43,10 @@ fn flags_that_make_no_sense_are_usage_errors() {
         ("scale --axes holds,lanes --plot growth.svg", "not holds"),
         ("scale --axes lanes --lanes 1m", "100,000"),
         ("scale --hold-ttl-min 9s --hold-ttl-max 8s", "is above"),
+        ("scene --rate 1000000", "100,000"),
+        ("scene --stock-share 1", "--stock-share"),
+        ("scene --lease 6ms", "half of a lease"),
+        ("scene --balance fair", "invalid value"),
         ("sell", "unrecognized"),
     ] {
         let output = bench(&flags.split(' ').collect::<Vec<_>>());

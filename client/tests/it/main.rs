@@ -5,6 +5,7 @@ mod peer;
 mod calls;
 mod feed;
 mod imports;
+mod jobs;
 mod losses;
 mod noise;
 mod steps;

@@ -18,6 +18,8 @@ pub(super) struct SkuBook {
     pub(super) in_doubt: Option<u64>,
     /// It has cards that are dealt without end.
     pub(super) endless: bool,
+    /// Cards that were delivered, and are stock.
+    delivered: HashSet<Box<[u8]>>,
 }
 
 impl Oracle {
@@ -117,6 +119,22 @@ impl Oracle {
         let book = books.skus.entry(sku.to_owned()).or_default();
         book.id = Some(id);
         book.imported += secrets.len() as u64;
+    }
+
+    /// Books cards that are about to be delivered: they may be sold before we hear of it.
+    pub fn delivers(&self, sku: &str, id: SkuId, secrets: &[Vec<u8>]) {
+        let mut books = self.books();
+        books.cards.sellable(sku, secrets);
+        books.skus.entry(sku.to_owned()).or_default().id = Some(id);
+    }
+
+    /// Books that these cards are stock: by the delivery that was answered now, or by one before whose answer was lost.
+    pub fn delivered<'a>(&self, sku: &str, secrets: impl IntoIterator<Item = &'a [u8]>) {
+        let mut books = self.books();
+        let book = books.skus.entry(sku.to_owned()).or_default();
+        let new = secrets.into_iter().map(Into::into);
+        let new = new.filter(|secret| book.delivered.insert(Box::clone(secret)));
+        book.imported += new.count() as u64;
     }
 
     /// Compares the stock with the books; settles imports that were in doubt. Call it after
