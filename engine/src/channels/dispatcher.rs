@@ -659,7 +659,8 @@ impl Dispatcher {
             && !channel.workers.is_empty()
             && !entry.failed.contains(&at)
             && !entry.for_good.contains(&at)
-            && self.fleet.may_ask(&channel.name)
+            // Of one that is probed the next probe may be waited for.
+            && (self.fleet.may_ask(&channel.name) || self.fleet.is_probing(&channel.name))
     }
 
     /// The channels of a stage, in the order in which an order asks them.
@@ -716,7 +717,10 @@ impl Dispatcher {
             .copied()
             .filter(|&at| self.takes_part(at, entry))
             .collect();
-        let has_room = |at: &&Number| self.channels[usize::from(**at)].room() > 0;
+        let has_room = |at: &&Number| {
+            let channel = &self.channels[usize::from(**at)];
+            channel.room() > 0 && self.fleet.may_ask(&channel.name)
+        };
         if part.is_empty() {
             let for_good = all.iter().all(|at| entry.for_good.contains(at));
             return self.end_attempt(now, row, for_good && !all.is_empty());

@@ -28,12 +28,18 @@ pub(super) struct RetryArgs {
 #[derive(Debug, Subcommand)]
 enum Deed {
     /// Show which orders no channel could fill yet, since when and why
+    #[command(after_help = "Example:\n  croupier retry list --sku steam-50 --buried")]
     List(ListArgs),
     /// Ask the channels at once, from the first attempt on; also for orders that are buried
+    #[command(after_help = "Example:\n  croupier retry kick --all --buried")]
     Kick(MoveArgs),
     /// Ask no channel any more; the orders wait on for stock that comes otherwise
+    #[command(
+        after_help = "Example:\n  croupier retry bury --order 01997b5c-1f3a-7c54-9d0e-6f6e2b1f4a10"
+    )]
     Bury(MoveArgs),
     /// Cancel the orders
+    #[command(after_help = "Example:\n  croupier retry drain --sku steam-50 --buried")]
     Drain(MoveArgs),
 }
 
