@@ -36,6 +36,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const JOBS_AT_BYTES: usize = FRAME_HEADER_BYTES + 4 + 8;
 const JOB_BYTES: usize = 16 + 4 + 8 + NAME_BYTES_MAX + 2 + 8;
 
+/// What an offer is answered with, in time.
+pub type Answer = oneshot::Receiver<TakeJobsReply>;
+
 /// The channels of a store.
 pub struct Channels {
     inner: Mutex<Inner>,
@@ -160,16 +163,9 @@ impl Channels {
 impl Engine {
     /// Follows orders, workers and time until told to end: the body of a thread.
     pub fn follow_channels(self: &Arc<Engine>, is_over: impl Fn() -> bool) {
-        let weak = Arc::downgrade(self);
-        let ring = move || {
-            if let Some(engine) = weak.upgrade() {
-                engine.channels.bell.ring();
-            }
-        };
-        // First, so that no order joins unseen.
-        self.state.desk.on_join(Box::new(ring));
+        self.watch_lines();
         while !is_over() {
-            let next = self.follow_once();
+            let next = self.follow_channels_once();
             let now = self.store.disk.unix_ms();
             let pause = next.map_or(LOOK_EVERY, |next| {
                 Duration::from_millis(next.saturating_sub(now)).min(LOOK_EVERY)
@@ -178,8 +174,19 @@ impl Engine {
         }
     }
 
-    /// One round of that; when the next is due at the latest, in Unix milliseconds.
-    fn follow_once(&self) -> Option<u64> {
+    /// Has orders that join lines be told to the dispatcher. First, so that none joins unseen.
+    pub fn watch_lines(self: &Arc<Engine>) {
+        let weak = Arc::downgrade(self);
+        let ring = move || {
+            if let Some(engine) = weak.upgrade() {
+                engine.channels.bell.ring();
+            }
+        };
+        self.state.desk.on_join(Box::new(ring));
+    }
+
+    /// One round of following; when the next is due at the latest, in Unix milliseconds.
+    pub fn follow_channels_once(&self) -> Option<u64> {
         let mut inner = self.channels.inner();
         let now = self.store.disk.unix_ms();
         let table = self.routes.load();
@@ -271,11 +278,7 @@ impl Engine {
     }
 
     /// A worker's offer: answered as soon as there are jobs.
-    pub fn take_jobs(
-        &self,
-        connection: Connection,
-        asked: &TakeJobs,
-    ) -> Result<oneshot::Receiver<TakeJobsReply>, Refused> {
+    pub fn take_jobs(&self, connection: Connection, asked: &TakeJobs) -> Result<Answer, Refused> {
         let invalid = |text: String| Err(Refused::because(Refusal::JobInvalid, text));
         if !(1..=JOBS_MAX).contains(&asked.jobs_max) {
             return invalid(format!(

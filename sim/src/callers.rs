@@ -240,6 +240,10 @@ impl Callers {
                     _ => self.dice.u64(1..500),
                 };
                 step = step.wait(wait, std::time::Duration::from_millis(within_ms));
+                if self.plan.has(Feature::Channels) && self.dice.bool() {
+                    // Its cards come from outside, where the routes say so.
+                    step.order = step.order.tag(4);
+                }
             } else if self.plan.has(Feature::Quantities) && self.dice.u32(0..3) == 0 {
                 step = step.quantity(self.dice.u16(1..QUANTITY_MAX)).partial();
             }

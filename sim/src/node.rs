@@ -148,6 +148,8 @@ impl Node {
         };
         let limits = OrderLimits::of(&config);
         let (engine, _) = Engine::start(config, store_on(disk), plan.cores.into(), ground)?;
+        let engine = Arc::new(engine);
+        engine.watch_lines();
         let core = |index: u16| {
             let mut dealer = Dealer::new(engine.state.clone(), &engine.routes, limits);
             dealer.adopt(index.into(), plan.cores.into());
@@ -165,7 +167,7 @@ impl Node {
             dealt: BTreeMap::new(),
             asked: HashMap::new(),
             turn: None,
-            engine: Arc::new(engine),
+            engine,
         })
     }
 

@@ -55,10 +55,12 @@ pub enum Feature {
     Uses,
     /// Cards that come one by one.
     Deliveries,
+    /// Channels outside, and their workers.
+    Channels,
 }
 
 /// All of them, in the order in which a shrinker tries to do without.
-pub const FEATURES: [Feature; 25] = [
+pub const FEATURES: [Feature; 26] = [
     Feature::Settings,
     Feature::Holders,
     Feature::Flips,
@@ -68,6 +70,7 @@ pub const FEATURES: [Feature; 25] = [
     Feature::Links,
     Feature::Picks,
     Feature::Uses,
+    Feature::Channels,
     Feature::Deliveries,
     Feature::Waits,
     Feature::Holds,

@@ -2,6 +2,7 @@
 
 mod operators;
 mod pickers;
+mod workers;
 
 use croupier_client::{CardRef, OrderOutcome, OrderStep};
 use croupier_engine::disk::memory::MemoryDisk;
@@ -40,6 +41,8 @@ pub struct Tally {
     pub imports: u64,
     /// Cards that were delivered.
     pub delivered: u64,
+    /// Jobs that workers of channels got, and deliveries that came late.
+    pub jobs: [u64; 2],
     pub moves: u64,
     /// Cards that expired in stock, and holds that ended because of it.
     pub expired: [u64; 2],
@@ -82,6 +85,7 @@ pub struct World {
     accounts: Accounts,
     /// Picks that were asked for, to be asked for again.
     picks: Vec<(OrderStep, CardRef)>,
+    workers: workers::Workers,
     pub tally: Tally,
     trace: Option<Vec<String>>,
 }
@@ -115,6 +119,7 @@ impl World {
             skus: Vec::new(),
             accounts: Accounts::default(),
             picks: Vec::new(),
+            workers: workers::Workers::default(),
             tally: Tally::default(),
             trace: traced.then(Vec::new),
             plan: plan.clone(),
@@ -178,6 +183,8 @@ impl World {
             5 if self.dice.bool() => self.load_routes(),
             5 => self.load_changes(),
             6 => self.make_sku(),
+            350..365 => self.follow_channels(),
+            365..380 => self.work(),
             380..383 => self.deliver_cards(),
             395..399 => self.pick(),
             399 => self.move_cards(),
@@ -481,6 +488,7 @@ impl World {
             drop(node);
         }
         self.farewell = None;
+        self.workers.disconnected();
         let links = self.callers.links();
         self.lose_links(&links);
         self.restart_us = self.now_us + self.faults.u64(1_000..3_000_000);
@@ -558,6 +566,8 @@ impl World {
             self.disk.set_unix_ms(self.now_ms());
             let did = if self.node.is_none() {
                 self.restart()
+            } else if patience % 32 == 16 && self.follow_channels() {
+                true
             } else if patience % 64 == 0 && (self.sweep() || self.add_uses()) {
                 true
             } else {
@@ -610,6 +620,7 @@ impl World {
             "the same holders after a stop and a start"
         );
         self.tally.capped = self.accounts.refused;
+        self.tally.jobs = [self.workers.jobs, self.workers.late];
         self.oracle.judge(&View(&node.engine.state));
         self.tally.simulated_us = self.now_us + self.skew_ms * 1000;
         self.tally.changes = self.disk.changes();

@@ -122,7 +122,7 @@ impl Engine {
             return Err(Refused::plain(refusal));
         }
         // The table in force may be a new one.
-        self.follow_once();
+        self.follow_channels_once();
         let now = self.store.disk.unix_ms();
         let table = self.routes.load();
         let world = self.world(&table, table.moment(now));

@@ -51,7 +51,7 @@ const ROUTES: [&str; 4] = [
 ];
 
 impl World {
-    fn engine(&self) -> Option<Arc<Engine>> {
+    pub(super) fn engine(&self) -> Option<Arc<Engine>> {
         let node = self.node.as_ref()?;
         node.engine
             .log
@@ -181,7 +181,11 @@ impl World {
                 ("back to one", engine.routes_rollback(to, expect))
             }
             _ => {
-                let table = *self.dice.choice(ROUTES.as_slice()).expect("some");
+                let issuers = self.plan.has(Feature::Channels) && self.dice.bool();
+                let table = match issuers {
+                    true => super::workers::ISSUERS,
+                    false => *self.dice.choice(ROUTES.as_slice()).expect("some"),
+                };
                 ("other routes", engine.routes_load(table, expect))
             }
         };
@@ -506,7 +510,7 @@ impl World {
 }
 
 /// The secrets of all places where so many cards may come, as the stand-ins know them.
-fn places(engine: &Engine, sku: u32, count: u32) -> Vec<Vec<u8>> {
+pub(super) fn places(engine: &Engine, sku: u32, count: u32) -> Vec<Vec<u8>> {
     let catalog = engine.state.catalog.load();
     let ours = catalog.slabs.iter().flatten();
     let ours = ours.filter(|slab| slab.facts.sku == sku && slab.grown().is_some());

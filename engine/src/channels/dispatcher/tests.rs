@@ -27,6 +27,7 @@ outlier = { consecutive_failures = 0, failure_percentage = 0, slow_percentage = 
 name = "beta"
 kind = "issuer"
 timeout = "5s"
+jobs = 4096
 outlier = { consecutive_failures = 0, failure_percentage = 0, slow_percentage = 0 }
 
 [[channel]]
