@@ -225,6 +225,15 @@ impl Engine {
         next
     }
 
+    /// Has the dispatcher go by a table that has just been put in force: a worker of one of its channels may be quicker than the
+    /// thread that follows.
+    fn follow_table(&self, table: &RouteTable) {
+        let followed = self.channels.inner().followed;
+        if followed.is_none_or(|(version, _)| version != table.version()) {
+            self.follow_once();
+        }
+    }
+
     fn world<'e>(&'e self, table: &'e RouteTable, moment: Moment) -> Now<'e> {
         Now {
             table,
@@ -297,6 +306,7 @@ impl Engine {
         let (tell, told) = oneshot::channel();
         let now = self.store.disk.unix_ms();
         let table = self.routes.load();
+        self.follow_table(&table);
         let world = self.world(&table, table.moment(now));
         let mut inner = self.channels.inner();
         inner.offers += 1;

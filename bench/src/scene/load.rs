@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use croupier_protocol::{
     FRAME_BYTES_MAX_LIMIT, FaultBody, FrameHeader, FrameWriter, Kind, OrderItemView, OrderItems,
-    Refusal, RefusedBody, STATUS_WAITING, StepItem, peek,
+    Refusal, RefusedBody, STATUS_WAITING, STEP_FLAG_STAY, STEP_FLAG_WAIT, StepItem, peek,
 };
 use hdrhistogram::Histogram;
 
@@ -25,6 +25,8 @@ use crate::schedule::{Arrivals, Schedule};
 use crate::stock::{SecretReading, SecretShape};
 use crate::workload::Workload;
 
+/// Of an order that is asked for again; that it waits, and until when, is settled by then.
+const AGAIN_DEADLINE_MS: u32 = 60_000;
 /// Longest sleep.
 const SLEEP_NS_MAX: u64 = 50_000_000;
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -253,16 +255,21 @@ impl Load {
                 let late_ns = now_ns.saturating_sub(intended_ns).max(1);
                 self.figures.lateness.saturating_record(late_ns);
             }
-            self.encode(sequence);
+            self.encode(sequence, false);
             self.write(connection)?;
         }
         Ok(())
     }
 
-    fn encode(&mut self, sequence: u64) {
+    /// An order as it is sent first, or again: then its answer is kept back until it has its cards, or for five seconds.
+    fn encode(&mut self, sequence: u64, again: bool) {
         let workload = &self.workload;
         let sku = workload.sku_id(workload.sku_index(sequence));
-        let item = StepItem::one(workload.order_id(sequence), sku);
+        let mut item = StepItem::one(workload.order_id(sequence), sku);
+        if again {
+            item.flags |= STEP_FLAG_WAIT | STEP_FLAG_STAY;
+            item.deadline_ms = AGAIN_DEADLINE_MS;
+        }
         let mut frame = FrameWriter::begin(&mut self.out, Kind::Issue, sequence + 1);
         item.encode_into(frame.body());
         frame.set_count(1);
@@ -366,7 +373,7 @@ impl Load {
                     ..open
                 },
             );
-            self.encode(sequence);
+            self.encode(sequence, true);
             return;
         }
         let judged = match open.waits {

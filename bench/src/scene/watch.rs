@@ -53,11 +53,12 @@ impl Seen {
         self.turns_of(channel).filter(ejected).count()
     }
 
-    /// How long after it fell ill a channel was ejected, in nanoseconds.
+    /// How long after it fell ill a channel was ejected, in nanoseconds; `None`: not before it got well.
     pub fn ejected_after_ns(&self, channel: usize, phases: &Phases) -> Option<u64> {
-        let mut turns = self.turns_of(channel);
-        let ejected = turns
-            .find(|turn| turn.standing == Standing::Ejected && turn.at_ns >= phases.during_ns)?;
+        let is_ill = phases.during_ns..phases.after_ns;
+        let ejected = self
+            .turns_of(channel)
+            .find(|turn| turn.standing == Standing::Ejected && is_ill.contains(&turn.at_ns))?;
         Some(ejected.at_ns - phases.during_ns)
     }
 
@@ -119,8 +120,12 @@ impl Watch {
 }
 
 /// How the channels of the scene stand now.
-async fn standings(_client: &Client) -> Option<[Option<Standing>; CHANNELS.len()]> {
-    None
+async fn standings(client: &Client) -> Option<[Option<Standing>; CHANNELS.len()]> {
+    let rows = client.channels().await.ok()?;
+    Some(CHANNELS.map(|(name, _)| {
+        let row = rows.iter().find(|row| row.name == name)?;
+        Standing::try_from(row.standing).ok()
+    }))
 }
 
 #[cfg(test)]
@@ -152,6 +157,15 @@ mod tests {
         assert_eq!(seen.ejections(0), 2);
         assert_eq!(seen.ejected_after_ns(0, &phases), Some(20));
         assert_eq!(seen.recovered_after_ns(0, &phases), Some(20));
+        seen.look(230, [None, Some(Ejected), None]);
+        assert_eq!(
+            seen.ejected_after_ns(1, &phases),
+            None,
+            "it was well by then"
+        );
+        seen.look(240, [None, Some(Healthy), None]);
+        assert_eq!(seen.recovered_after_ns(1, &phases), Some(40));
+        let seen = Seen::default();
         assert_eq!(seen.ejections(1), 0);
         assert_eq!(seen.ejected_after_ns(1, &phases), None);
         assert_eq!(seen.recovered_after_ns(1, &phases), None);

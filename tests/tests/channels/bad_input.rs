@@ -170,10 +170,11 @@ async fn broken_bodies_and_frames_are_told_from_each_other() {
     }
     // A delivery that is longer than any frame.
     let mut wire = Wire::greeted(addr).0;
-    let huge = frame(Kind::DeliverJob, 6, 1, |out| {
-        out.extend_from_slice(&vec![0; 17 << 20]);
+    let mut huge = frame(Kind::DeliverJob, 6, 1, |out| {
+        out.extend_from_slice(&[0; 32])
     });
-    wire.send(&huge[..64]);
+    huge[..4].copy_from_slice(&(17_u32 << 20).to_le_bytes());
+    wire.send(&huge);
     assert_eq!(wire.fault().0.fault, FaultCode::FrameTooLong);
     assert_eq!(market.free().await, 0);
     market.close().await;

@@ -33,6 +33,7 @@ max_ejection_percent = 100
 name = "alpha"
 kind = "issuer"
 timeout = "{lease}"
+jobs = 4096
 outlier = {{ consecutive_failures = 0, failure_percentage = 0, slow_percentage = 0 }}
 
 [[channel]]
@@ -131,6 +132,14 @@ impl Market {
         let outcome = self.ask(order).await;
         assert!(matches!(outcome, OrderOutcome::Waiting(_)), "{outcome:?}");
         order.order_id
+    }
+
+    /// An order that is accepted, or has cards at once where there are some left over.
+    pub(super) async fn order(&self, quantity: u16) {
+        let order = Order::new(OrderId::new_v7(), self.sku).quantity(quantity);
+        let outcome = self.ask(order).await;
+        let is_taken = matches!(outcome, OrderOutcome::Waiting(_) | OrderOutcome::Issued(_));
+        assert!(is_taken, "{outcome:?}");
     }
 
     /// Asks for an order, which may wait.

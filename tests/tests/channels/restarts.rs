@@ -59,14 +59,17 @@ async fn kill_after_kill_nothing_is_lost_and_nothing_is_dealt_twice() {
     let mut old: Vec<(Job, Vec<Vec<u8>>)> = Vec::new();
     for round in 0..scaled(4, 15) {
         for _ in 0..8 {
-            market.want(1 + (round % 3) as u16).await;
+            market.order(1 + (round % 3) as u16).await;
         }
         let (alpha, beta) = (market.hand("alpha").await, market.hand("beta").await);
         // Jobs of earlier lives are delivered, some of this one are, others are kept for the next.
         for (job, cards) in old.drain(..) {
             alpha.deliver(&job, &cards, true).await;
         }
-        for (nth, job) in alpha.take(5).await.into_iter().enumerate() {
+        let soon = std::time::Duration::from_millis(500);
+        let jobs = alpha.client.take_jobs("alpha", "a", 5, soon).await;
+        let jobs = jobs.expect("an offer is answered");
+        for (nth, job) in jobs.into_iter().enumerate() {
             let cards = market.secrets(job.quantity.into());
             match nth % 3 {
                 0 => {

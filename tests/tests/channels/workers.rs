@@ -62,7 +62,7 @@ async fn unreliable_workers_fill_every_order_over_kills() {
     }
     for round in 0..scaled(3, 10) {
         for nth in 0..40 {
-            market.want(1 + (nth % 3) as u16).await;
+            market.order(1 + (nth % 3) as u16).await;
         }
         if round % 2 == 0 {
             market = market.killed().await;
@@ -156,7 +156,7 @@ async fn the_worker_in_python_fills_every_order_over_a_kill() {
     };
     for round in 0..2 {
         for nth in 0..12 {
-            market.want(1 + (nth % 3)).await;
+            market.order(1 + (nth % 3)).await;
         }
         if round == 0 {
             until("it delivers", async || {
@@ -178,7 +178,7 @@ async fn the_worker_in_python_fills_every_order_over_a_kill() {
             .and_then(|number| number.parse().ok())
             .expect("a count")
     };
-    assert!(count("failed") > 0 && count("jobs") >= 24, "{said}");
+    assert!(count("failed") > 0 && count("cards") > 0, "{said}");
     // It takes code after code, and each is delivered until the server has it.
     let stock = crate::stock::stock(&market.client).await;
     assert!(
