@@ -230,7 +230,7 @@ impl Engine {
     fn follow_table(&self, table: &RouteTable) {
         let followed = self.channels.inner().followed;
         if followed.is_none_or(|(version, _)| version != table.version()) {
-            self.follow_once();
+            self.follow_channels_once();
         }
     }
 

@@ -72,6 +72,8 @@ impl Workers {
     /// The server is gone: what was asked of it is lost, what they have is not.
     pub(super) fn disconnected(&mut self) {
         self.all.clear();
+        // A simulated store keeps no fingerprints over a restart.
+        self.last = None;
     }
 }
 
@@ -96,6 +98,13 @@ impl World {
         };
         if !self.plan.has(Feature::Channels) || engine.cannot_record().is_some() {
             return false;
+        }
+        let table = engine.routes.load();
+        if table.outside().is_empty() && self.dice.u32(0..6) == 0 {
+            let loaded = engine.routes_load(ISSUERS, None);
+            self.note(|| format!("a table with issuers: {loaded:?}"));
+            self.crash_copies();
+            return true;
         }
         match self.dice.u32(0..12) {
             0 if self.workers.all.len() < WORKERS_MAX => self.attach(&engine),
