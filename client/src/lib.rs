@@ -130,11 +130,12 @@ pub use order::{
 };
 
 pub use croupier_protocol::{
-    BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus,
-    DELIVERY_ROWS_MAX, DealOrder, DeliverReply, FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder,
-    Hold, HoldEnd, Holder, HolderCap, ImportRow, IssueWay, IssuedOrder, LINKED_ORDERS_MAX, Lsn,
-    MaxUses, MoveCardsReply, MoveCause, OrderId, OrderOutcome, OrderRow, Priority, Refusal,
-    RejectReason, RouteMark, RouteRow, RouteRule, RoutesLoadReply, RoutesShowReply,
-    RoutesStatusReply, Secret, ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step, StepItem,
-    StockRow,
+    BatchRow, CARDS_NAMED_MAX, CanaryChangeReply, CanaryDeed, CanaryGroup, CanaryReason,
+    CanarySettings, CanaryStartReply, CanaryStatusReply, CanaryStep, Card, CardMove, CardRef,
+    CardRow, CardRun, CardStatus, DELIVERY_ROWS_MAX, DealOrder, DeliverReply, FEED_FACTS_MAX,
+    FaultCode, FeedKind, HeldOrder, Hold, HoldEnd, Holder, HolderCap, ImportRow, IssueWay,
+    IssuedOrder, LINKED_ORDERS_MAX, Lsn, MaxUses, MoveCardsReply, MoveCause, OrderId, OrderOutcome,
+    OrderRow, Priority, Refusal, RejectReason, RouteMark, RouteRow, RouteRule, RoutesLoadReply,
+    RoutesShowReply, RoutesStatusReply, Secret, ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step,
+    StepItem, StockRow,
 };

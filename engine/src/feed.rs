@@ -454,6 +454,12 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
             number: version.into(),
             ..of_kind(FeedKind::RoutesLoaded)
         },
+        Fact::Canary(canary) => FeedRow {
+            number: canary.version.into(),
+            how: canary.step.deed.as_u16() << 8 | canary.step.reason.as_u16(),
+            quantity: canary.step.share.into(),
+            ..of_kind(FeedKind::Canary)
+        },
     })
 }
 

@@ -7,21 +7,26 @@ use croupier_protocol::{RouteMark, RouteRule, RoutesStatusReply};
 use crate::engine::Engine;
 use crate::route::{LoadParts, Moment};
 
-/// The table and the moment that orders which wait have been looked at with.
-pub(crate) type Followed = (u32, Moment);
+/// The tables in force and on trial, and the moment, that orders which wait have been looked at with.
+pub(crate) type Followed = [Option<(u32, Moment)>; 2];
 
 impl Engine {
-    /// Has the table in force follow what was measured `since` the last time; to be called several times a second.
+    /// Has the tables in force and on trial follow what was measured `since` the last time; to be called several times a second.
     pub fn follow_load(&self, unix_ms: u64, parts: LoadParts, since: Duration) {
         let table = self.routes.load();
         let load = self.load.measured(parts, since, table.smoothing());
-        if table.marks().follow(load.smoothed) {
-            tracing::info!(
-                load = load.smoothed,
-                "the load has passed a mark of the route table, or passes it no more"
-            );
-        }
-        let now = (table.version(), table.moment(unix_ms));
+        let trial = self.routes.trial().map(|trial| trial.table.clone());
+        let now = [Some(table), trial].map(|table| {
+            let table = table?;
+            if table.marks().follow(load.smoothed) {
+                tracing::info!(
+                    load = load.smoothed,
+                    version = table.version(),
+                    "the load has passed a mark of the route table, or passes it no more"
+                );
+            }
+            Some((table.version(), table.moment(unix_ms)))
+        });
         let before = std::mem::replace(&mut *self.lock(&self.followed), now);
         if before != now {
             // Orders that wait may have other pools now.

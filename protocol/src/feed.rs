@@ -17,6 +17,7 @@ numbered! {
         Backordered = 11, "backordered", "an order waits for stock";
         SkuSet = 12, "sku-set", "a SKU is sold in another way";
         CardsAdded = 14, "cards-added", "cards were delivered, and are for sale";
+        Canary = 17, "canary", "a route table is tried on a share of orders, or what became of it";
     }
 }
 

@@ -144,6 +144,14 @@ kinds! {
     Feed = 66,
     /// Asks how the route table in force does: empty.
     RoutesStatus = 67,
+    /// Tries a route table on a share of orders: bincode.
+    CanaryStart = 69,
+    /// Asks how the canary does: empty.
+    CanaryStatus = 70,
+    /// Ends the canary: empty.
+    CanaryAbort = 71,
+    /// Begins the step of a paused canary again: empty.
+    CanaryResume = 74,
     /// Fixed.
     HelloReply = 129,
     /// The bytes of the Ping.
@@ -202,6 +210,14 @@ kinds! {
     FeedReply = 194,
     /// Bincode.
     RoutesStatusReply = 195,
+    /// Bincode.
+    CanaryStartReply = 197,
+    /// Bincode.
+    CanaryStatusReply = 198,
+    /// Bincode.
+    CanaryAbortReply = 199,
+    /// Bincode.
+    CanaryResumeReply = 202,
     /// A request refused whole: fixed, then text.
     Refused = 254,
     /// Why the connection is closed after this frame: fixed, then text.
@@ -243,6 +259,10 @@ impl Kind {
             Self::RoutesShow => Self::RoutesShowReply,
             Self::Feed => Self::FeedReply,
             Self::RoutesStatus => Self::RoutesStatusReply,
+            Self::CanaryStart => Self::CanaryStartReply,
+            Self::CanaryStatus => Self::CanaryStatusReply,
+            Self::CanaryAbort => Self::CanaryAbortReply,
+            Self::CanaryResume => Self::CanaryResumeReply,
             reply => reply,
         }
     }

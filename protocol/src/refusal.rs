@@ -62,6 +62,10 @@ numbered! {
         RoutesChanged = 52, "RoutesChanged", "another route table is in force than was expected, and nothing changed: look at it, then load again";
         DeliveryInvalid = 53, "DeliveryInvalid", "a delivery has at most 1024 rows, of one SKU and one pool";
         DeliveredMeanwhile = 54, "DeliveredMeanwhile", "cards of the import were delivered while it was under way: import again, and they are rejected as duplicates";
+        CanaryRunning = 64, "CanaryRunning", "a canary is under way, and nothing changed: abort it first, or wait for its end";
+        NoCanary = 65, "NoCanary", "no canary is under way, or none that this can be done to: see its status";
+        CanarySame = 66, "CanarySame", "the table is the one in force, and nothing changed: there is nothing to compare";
+        CanaryInvalid = 67, "CanaryInvalid", "the settings of the canary cannot be meant, and nothing changed: the text says which and why";
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who acts next: one thread, one clock, any order that chance likes.
 
+mod canaries;
 mod operators;
 mod pickers;
 
@@ -44,6 +45,8 @@ pub struct Tally {
     /// Cards that expired in stock, and holds that ended because of it.
     pub expired: [u64; 2],
     pub picks: u64,
+    /// Canaries that were begun, came into force, and were rolled back.
+    pub canaries: [u64; 3],
     /// Orders that were refused because their holders had as much as they may.
     pub capped: u64,
     /// Uses that cards without end have got besides the first.
@@ -178,6 +181,7 @@ impl World {
             5 if self.dice.bool() => self.load_routes(),
             5 => self.load_changes(),
             6 => self.make_sku(),
+            40..42 => self.canary(),
             380..383 => self.deliver_cards(),
             395..399 => self.pick(),
             399 => self.move_cards(),

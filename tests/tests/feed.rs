@@ -110,6 +110,10 @@ fn of_record(record: &Value) -> Option<Value> {
             put("issued", &fields);
         }
         "RoutesLoaded" => put("routes-loaded", &same(&["version"])),
+        "Canary" => put(
+            "canary",
+            &same(&["version", "deed", "reason", "share_percent"]),
+        ),
         "CardsMoved" => {
             let mut fields = same(&["sku_id", "from", "to", "cause", "cards"]);
             let runs = record["cards"].as_array().expect("runs").iter();
@@ -204,6 +208,17 @@ fn of_fact(fact: &FeedFact) -> Value {
             put("fewer", json!(fewer));
         }
         FeedEvent::RoutesLoaded { version } => put("version", json!(version)),
+        FeedEvent::Canary {
+            version,
+            deed,
+            reason,
+            share_percent,
+        } => {
+            put("version", json!(version));
+            put("deed", json!(deed.name()));
+            put("reason", json!(reason.name()));
+            put("share_percent", json!(share_percent));
+        }
         FeedEvent::CardsMoved {
             quantity,
             cards,

@@ -2,6 +2,7 @@
 
 mod stock;
 
+mod canary;
 mod crashes;
 mod damage;
 mod deliveries;

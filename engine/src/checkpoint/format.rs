@@ -11,7 +11,7 @@ use crate::state::apply::{SkuSnapshot, Snapshot};
 use crate::state::held::HeldFact;
 use crate::state::record::{Cap, SkuSet};
 use crate::state::reused::{View, views_of};
-use crate::state::{Batch, Digest, RouteTables, SlabFacts, StateSeed, TableFact};
+use crate::state::{Batch, Canaries, Canary, Digest, RouteTables, SlabFacts, StateSeed, TableFact};
 use crate::wal::Position;
 use crate::wal::format::{StoreId, crc32c};
 
@@ -40,6 +40,8 @@ const FEATURE_TABLES: u64 = 256;
 const FEATURE_GROWN: u64 = 512;
 /// Some orders that wait for stock have a tag.
 const FEATURE_TAGS: u64 = 1024;
+/// At the end of the body is the last canary.
+const FEATURE_CANARY: u64 = 8192;
 /// All that this version knows.
 const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_HELD
@@ -51,7 +53,8 @@ const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_VIEWS
     | FEATURE_TABLES
     | FEATURE_GROWN
-    | FEATURE_TAGS;
+    | FEATURE_TAGS
+    | FEATURE_CANARY;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,6 +229,10 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
                 .for_each(|word| out.u32(*word));
         });
     }
+    if let Some(canary) = snapshot.canaries.last() {
+        canary.words().iter().for_each(|word| out.u32(*word));
+        out.bytes(canary.toml.as_bytes());
+    }
     out.0
 }
 
@@ -279,6 +286,7 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(!snapshot.routes.is_plain(), FEATURE_TABLES)
         | bit(!grown(snapshot).is_empty(), FEATURE_GROWN)
         | bit(tags, FEATURE_TAGS)
+        | bit(snapshot.canaries.last().is_some(), FEATURE_CANARY)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -510,6 +518,11 @@ fn decode_body(
         let sealed = slabs.iter_mut().map(|(facts, _)| facts);
         tell_grown(sealed.chain(&mut unsealed), &grown)?;
     }
+    let canaries = if features & FEATURE_CANARY == 0 {
+        Canaries::default()
+    } else {
+        Canaries::of_last(Canary::read(&mut body, In::u32, In::string)?)?
+    };
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
@@ -523,6 +536,7 @@ fn decode_body(
             held,
             unsealed,
             routes,
+            canaries,
             epoch,
         },
         files,
@@ -744,9 +758,11 @@ pub fn read(disk: &Disk, path: &Path, store_id: StoreId) -> Result<Checkpoint, E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use croupier_protocol::DealOrder;
+    use croupier_protocol::{CanaryDeed, CanaryReason, DealOrder};
 
+    use crate::canary::Settings;
     use crate::card::CardStatus;
+    use crate::state::canary::{Figures, Step, StepFact};
     use crate::state::index::{Hold, Waits};
     use crate::state::moved::SlabMarks;
     use crate::state::record::Credits;
@@ -760,6 +776,32 @@ mod tests {
             toml: toml.into(),
         });
         RouteTables::of_kept(kept.collect()).unwrap()
+    }
+
+    /// A canary of that table; without one it is over.
+    fn canary(toml: &str) -> Canaries {
+        let fact = |lsn, deed, share| StepFact {
+            lsn,
+            unix_ms: lsn << 40,
+            step: Step {
+                deed,
+                reason: CanaryReason::Slower,
+                share,
+                groups: [Figures::of_words([1, 2, 3, 4]), Figures::default()],
+            },
+        };
+        let mut steps = vec![fact(9, CanaryDeed::Started, 5)];
+        if toml.is_empty() {
+            steps.push(fact(11, CanaryDeed::RolledBack, 0));
+        }
+        let canary = Canary {
+            version: 7,
+            settings: Settings::default(),
+            toml: toml.into(),
+            forgotten: 0,
+            steps,
+        };
+        Canaries::of_last(canary).unwrap()
     }
 
     fn sample(marks: Vec<SlabMarks>, held: Vec<HeldFact>) -> Checkpoint {
@@ -794,6 +836,7 @@ mod tests {
             held,
             unsealed: vec![SlabFacts { slab: 4, ..facts }],
             routes: tables(&[(2, 0, "x")]),
+            canaries: Canaries::default(),
             epoch: 6,
         };
         let files = vec![OrderFile {
@@ -946,6 +989,11 @@ mod tests {
         for kept in [&[(1, 4, "x")][..], &[(7, 0, "x"), (8, 5, "y"), (9, 7, "x")]] {
             routed.snapshot.routes = tables(kept);
             round_trip(&routed, FEATURE_TABLES);
+        }
+        let mut tried = sample(Vec::new(), Vec::new());
+        for toml in ["a canary", ""] {
+            tried.snapshot.canaries = canary(toml);
+            round_trip(&tried, FEATURE_CANARY);
         }
         let mut growing = sample(Vec::new(), Vec::new());
         let grown = |cards| {

@@ -200,6 +200,16 @@ fn facts(fact: &FeedFact, sku: Option<(SkuId, String)>, as_json: bool) -> Facts 
             .with("fewer", *fewer)
             .with("cards", places(cards, as_json)),
         FeedEvent::RoutesLoaded { version } => common.with("version", *version),
+        FeedEvent::Canary {
+            version,
+            deed,
+            reason,
+            share_percent,
+        } => common
+            .with("version", *version)
+            .with("deed", deed.name())
+            .with("reason", reason.name())
+            .with("share_percent", *share_percent),
         FeedEvent::CardsMoved {
             quantity,
             cards,

@@ -29,6 +29,7 @@ mod pick;
 mod sku;
 mod stock;
 
+mod canary;
 mod info;
 mod ping;
 mod routes;
@@ -100,6 +101,7 @@ enum Command {
     Resume(moves::ResumeArgs),
     Void(moves::VoidArgs),
     Routes(routes::RoutesArgs),
+    Canary(canary::CanaryArgs),
     Feed(feed::FeedArgs),
     Ping(ping::PingArgs),
     Info(info::InfoArgs),
@@ -136,6 +138,7 @@ impl Command {
             Command::Resume(args) => moves::resume(args, globals),
             Command::Void(args) => moves::void(args, globals),
             Command::Routes(args) => routes::run(args, globals),
+            Command::Canary(args) => canary::run(args, globals),
             Command::Feed(args) => feed::run(args, globals),
             Command::Ping(args) => ping::run(args, globals),
             Command::Info(args) => info::run(args, globals),

@@ -11,6 +11,7 @@ use super::print::Facts;
 use super::wal::Point;
 use crate::checkpoint;
 use crate::error::EngineError;
+use crate::state::canary::{CanaryFact, Figures};
 use crate::state::record::{
     Cap, Fact, Issued, RECORD_UNIT_BYTES, Record, Release, Released, Run, Way, decode,
 };
@@ -195,6 +196,7 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("kind", "RoutesLoaded")
             .with("version", version)
             .with("toml", toml),
+        Fact::Canary(canary) => canary_facts(common, &canary),
     }
 }
 
@@ -234,6 +236,37 @@ fn released_facts(common: Facts, released: &Released) -> Facts {
     match released.was_issue {
         true => facts.with("was_issue", true),
         false => facts,
+    }
+}
+
+fn canary_facts(common: Facts, canary: &CanaryFact<'_>) -> Facts {
+    let CanaryFact {
+        version,
+        step,
+        start,
+    } = canary;
+    let group = |figures: &Figures| {
+        json!({
+            "orders": figures.orders, "failed": figures.failed, "p50_us": figures.p50_us, "p99_us": figures.p99_us,
+        })
+    };
+    let facts = common
+        .with("kind", "Canary")
+        .with("version", *version)
+        .with("deed", step.deed.name())
+        .with("reason", step.reason.name())
+        .with("share_percent", step.share)
+        .with("canary", group(&step.groups[0]))
+        .with("baseline", group(&step.groups[1]));
+    match start {
+        None => facts,
+        Some((settings, toml)) => facts
+            .with("step_percent", settings.step)
+            .with("until_percent", settings.until)
+            .with("minimum_sample", settings.minimum_sample)
+            .with("p99_ratio", settings.limit())
+            .with("step_time_ms", settings.step_time_ms)
+            .with("toml", *toml),
     }
 }
 

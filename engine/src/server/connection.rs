@@ -439,6 +439,10 @@ impl Connection {
             | Kind::RoutesStatus
             | Kind::RoutesHistory
             | Kind::RoutesRollback
+            | Kind::CanaryStart
+            | Kind::CanaryStatus
+            | Kind::CanaryAbort
+            | Kind::CanaryResume
             | Kind::Feed => self.jobs.borrow_mut().push_back(Job {
                 kind: header.kind,
                 request_id: header.request_id,
@@ -571,6 +575,7 @@ impl Connection {
             }
         }
         let chain = linked::chain_of(step, &asked, |order| {
+            core.came(order);
             let lane = core.dealer.borrow_mut().lane_of(order)?;
             self.lane.set(lane);
             Ok(lane)
@@ -587,6 +592,7 @@ impl Connection {
     }
 
     fn enqueue(&self, core: &Core, order: Order) -> Result<(), Refusal> {
+        core.came(&order);
         let lane = core.dealer.borrow_mut().lane_of(&order)?;
         self.lane.set(lane);
         core.shared

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use croupier_protocol::planted::{self, Bug};
 
+use super::canary::Canaries;
 use super::catalog::{Batch, Catalog, NEVER, Pool, SkuState, SlabFacts, SlabSource, SlabState};
 use super::held::HeldFact;
 use super::holders::{Holders, Share};
@@ -38,6 +39,7 @@ pub struct Ledger {
     /// Slabs whose batch is not sealed yet.
     pub unsealed: Vec<SlabFacts>,
     pub routes: RouteTables,
+    pub canaries: Canaries,
     pub epoch: u64,
     pub(super) names: HashMap<String, u32>,
     pools: u32,
@@ -270,7 +272,18 @@ impl State {
                     unix_ms: record.stamp.unix_ms,
                     toml: (*toml).into(),
                 };
-                Ok(self.ledger().routes.put(table)?)
+                let mut ledger = self.ledger();
+                ledger.canaries.allow(*version)?;
+                Ok(ledger.routes.put(table)?)
+            }
+            Fact::Canary(fact) => {
+                let mut ledger = self.ledger();
+                let in_force = ledger.routes.version();
+                let when = (lsn, record.stamp.unix_ms);
+                match ledger.canaries.put(when, fact, in_force)? {
+                    Some(table) => Ok(ledger.routes.put(table)?),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -585,6 +598,7 @@ impl State {
             self.apply_settings(set)?;
         }
         ledger.routes = snapshot.routes;
+        ledger.canaries = snapshot.canaries;
         ledger.epoch = snapshot.epoch;
         drop(ledger);
         let mut hand = Hand::new(self);
@@ -632,6 +646,7 @@ impl State {
             held: self.held(),
             unsealed: ledger.unsealed.clone(),
             routes: ledger.routes.clone(),
+            canaries: ledger.canaries.clone(),
             epoch: ledger.epoch,
         }
     }
@@ -756,5 +771,6 @@ pub struct Snapshot {
     /// Slabs whose batch was not sealed yet.
     pub unsealed: Vec<SlabFacts>,
     pub routes: RouteTables,
+    pub canaries: Canaries,
     pub epoch: u64,
 }

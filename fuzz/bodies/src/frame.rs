@@ -139,6 +139,10 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::RoutesHistoryReply => control::<RoutesHistoryReply>(body),
         Kind::RoutesShowReply => control::<RoutesShowReply>(body),
         Kind::RoutesStatusReply => control::<RoutesStatusReply>(body),
+        Kind::CanaryStart => control::<CanaryStart>(body),
+        Kind::CanaryStartReply => control::<CanaryStartReply>(body),
+        Kind::CanaryStatusReply => control::<CanaryStatusReply>(body),
+        Kind::CanaryAbortReply | Kind::CanaryResumeReply => control::<CanaryChangeReply>(body),
         Kind::Feed => control::<Feed>(body),
         Kind::FeedReply => control::<FeedReply>(body),
         Kind::ServerInfoReply => control::<ServerInfoReply>(body),
@@ -147,6 +151,9 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         | Kind::ServerInfo
         | Kind::SkuList
         | Kind::RoutesHistory
+        | Kind::CanaryStatus
+        | Kind::CanaryAbort
+        | Kind::CanaryResume
         | Kind::RoutesStatus => {}
     }
 }
