@@ -332,6 +332,9 @@ async fn live(client: &Client, dice: &mut Dice, mint: &mut Mint, round: usize) {
     let set = client.sku_set(&extra, &settings).await;
     set.expect("it is set");
     client.routes_load("[[rule]]\n").await.expect("a table");
+    let canary = client.canary_start("# canary\n[[rule]]\n", &Default::default());
+    canary.await.expect("a canary");
+    client.canary_abort().await.expect("its end");
     let delivered: Vec<String> = (0..3).map(|n| format!("delivered {round} {n}")).collect();
     let rows = (1..).zip(&delivered);
     let rows: Vec<_> = rows

@@ -171,8 +171,8 @@ fn better_tables_come_into_force() {
         factor: 0.5,
         tail: 0.1,
     };
-    for seed in 0..10 {
-        let (end, share, _) = run(settings(100), &mut Load::new(seed), better);
+    for seed in 100..110 {
+        let (end, share, _) = run(settings(300), &mut Load::new(seed), better);
         assert_eq!((end, share), (Verdict::Promote(None), 50), "seed {seed}");
     }
 }
