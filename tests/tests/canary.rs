@@ -3,8 +3,11 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::time::Duration;
 
-use croupier_client::{Client, Order, OrderId, OrderOutcome, Refusal, SkuId};
+use croupier_client::{
+    CanarySettings, Client, ImportRow, Order, OrderId, OrderOutcome, Refusal, SkuId,
+};
 use croupier_tests::{Mint, Oracle, Server, Store, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -330,4 +333,69 @@ async fn a_canary_goes_on_after_a_crash_and_a_stop() {
     scene.oracle.check_all(&scene.client).await;
     scene.server.stop().ok();
     scene.store.wal("verify", &[]).ok();
+}
+
+#[tokio::test]
+async fn orders_that_wait_are_filled_by_the_table_of_their_group() {
+    const ORDERS: usize = 40;
+    let store = Store::new().with("--checkpoint-segments", 100_000);
+    let server = store.serve();
+    let client = server.client().await;
+    let sku = client.sku_create("s").await.expect("a SKU");
+    client.routes_load(IN_FORCE).await.expect("a table");
+    let settings = CanarySettings {
+        share: Some(50),
+        minimum_sample: Some(50_000),
+        ..CanarySettings::default()
+    };
+    let vip = "[[rule]]\npools = [\"vip\"]\n";
+    client.canary_start(vip, &settings).await.expect("a canary");
+    // The core sees it with the first turn.
+    let first = Order::new(OrderId::new_v7(), sku);
+    client.issue(first).await.expect_err("no stock");
+    let orders: Vec<Order> = (0..ORDERS)
+        .map(|_| Order::new(OrderId::new_v7(), sku))
+        .collect();
+    let hour = Duration::from_secs(3600);
+    for order in &orders {
+        let told = client.issue_or_wait(*order, hour).await.expect("it waits");
+        assert!(matches!(told, OrderOutcome::Waiting(_)), "{told:?}");
+    }
+    for pool in ["vip", "main"] {
+        let secrets: Vec<String> = (0..ORDERS).map(|n| format!("{pool} {n}")).collect();
+        let rows: Vec<_> = (1..)
+            .zip(&secrets)
+            .map(|(line, secret)| ImportRow::new(line, secret.as_bytes()))
+            .collect();
+        let delivered = client.deliver("s", Some(pool), &rows).await;
+        assert_eq!(delivered.expect("stock").accepted, ORDERS as u64);
+    }
+    for order in &orders {
+        client.issue_waiting(*order, hour).await.expect("its card");
+    }
+    let status = eventually("all of them are seen", || {
+        let status = server.croupier(&["canary", "status", "--json"]).ok().json();
+        let orders = |group: &str| status[group]["orders"].as_u64().expect("a number");
+        let all = orders("canary") + orders("baseline");
+        // The first of all may have come before the core saw the canary.
+        (all >= ORDERS as u64).then_some(status)
+    });
+    assert!(status["canary"]["orders"].as_u64() > Some(5), "{status}");
+    server.stop().ok();
+    let records = store.records();
+    let number = |record: &Value, field: &str| record[field].as_u64().expect("a number");
+    let slabs: HashSet<u64> = records
+        .iter()
+        .filter(|record| record["kind"] == "SlabAdded" && number(record, "pool_id") > 0)
+        .map(|record| number(record, "slab"))
+        .collect();
+    let mut versions = HashSet::new();
+    for record in records.iter().filter(|record| record["kind"] == "Issued") {
+        let is_vip = slabs.contains(&number(&record["cards"][0], "slab"));
+        let version = number(record, "routes_version");
+        assert_eq!(version, 1 + u64::from(is_vip), "{record}");
+        versions.insert(version);
+    }
+    assert_eq!(versions.len(), 2);
+    store.wal("verify", &[]).ok();
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use croupier_client::{
-    CardMove, CardRun, CardSelection, Client, DealOrder, Error, FeedEvent, FeedFact, FeedKind,
-    FeedOptions, ImportRow, Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId,
-    SkuSettings,
+    CanarySettings, CardMove, CardRun, CardSelection, Client, DealOrder, Error, FeedEvent,
+    FeedFact, FeedKind, FeedOptions, ImportRow, Lsn, Order, OrderId, OrderOutcome, OrderStep,
+    Refusal, SkuId, SkuSettings,
 };
 use croupier_protocol::{Feed, FeedReply, Kind, RefusedBody, encode_control};
 use croupier_tests::{Dice, Mint, PATIENCE, Server, Store, Wire, croupier, frame, leaked, scaled};
@@ -332,8 +332,9 @@ async fn live(client: &Client, dice: &mut Dice, mint: &mut Mint, round: usize) {
     let set = client.sku_set(&extra, &settings).await;
     set.expect("it is set");
     client.routes_load("[[rule]]\n").await.expect("a table");
-    let canary = client.canary_start("# canary\n[[rule]]\n", &Default::default());
-    canary.await.expect("a canary");
+    let settings = CanarySettings::default();
+    let canary = client.canary_start("# canary\n[[rule]]\n", &settings).await;
+    canary.expect("a canary");
     client.canary_abort().await.expect("its end");
     let delivered: Vec<String> = (0..3).map(|n| format!("delivered {round} {n}")).collect();
     let rows = (1..).zip(&delivered);

@@ -11,7 +11,7 @@ use super::conditions::mix;
 /// Hundredths of a per cent: the places that orders are put at.
 const PLACES: u64 = 10_000;
 /// Apart from the salts of weights and holders: "canary".
-const SALT: u64 = 0x63_616e_6172_79;
+const SALT: u64 = 0x6361_6e61_7279;
 /// Another, for what is told of an order: "seen".
 const SEEN_SALT: u64 = 0x7365_656e;
 /// Orders of a core that are seen and not gathered yet; what is more is not measured.

@@ -564,7 +564,7 @@ fn canary(deed: CanaryDeed, share: u8) -> CanaryFact<'static> {
         until: 49,
         minimum_sample: 0x0707,
         ratio: 0x2828,
-        step_time_ms: 0x0_0100_0909,
+        step_time_ms: 0x0100_0909,
         ..Settings::default()
     };
     let toml = "[[rule]]\n# a canary";
