@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use croupier_protocol::{
-    CardRun, CardStatus, ChannelCause, ChannelStanding, DealOrder, FEED_WAIT_MS_MAX,
-    Feed as FeedBody, FeedKind, FeedReply, FeedRow, HoldEnd, IssueWay, Lsn, MoveCause, OrderId,
-    RetryCause, SkuId, UnknownNumber,
+    CanaryDeed, CanaryReason, CardRun, CardStatus, ChannelCause, ChannelStanding, DealOrder,
+    FEED_WAIT_MS_MAX, Feed as FeedBody, FeedKind, FeedReply, FeedRow, HoldEnd, IssueWay, Lsn,
+    MoveCause, OrderId, RetryCause, SkuId, UnknownNumber,
 };
 
 use crate::client::Client;
@@ -158,6 +158,17 @@ pub enum FeedEvent {
         /// Its version.
         version: u64,
     },
+    /// A route table is tried on a share of orders, or what became of it.
+    Canary {
+        /// Its version.
+        version: u64,
+        /// What became of it.
+        deed: CanaryDeed,
+        /// Why.
+        reason: CanaryReason,
+        /// Per cent of orders that it deals from then on; 100: it is in force.
+        share_percent: u64,
+    },
     /// Cards have left the stock, or come back, otherwise than by orders.
     CardsMoved {
         /// Of this SKU.
@@ -258,6 +269,7 @@ impl FeedEvent {
             Self::CardsAdded { .. } => FeedKind::CardsAdded,
             Self::Issued { .. } => FeedKind::Issued,
             Self::RoutesLoaded { .. } => FeedKind::RoutesLoaded,
+            Self::Canary { .. } => FeedKind::Canary,
             Self::CardsMoved { .. } => FeedKind::CardsMoved,
             Self::Reserved { .. } => FeedKind::Reserved,
             Self::Extended { .. } => FeedKind::Extended,
@@ -271,7 +283,10 @@ impl FeedEvent {
     /// The SKU that it is about, if it is about one.
     pub const fn sku(&self) -> Option<SkuId> {
         match self {
-            Self::Started { .. } | Self::RoutesLoaded { .. } | Self::ChannelChanged { .. } => None,
+            Self::Started { .. }
+            | Self::RoutesLoaded { .. }
+            | Self::ChannelChanged { .. }
+            | Self::Canary { .. } => None,
             Self::SkuCreated { sku, .. }
             | Self::SkuSet { sku, .. }
             | Self::BatchSealed { sku, .. }
@@ -330,6 +345,12 @@ impl FeedFact {
             },
             FeedKind::RoutesLoaded => FeedEvent::RoutesLoaded {
                 version: row.number,
+            },
+            FeedKind::Canary => FeedEvent::Canary {
+                version: row.number,
+                deed: (row.how >> 8).try_into()?,
+                reason: (row.how & 0xff).try_into()?,
+                share_percent: quantity,
             },
             FeedKind::CardsMoved => FeedEvent::CardsMoved {
                 sku,

@@ -139,13 +139,14 @@ pub use order::{
 };
 
 pub use croupier_protocol::{
-    BatchRow, CARDS_NAMED_MAX, Card, CardMove, CardRef, CardRow, CardRun, CardStatus, ChannelCause,
-    ChannelKind, ChannelMoveReply, ChannelRow, ChannelStanding, DELIVERY_ROWS_MAX, DealOrder,
-    DeliverReply, FEED_FACTS_MAX, FaultCode, FeedKind, HeldOrder, Hold, HoldEnd, Holder, HolderCap,
-    ImportRow, IssueWay, IssuedOrder, LINKED_ORDERS_MAX, Lsn, MaxUses, MoveCardsReply, MoveCause,
-    OrderId, OrderOutcome, OrderRow, Priority, Refusal, RejectReason, RetryCause, RetryListReply,
-    RetryMoveReply, RetryRow, RouteMark, RouteRow, RouteRule, RoutesLoadReply, RoutesShowReply,
-    RoutesStatusReply, Secret, ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step, StepItem,
-    StockRow,
+    BatchRow, CARDS_NAMED_MAX, CanaryChangeReply, CanaryDeed, CanaryGroup, CanaryReason,
+    CanarySettings, CanaryStartReply, CanaryStatusReply, CanaryStep, Card, CardMove, CardRef,
+    CardRow, CardRun, CardStatus, ChannelCause, ChannelKind, ChannelMoveReply, ChannelRow,
+    ChannelStanding, DELIVERY_ROWS_MAX, DealOrder, DeliverReply, FEED_FACTS_MAX, FaultCode,
+    FeedKind, HeldOrder, Hold, HoldEnd, Holder, HolderCap, ImportRow, IssueWay, IssuedOrder,
+    LINKED_ORDERS_MAX, Lsn, MaxUses, MoveCardsReply, MoveCause, OrderId, OrderOutcome, OrderRow,
+    Priority, Refusal, RejectReason, RetryCause, RetryListReply, RetryMoveReply, RetryRow,
+    RouteMark, RouteRow, RouteRule, RoutesLoadReply, RoutesShowReply, RoutesStatusReply, Secret,
+    ServerInfoReply, SkuId, SkuRow, SkuSetReply, Step, StepItem, StockRow,
 };
 pub use croupier_protocol::{JOBS_MAX, JobState};

@@ -23,7 +23,8 @@ use croupier_protocol::{
 use tokio::sync::oneshot;
 
 use crate::engine::{Engine, Refused};
-use crate::route::{Asked, Moment, RouteTable, ToAsk};
+use crate::route::{Asked, InForce, RouteTable, ToAsk};
+use crate::routing::{Followed, followed};
 use crate::state::Catalog;
 use crate::state::index::{OrderIndex, OrderState};
 use dispatcher::{Connection, Deed, Dispatcher, Ending, JobFor, NoOffer, Wanted, World};
@@ -57,8 +58,8 @@ struct Inner {
     offers: u64,
     /// How channels stand otherwise than before, to be recorded.
     changes: VecDeque<Change>,
-    /// Table and moment that the dispatcher goes by.
-    followed: Option<(u32, Moment)>,
+    /// What the dispatcher goes by.
+    followed: Followed,
 }
 
 /// Wakes the thread that follows.
@@ -93,8 +94,8 @@ impl Bell {
 
 /// What the dispatcher asks of the engine, at one moment.
 struct Now<'e> {
-    table: &'e RouteTable,
-    moment: Moment,
+    tables: Arc<InForce>,
+    unix_ms: u64,
     catalog: Arc<Catalog>,
     index: &'e OrderIndex,
 }
@@ -110,7 +111,13 @@ impl World for Now<'_> {
             tag: wanted.tag,
             id: wanted.id,
         };
-        self.table.to_ask(&sku.name, &asked, self.moment)
+        let table = self.tables.table_of(wanted.id);
+        let to_ask = table.to_ask(&sku.name, &asked, table.moment(self.unix_ms))?;
+        // The dispatcher goes by the table in force, which has all channels of the one on trial.
+        match Arc::ptr_eq(table, &self.tables.table) {
+            true => Some(to_ask),
+            false => to_ask.of_channels(table.outside(), self.tables.table.outside()),
+        }
     }
 
     fn waits(&self, wanted: &Wanted) -> bool {
@@ -134,7 +141,7 @@ impl Channels {
                 answers: HashMap::new(),
                 offers: 0,
                 changes: VecDeque::new(),
-                followed: None,
+                followed: Followed::default(),
             }),
             recording: Mutex::default(),
             gone: SegQueue::new(),
@@ -189,13 +196,12 @@ impl Engine {
     pub fn follow_channels_once(&self) -> Option<u64> {
         let mut inner = self.channels.inner();
         let now = self.store.disk.unix_ms();
-        let table = self.routes.load();
-        let moment = table.moment(now);
-        let world = self.world(&table, moment);
-        let followed = Some((table.version(), moment));
+        let world = self.world(now);
+        let table = &world.tables.table;
+        let followed = followed(&world.tables, now);
         let is_new = std::mem::replace(&mut inner.followed, followed) != followed;
         if is_new {
-            inner.dispatcher.adopt(now, &table);
+            inner.dispatcher.adopt(now, table);
             if !table.outside().is_empty() {
                 for (_, settled, hold) in self.state.index.open_holds() {
                     if hold.waits.is_some() {
@@ -225,19 +231,20 @@ impl Engine {
         next
     }
 
-    /// Has the dispatcher go by a table that has just been put in force: a worker of one of its channels may be quicker than the
-    /// thread that follows.
-    fn follow_table(&self, table: &RouteTable) {
-        let followed = self.channels.inner().followed;
-        if followed.is_none_or(|(version, _)| version != table.version()) {
+    /// Has the dispatcher go by a table that has just been put in force or on trial: a worker of one of its channels may be quicker than
+    /// the thread that follows.
+    fn follow_tables(&self, now: u64) {
+        let told = |all: Followed| all.map(|one| one.map(|(version, share, _)| (version, share)));
+        let known = self.channels.inner().followed;
+        if told(known) != told(followed(&self.routes.both(), now)) {
             self.follow_channels_once();
         }
     }
 
-    fn world<'e>(&'e self, table: &'e RouteTable, moment: Moment) -> Now<'e> {
+    fn world(&self, now: u64) -> Now<'_> {
         Now {
-            table,
-            moment,
+            tables: self.routes.both(),
+            unix_ms: now,
             catalog: self.state.catalog.load_full(),
             index: &self.state.index,
         }
@@ -305,9 +312,8 @@ impl Engine {
         }
         let (tell, told) = oneshot::channel();
         let now = self.store.disk.unix_ms();
-        let table = self.routes.load();
-        self.follow_table(&table);
-        let world = self.world(&table, table.moment(now));
+        self.follow_tables(now);
+        let world = self.world(now);
         let mut inner = self.channels.inner();
         inner.offers += 1;
         let number = inner.offers;
@@ -377,8 +383,7 @@ impl Engine {
         let first = job.map(|JobFor { row, lsn, .. }| (row, lsn));
         let delivered = self.deliver_for(asked.sku, Some(&pool), rows, first)?;
         let now = self.store.disk.unix_ms();
-        let table = self.routes.load();
-        let world = self.world(&table, table.moment(now));
+        let world = self.world(now);
         let mut inner = self.channels.inner();
         let (state, missing) = inner.dispatcher.delivered(
             now,
@@ -432,8 +437,7 @@ impl Engine {
         };
         Name::new(&asked.channel).map_err(|_| self.unknown_channel(&asked.channel))?;
         let now = self.store.disk.unix_ms();
-        let table = self.routes.load();
-        let world = self.world(&table, table.moment(now));
+        let world = self.world(now);
         let mut inner = self.channels.inner();
         let job = (asked.channel.as_str(), u128::from_be_bytes(asked.job));
         let (state, lease_ms) = inner

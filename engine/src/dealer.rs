@@ -28,9 +28,10 @@ use desk::{Backorder, DeskKept};
 use holds::{Change, Putting};
 
 use crate::config::{Config, DATA_DEFAULT};
+use crate::engine::SKUS_MAX;
 use crate::linked::Chain;
 use crate::order::{Order, Outcome, Verdict};
-use crate::route::{NoTarget, Resolver, RouteCell, Taken, WAYS_MAX};
+use crate::route::{NoTarget, RouteCell, Router, Taken, Trial, WAY_BITS};
 use crate::slab::claim;
 use crate::state::index::{Claim, Hashed, IndexView, Look, Place};
 use crate::state::record::{
@@ -73,9 +74,12 @@ pub fn units_at_most(order: &Order) -> usize {
     }
 }
 
-/// The way of orders that no rule takes, in 12 bits.
-const WAY_NONE: u16 = (1 << 12) - 1;
-const _: () = assert!(WAYS_MAX <= WAY_NONE as usize, "each way has a number");
+/// Bits of a group below its priority: the way, and how its orders are dealt.
+const KIND_BITS: u32 = WAY_BITS + 2;
+const _: () = assert!(
+    (SKUS_MAX as u64) < 1 << (48 - 2 - KIND_BITS),
+    "a group is 48 bits"
+);
 
 /// An order of a turn by its group, and within it by when it came; in one word, because turns sort them. A group are issues,
 /// reserves, or reserves of a part, of one SKU and priority, that go the same way. Steps of orders that must be there already name no SKU, and come first.
@@ -90,9 +94,9 @@ impl Grouped {
             Step::Issue | Step::Commit | Step::Cancel | Step::Extend => 0,
         };
         // The higher priority first, whichever way it goes.
-        let priority = (order.priority as u64) << 14;
-        let way = u64::from(way.min(WAY_NONE)) << 2;
-        let group = u64::from(order.sku) << 16 | priority | way | how;
+        let priority = (order.priority as u64) << KIND_BITS;
+        let sku = u64::from(order.sku) << (KIND_BITS + 2);
+        let group = sku | priority | u64::from(way) << 2 | how;
         Grouped(group << 16 | u64::from(nth))
     }
 
@@ -206,7 +210,7 @@ pub struct Dealer {
     limits: OrderLimits,
     state: Arc<State>,
     index: IndexView,
-    resolver: Resolver,
+    resolver: Router,
     cursors: Vec<Cursor>,
     // Kept between turns so that a turn allocates nothing. Orders are named by their number in the turn: they are large, and
     // stay where they are.
@@ -252,7 +256,7 @@ impl Dealer {
         Dealer {
             limits,
             index: IndexView::new(&state.index),
-            resolver: Resolver::new(routes, &state.catalog),
+            resolver: Router::new(routes, &state.catalog),
             state,
             cursors: Vec::new(),
             hashes: Vec::new(),
@@ -293,6 +297,11 @@ impl Dealer {
             Err(NoTarget::UnknownSku) => Err(Refusal::UnknownSku),
             Err(NoTarget::NoRoute) => Ok(order.priority.as_index()),
         }
+    }
+
+    /// The table on trial, as this dealer sees it.
+    pub fn trial(&self) -> Option<&Arc<Trial>> {
+        self.resolver.trial()
     }
 
     /// Looks whether routes or catalog have changed; before the first `lane_of` of a turn.
@@ -600,7 +609,8 @@ impl Dealer {
         let new = &self.accepted[before..];
         if self.resolver.has_rules() {
             for (nth, ..) in new {
-                self.resolver.count(self.rules[usize::from(*nth)], 1);
+                let nth = usize::from(*nth);
+                self.resolver.count(&orders[nth].1.asked(), self.rules[nth]);
             }
         } else if let Some((nth, ..)) = new.first() {
             let many = new.len() as u32;
@@ -675,6 +685,7 @@ impl Dealer {
             run_ends = self.runs.len();
             let order = &orders[usize::from(placed.nth)];
             let cards = placed.slots.len();
+            let stamp = self.resolver.stamp_of(stamp, order.1.id);
             put_issued(&mut self.words, stamp, &issued(order, cards, runs));
         }
         if planted::is(Bug::ReleaseBeforeRecord)

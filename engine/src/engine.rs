@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use croupier_protocol::{HolderCap, Name, Refusal, ServerInfoReply, StockRow};
 
+use crate::canary::Watched;
 use crate::channels::fleet::Fleet;
 use crate::channels::{self, Channels};
 use crate::checkpoint;
@@ -93,6 +94,8 @@ pub struct Engine {
     /// Which SKUs had uses enough.
     pub(crate) looked: Mutex<Looked>,
     pub(crate) load: Load,
+    /// The canary under way, and what was seen of it.
+    pub(crate) canary: Mutex<Option<Watched>>,
     pub(crate) followed: Mutex<Followed>,
     /// Channels that are no local stock.
     pub channels: Channels,
@@ -196,20 +199,24 @@ impl Engine {
             tail.last_segment,
             ground.subscribers,
         )?;
-        let (slab_max, batch_max, routes) = {
+        let (slab_max, batch_max, routes, canaries) = {
             let ledger = state.ledger();
-            (ledger.slab_max, ledger.batch_max, ledger.routes.clone())
+            let (routes, canaries) = (ledger.routes.clone(), ledger.canaries.clone());
+            (ledger.slab_max, ledger.batch_max, routes, canaries)
         };
         let text = routes
             .in_force()
             .map_or(DEFAULT_ROUTES, |table| &table.toml);
-        let table = RouteTable::parse(routes.version(), text).map_err(|error| {
-            EngineError::damage(
-                &store.paths.current(),
-                0,
-                format!("the recorded route table: {error}"),
-            )
-        })?;
+        let parse = |version, text: &str| {
+            RouteTable::parse(version, text).map_err(|error| {
+                let what = format!("the recorded route table: {error}");
+                EngineError::damage(&store.paths.current(), 0, what)
+            })
+        };
+        let table = parse(routes.version(), text)?;
+        let canary = canaries.under_way();
+        let canary = canary.map(|canary| parse(canary.version, &canary.toml));
+        let canary = canary.transpose()?;
         state.begin_arranging();
         let known = channels::status::known(&state);
         let engine = Engine {
@@ -227,6 +234,7 @@ impl Engine {
             upcoming: Mutex::default(),
             looked: Mutex::default(),
             load: Load::default(),
+            canary: Mutex::default(),
             followed: Mutex::default(),
             channels: Channels::new(Fleet::restored(&known), &table),
             docks: Docks::default(),
@@ -237,6 +245,7 @@ impl Engine {
             state: Arc::new(state),
             log,
         };
+        engine.put_on_trial(canary.map(Arc::new));
         let started = Fact::Started {
             epoch,
             version: env!("CARGO_PKG_VERSION"),
@@ -457,7 +466,8 @@ impl Engine {
 
     /// The rest of a load. The caller has the turn of those who load tables.
     pub(crate) fn put_in_force(&self, text: &str) -> Result<Loaded, Refused> {
-        let version = self.routes.load().version() + 1;
+        self.refuse_beside_canary()?;
+        let version = self.next_table();
         let table = RouteTable::parse(version, text)
             .map_err(|error| Refused::because(Refusal::RoutesInvalid, error))?;
         let warnings = table.warnings(Some(&self.state.catalog.load()));
@@ -469,15 +479,16 @@ impl Engine {
         }])?;
         // At once, and not only when the load is measured again.
         table.marks().begin(self.load.now().smoothed);
-        self.routes.swap(table);
+        self.routes.swap(Arc::new(table));
         // Orders that wait may have other pools now.
         self.state.call_desk();
         tracing::info!(version, "another route table is in force");
         Ok((version, lsn, warnings))
     }
 
-    /// Reads the route table of the configuration and puts it in force unless it is already.
-    pub fn reload_routes(&self) -> Result<Option<u32>, EngineError> {
+    /// Reads the route table of the configuration and puts it in force unless it is already. A canary that was under way before
+    /// goes on: `at_start` the table is left out then, else that is an error.
+    pub fn reload_routes(&self, at_start: bool) -> Result<Option<u32>, EngineError> {
         let Some(path) = &self.config.routes else {
             return Err(EngineError::Config("no route table is configured: start with --routes FILE, or use `croupier routes load`".into()));
         };
@@ -487,6 +498,10 @@ impl Engine {
             source,
         })?;
         if text == self.routes.load().text() {
+            return Ok(None);
+        }
+        if let (true, Err(refused)) = (at_start, self.refuse_beside_canary()) {
+            tracing::warn!(path = %path.display(), "the route table is not read: {}", refused.text);
             return Ok(None);
         }
         match self.routes_load(&text, None) {

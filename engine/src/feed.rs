@@ -476,6 +476,12 @@ fn row_of(record: &Record<'_>) -> Option<FeedRow> {
             number: standing.until_unix_ms(),
             ..of_kind(FeedKind::ChannelChanged)
         },
+        Fact::Canary(canary) => FeedRow {
+            number: canary.version.into(),
+            how: canary.step.deed.as_u16() << 8 | canary.step.reason.as_u16(),
+            quantity: canary.step.share.into(),
+            ..of_kind(FeedKind::Canary)
+        },
     })
 }
 

@@ -30,6 +30,7 @@ pub mod turns;
 pub mod wal;
 
 mod ahead;
+pub mod canary;
 pub mod channels;
 pub mod checkpoint;
 pub mod clock;

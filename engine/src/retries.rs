@@ -9,7 +9,7 @@ use croupier_protocol::{
 
 use crate::engine::{Engine, Refused, unknown_sku};
 use crate::state::index::{Claimed, Hold, Look, OrderState, Settled};
-use crate::state::record::{Fact, Record, Release, Released, Retried, Tried};
+use crate::state::record::{Fact, Record, Release, Released, Retried, Stamp, Tried};
 
 /// Most records of one append.
 const CHUNK: usize = 256;
@@ -79,7 +79,7 @@ impl Engine {
 
     fn change_some(&self, changes: &[Change]) -> Result<(u64, u64), Refused> {
         let mut view = self.lock(&self.cold);
-        let stamp = self.stamp();
+        let (stamp, tables) = (self.stamp(), self.routes.both());
         let index = &self.state.index;
         let mut claimed: Vec<(&Change, Claimed, Option<Released>, usize)> = Vec::new();
         let mut words = Vec::new();
@@ -107,6 +107,10 @@ impl Engine {
                 (To::Tried(tried), _) => Fact::Retried(retried(change, tried)),
                 (To::Cancelled, Some(released)) => Fact::Released(released),
                 (To::Cancelled, None) => unreachable!("it was just made"),
+            };
+            let stamp = Stamp {
+                route_table: tables.table_of(change.id).version(),
+                ..stamp
             };
             let units = Record { stamp, fact }.put(&mut words);
             claimed.push((change, claim, released, units));

@@ -5,23 +5,39 @@ use std::time::Duration;
 use croupier_protocol::{RouteMark, RouteRule, RoutesStatusReply};
 
 use crate::engine::Engine;
-use crate::route::{LoadParts, Moment};
+use crate::route::{InForce, LoadParts, Moment, RouteTable};
 
-/// The table and the moment that orders which wait have been looked at with.
-pub(crate) type Followed = (u32, Moment);
+/// The tables in force and on trial, each with the share of orders that may be dealt by it and the moment, that orders which wait have been
+/// looked at with.
+pub(crate) type Followed = [Option<(u32, u8, Moment)>; 2];
+
+/// As they are just now.
+pub(crate) fn followed(tables: &InForce, unix_ms: u64) -> Followed {
+    let now = |table: &RouteTable, share| (table.version(), share, table.moment(unix_ms));
+    let trial = tables.trial.as_ref();
+    [
+        Some(now(&tables.table, 100)),
+        trial.map(|trial| now(&trial.table, trial.share)),
+    ]
+}
 
 impl Engine {
-    /// Has the table in force follow what was measured `since` the last time; to be called several times a second.
+    /// Has the tables in force and on trial follow what was measured `since` the last time; to be called several times a second.
     pub fn follow_load(&self, unix_ms: u64, parts: LoadParts, since: Duration) {
-        let table = self.routes.load();
-        let load = self.load.measured(parts, since, table.smoothing());
-        if table.marks().follow(load.smoothed) {
-            tracing::info!(
-                load = load.smoothed,
-                "the load has passed a mark of the route table, or passes it no more"
-            );
+        let tables = self.routes.both();
+        let smoothing = tables.table.smoothing();
+        let load = self.load.measured(parts, since, smoothing);
+        let trial = tables.trial.as_ref().map(|trial| &trial.table);
+        for table in std::iter::once(&tables.table).chain(trial) {
+            if table.marks().follow(load.smoothed) {
+                tracing::info!(
+                    load = load.smoothed,
+                    version = table.version(),
+                    "the load has passed a mark of the route table, or passes it no more"
+                );
+            }
         }
-        let now = (table.version(), table.moment(unix_ms));
+        let now = followed(&tables, unix_ms);
         let before = std::mem::replace(&mut *self.lock(&self.followed), now);
         if before != now {
             // Orders that wait may have other pools now.

@@ -112,7 +112,7 @@ pub fn start(config: Config) -> Result<Server, EngineError> {
     let (engine, recovered) = Engine::open(config, count, subscribers)?;
     let engine = Arc::new(engine);
     if engine.config.routes.is_some() {
-        engine.reload_routes()?;
+        engine.reload_routes(true)?;
     }
     let background = Background {
         engine: engine.clone(),
@@ -201,7 +201,7 @@ impl Server {
 
     /// Reads the configured route table again; the new version, or `None` when it is in force already.
     pub fn reload_routes(&self) -> Result<Option<u32>, EngineError> {
-        self.engine.reload_routes()
+        self.engine.reload_routes(false)
     }
 
     /// Blocks until the log's writer has failed; then says why. `None` when the server was stopped instead.

@@ -706,6 +706,98 @@ control_bodies! {
         orders: u64,
     }
 
+    /// Tries a route table on a share of orders: docs/canary.md.
+    CanaryStart {
+        /// The table.
+        toml: String,
+        /// How.
+        settings: CanarySettings,
+    }
+
+    /// How a canary goes. What is `None` is as by default.
+    CanarySettings {
+        /// Per cent of orders that it begins with.
+        share: Option<u16>,
+        /// Per cent of orders by which that grows.
+        step: Option<u16>,
+        /// The largest share before all, in per cent.
+        until: Option<u16>,
+        /// Orders that each group has at least when the share grows.
+        minimum_sample: Option<u32>,
+        /// How much slower the canary may be, in ten-thousandths: 10,500 = 1.05.
+        p99_ratio: Option<u32>,
+        /// How long a step may take, in milliseconds.
+        step_time_ms: Option<u64>,
+    }
+
+    /// The table is a canary.
+    CanaryStartReply {
+        /// Its version.
+        version: u32,
+        /// The place of the record in the log.
+        lsn: u64,
+        /// Per cent of orders that it deals.
+        share: u16,
+        /// What an operator may want to mend.
+        warnings: Vec<String>,
+    }
+
+    /// The canary was aborted, or its step begins again.
+    CanaryChangeReply {
+        /// Version of its table.
+        version: u32,
+        /// The place of the record in the log.
+        lsn: u64,
+        /// Per cent of orders that it deals from now on.
+        share: u16,
+    }
+
+    /// How the last canary does, or did.
+    CanaryStatusReply {
+        /// Version of its table; 0 = there was none.
+        version: u32,
+        /// Version of the table in force.
+        in_force: u32,
+        /// It is not over.
+        under_way: bool,
+        /// How it goes.
+        settings: CanarySettings,
+        /// Of a canary under way: orders of a group at which it is looked at next.
+        next_look: u32,
+        /// Of a canary under way: what was seen in this step, of the canary and of the baseline.
+        groups: Vec<CanaryGroup>,
+        /// What became of it, the oldest first.
+        steps: Vec<CanaryStep>,
+    }
+
+    /// What was seen of a group of orders.
+    CanaryGroup {
+        /// Orders that were answered.
+        orders: u32,
+        /// Those that were refused for reasons that a table may be to blame for.
+        failed: u32,
+        /// Median latency of the others per card, in microseconds; 0 = there are none.
+        p50_us: u32,
+        /// Latency that one in a hundred exceeds.
+        p99_us: u32,
+    }
+
+    /// A record of a canary.
+    CanaryStep {
+        /// Its place in the log.
+        lsn: u64,
+        /// When that was, in Unix milliseconds.
+        unix_ms: u64,
+        /// Number of a [`crate::CanaryDeed`].
+        deed: u16,
+        /// Number of a [`crate::CanaryReason`].
+        reason: u16,
+        /// Per cent of orders that the canary deals from then on; 100 = its table is in force, 0 = it is over.
+        share: u16,
+        /// What was seen until then, of the canary and of the baseline.
+        groups: Vec<CanaryGroup>,
+    }
+
     /// Asks for facts of the log: docs/feed.md.
     Feed {
         /// The first LSN of interest; 0 = the oldest there is.

@@ -19,6 +19,7 @@ numbered! {
         CardsAdded = 14, "cards-added", "cards were delivered, and are for sale";
         Retried = 15, "retried", "no channel could fill an order that waits, or it is to be tried again";
         ChannelChanged = 16, "channel-changed", "a channel is ejected, tried, or healthy again";
+        Canary = 17, "canary", "a route table is tried on a share of orders, or what became of it";
     }
 }
 

@@ -152,10 +152,18 @@ kinds! {
     RoutesStatus = 67,
     /// Asks how channels do that are outside: empty.
     ChannelsStatus = 68,
+    /// Tries a route table on a share of orders: bincode.
+    CanaryStart = 69,
+    /// Asks how the canary does: empty.
+    CanaryStatus = 70,
+    /// Ends the canary: empty.
+    CanaryAbort = 71,
     /// Asks which orders wait for another attempt, or are buried.
     RetryList = 72,
     /// Has such orders asked for again, buried or cancelled.
     RetryMove = 73,
+    /// Begins the step of a paused canary again: empty.
+    CanaryResume = 74,
     /// Takes a channel that is outside out, or puts it back: bincode.
     ChannelMove = 76,
     /// Fixed.
@@ -224,10 +232,18 @@ kinds! {
     RoutesStatusReply = 195,
     /// Bincode; `MORE` until the last page.
     ChannelsStatusReply = 196,
+    /// Bincode.
+    CanaryStartReply = 197,
+    /// Bincode.
+    CanaryStatusReply = 198,
+    /// Bincode.
+    CanaryAbortReply = 199,
     /// Orders that wait for another attempt, or are buried.
     RetryListReply = 200,
     /// What was done with them.
     RetryMoveReply = 201,
+    /// Bincode.
+    CanaryResumeReply = 202,
     /// How it stands: bincode.
     ChannelMoveReply = 204,
     /// A request refused whole: fixed, then text.
@@ -275,8 +291,12 @@ impl Kind {
             Self::Feed => Self::FeedReply,
             Self::RoutesStatus => Self::RoutesStatusReply,
             Self::ChannelsStatus => Self::ChannelsStatusReply,
+            Self::CanaryStart => Self::CanaryStartReply,
+            Self::CanaryStatus => Self::CanaryStatusReply,
+            Self::CanaryAbort => Self::CanaryAbortReply,
             Self::RetryList => Self::RetryListReply,
             Self::RetryMove => Self::RetryMoveReply,
+            Self::CanaryResume => Self::CanaryResumeReply,
             Self::ChannelMove => Self::ChannelMoveReply,
             reply => reply,
         }

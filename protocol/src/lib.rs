@@ -54,6 +54,7 @@ mod frame_writer;
 
 mod answer;
 mod body;
+mod canary;
 mod control;
 mod deliver;
 mod feed;
@@ -72,17 +73,20 @@ pub use answer::{
     STATUS_ISSUED, STATUS_REFUSED, STATUS_WAITING, order_items, put_hold, put_refused,
 };
 pub use body::BodyError;
+pub use canary::{CanaryDeed, CanaryReason};
 pub use codec::{CodecError, Frame, FrameCodec};
 pub use control::{
-    BatchList, BatchRow, CardList, CardPlace, CardRow, CardRun, ChannelMove, ChannelMoveReply,
-    ChannelRow, ChannelsStatusReply, ControlBody, DeliverJobReply, DeliverReply, EndJob,
-    EndJobReply, Feed, FeedReply, FeedRow, HolderCap, ImportBegin, ImportBeginReply,
-    ImportEndReply, JobRow, ListBatches, ListCards, ListOrders, MoveCards, MoveCardsReply,
-    OrderList, OrderRow, Pick, ReasonCount, RejectedLine, RetryList, RetryListReply, RetryMove,
-    RetryMoveReply, RetryRow, RouteMark, RouteRow, RouteRule, RoutesHistoryReply, RoutesLoad,
-    RoutesLoadReply, RoutesRollback, RoutesShow, RoutesShowReply, RoutesStatusReply,
-    ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
-    StockReply, StockRow, TakeJobs, TakeJobsReply, Trailing, decode_control, encode_control,
+    BatchList, BatchRow, CanaryChangeReply, CanaryGroup, CanarySettings, CanaryStart,
+    CanaryStartReply, CanaryStatusReply, CanaryStep, CardList, CardPlace, CardRow, CardRun,
+    ChannelMove, ChannelMoveReply, ChannelRow, ChannelsStatusReply, ControlBody, DeliverJobReply,
+    DeliverReply, EndJob, EndJobReply, Feed, FeedReply, FeedRow, HolderCap, ImportBegin,
+    ImportBeginReply, ImportEndReply, JobRow, ListBatches, ListCards, ListOrders, MoveCards,
+    MoveCardsReply, OrderList, OrderRow, Pick, ReasonCount, RejectedLine, RetryList,
+    RetryListReply, RetryMove, RetryMoveReply, RetryRow, RouteMark, RouteRow, RouteRule,
+    RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow, RoutesShowReply,
+    RoutesStatusReply, ServerInfoReply, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet,
+    SkuSetReply, Stock, StockReply, StockRow, TakeJobs, TakeJobsReply, Trailing, decode_control,
+    encode_control,
 };
 pub use deliver::{Deliver, DeliverJob, JOB_FLAG_ALL};
 pub use feed::{FeedKind, HoldEnd, IssueWay, MoveCause};

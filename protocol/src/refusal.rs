@@ -67,6 +67,11 @@ numbered! {
         JobInvalid = 57, "JobInvalid", "a worker takes 1 to 4096 jobs at a time; a job is extended by 1 ms or more, or failed, with a reason of 256 bytes at most";
         TooManyWorkers = 58, "TooManyWorkers", "the channel has as many workers as it may have: let one go, or take more jobs with one";
         RetryInvalid = 59, "RetryInvalid", "say what is to be done, kick, bury or drain, and with which orders: a SKU's, those named, at most 1000, or all";
+        CanaryRunning = 64, "CanaryRunning", "a canary is under way, and nothing changed: abort it first, or wait for its end";
+        NoCanary = 65, "NoCanary", "no canary is under way, or none that this can be done to: see its status";
+        CanarySame = 66, "CanarySame", "the table is the one in force, and nothing changed: there is nothing to compare";
+        CanaryInvalid = 67, "CanaryInvalid", "the settings of the canary cannot be meant, and nothing changed: the text says which and why";
+        CanaryChannel = 68, "CanaryChannel", "the table has a channel outside that the one in force has not, or with another source or pool, and nothing changed: load a table that has it first";
     }
 }
 

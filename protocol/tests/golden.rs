@@ -1014,6 +1014,7 @@ fn routes_and_server_info() {
         until_unix_ms: 1_800_000_060_000,
     };
     check_control(Kind::ChannelMoveReply, 0, stands);
+    canary();
     check_bytes(Kind::ServerInfo, b"");
     let info = ServerInfoReply {
         version: "0.1.0".to_owned(),
@@ -1027,6 +1028,63 @@ fn routes_and_server_info() {
         orders: 41,
     };
     check_control(Kind::ServerInfoReply, 0, info);
+}
+
+fn canary() {
+    let settings = CanarySettings {
+        share: Some(5),
+        step: None,
+        until: Some(50),
+        minimum_sample: Some(2000),
+        p99_ratio: Some(10_500),
+        step_time_ms: Some(3_600_000),
+    };
+    let start = CanaryStart {
+        toml: "version = 1\n".to_owned(),
+        settings: settings.clone(),
+    };
+    check_control(Kind::CanaryStart, 0, start);
+    let started = CanaryStartReply {
+        version: 8,
+        lsn: 46,
+        share: 5,
+        warnings: vec!["rule 2 is never reached".to_owned()],
+    };
+    check_control(Kind::CanaryStartReply, 0, started);
+    check_bytes(Kind::CanaryStatus, b"");
+    let group = |orders, failed| CanaryGroup {
+        orders,
+        failed,
+        p50_us: 210,
+        p99_us: 2_100,
+    };
+    let step = CanaryStep {
+        lsn: 47,
+        unix_ms: 1_800_000_000_000,
+        deed: CanaryDeed::Promoted.as_u16(),
+        reason: CanaryReason::NoWorse.as_u16(),
+        share: 10,
+        groups: vec![group(2000, 3), group(2013, 4)],
+    };
+    let status = CanaryStatusReply {
+        version: 8,
+        in_force: 7,
+        under_way: true,
+        settings,
+        next_look: 125,
+        groups: vec![group(17, 0), group(18, 1)],
+        steps: vec![step],
+    };
+    check_control(Kind::CanaryStatusReply, 0, status);
+    check_bytes(Kind::CanaryAbort, b"");
+    check_bytes(Kind::CanaryResume, b"");
+    let changed = |share| CanaryChangeReply {
+        version: 8,
+        lsn: 48,
+        share,
+    };
+    check_control(Kind::CanaryAbortReply, 0, changed(0));
+    check_control(Kind::CanaryResumeReply, 0, changed(10));
 }
 
 #[test]

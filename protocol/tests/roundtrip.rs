@@ -343,6 +343,28 @@ proptest! {
         check_control(RoutesRollback { to: version, expect: other })?;
         let row = RouteRow { version: id, lsn: number, unix_ms: !number, bytes: !id, rules: id / 2, same_as: other };
         check_control(RoutesHistoryReply { rows: vec![row; warnings.len()] })?;
+        let settings = CanarySettings {
+            share: version.map(|share| share as u16),
+            step: None,
+            until: Some(9),
+            minimum_sample: other,
+            p99_ratio: version,
+            step_time_ms: Some(number),
+        };
+        let group = CanaryGroup { orders: id, failed: !id, p50_us: 3, p99_us: id / 3 };
+        let step = CanaryStep { lsn: number, unix_ms: !number, deed: 1, reason: 2, share: 5, groups: vec![group.clone(); 2] };
+        check_control(CanaryStart { toml: toml.clone(), settings: settings.clone() })?;
+        check_control(CanaryStartReply { version: id, lsn: number, share: 5, warnings: warnings.clone() })?;
+        check_control(CanaryChangeReply { version: id, lsn: number, share: 0 })?;
+        check_control(CanaryStatusReply {
+            version: id,
+            in_force: !id,
+            under_way: id % 2 == 0,
+            settings,
+            next_look: 4,
+            groups: vec![group; warnings.len()],
+            steps: vec![step; warnings.len()],
+        })?;
         check_control(RoutesLoadReply { version: id, lsn: number, warnings })?;
         check_control(RoutesShowReply { version: id, toml: toml.clone() })?;
         check_control(RoutesStatusReply {

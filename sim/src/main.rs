@@ -102,6 +102,8 @@ struct Sum {
     /// Orders that were refused because their holders had as much as they may.
     capped: u64,
     uses_added: u64,
+    /// Canaries that were begun, came into force, and were rolled back.
+    canaries: [u64; 3],
     issued: u64,
     repeats: u64,
     refused: u64,
@@ -141,6 +143,9 @@ impl Sum {
         self.picks += tally.picks;
         self.capped += tally.capped;
         self.uses_added += tally.uses;
+        for (sum, more) in self.canaries.iter_mut().zip(tally.canaries) {
+            *sum += more;
+        }
         self.issued += issued;
         self.repeats += repeats;
         self.refused += refused;
@@ -192,6 +197,10 @@ impl Sum {
             self.capped,
             self.expired_cards,
             self.expired_holds
+        );
+        let [begun, in_force, rolled_back] = self.canaries;
+        println!(
+            "canaries             {begun:>12}   {in_force} came into force, {rolled_back} were rolled back"
         );
         println!(
             "orders issued        {:>12}   {} repeats, {} refused, {} never known; {} answers about holds, {} about waits",

@@ -18,7 +18,7 @@ use croupier_engine::engine::{Engine, Ground};
 use croupier_engine::error::EngineError;
 use croupier_engine::linked::{Asked, chain_of};
 use croupier_engine::order::{Order, Outcome, Ticket, Verdict};
-use croupier_engine::route::{self, Resolver};
+use croupier_engine::route::{self, Router};
 use croupier_engine::slab::{KeyFile, Vault};
 use croupier_engine::state::State;
 use croupier_engine::state::index::{OrderState, Settled, Spread};
@@ -378,7 +378,7 @@ impl Node {
     /// If somebody does.
     pub fn check_lines(&self, now_ms: u64) {
         let state = &self.engine.state;
-        let mut resolver = Resolver::new(&self.engine.routes, &state.catalog);
+        let mut resolver = Router::new(&self.engine.routes, &state.catalog);
         resolver.refresh(now_ms);
         for (id, settled, hold) in state.index.open_holds() {
             let Some(waits) = hold.waits else { continue };

@@ -1,5 +1,6 @@
 //! Who acts next: one thread, one clock, any order that chance likes.
 
+mod canaries;
 mod operators;
 mod pickers;
 mod workers;
@@ -47,6 +48,8 @@ pub struct Tally {
     /// Cards that expired in stock, and holds that ended because of it.
     pub expired: [u64; 2],
     pub picks: u64,
+    /// Canaries that were begun, came into force, and were rolled back.
+    pub canaries: [u64; 3],
     /// Orders that were refused because their holders had as much as they may.
     pub capped: u64,
     /// Uses that cards without end have got besides the first.
@@ -183,6 +186,7 @@ impl World {
             5 if self.dice.bool() => self.load_routes(),
             5 => self.load_changes(),
             6 => self.make_sku(),
+            40..42 => self.canary(),
             350..365 => self.follow_channels(),
             365..380 => self.work(),
             380..383 => self.deliver_cards(),
@@ -566,9 +570,9 @@ impl World {
             self.disk.set_unix_ms(self.now_ms());
             let did = if self.node.is_none() {
                 self.restart()
-            } else if patience % 32 == 16 && self.follow_channels() {
-                true
-            } else if patience % 64 == 0 && (self.sweep() || self.add_uses()) {
+            } else if patience % 32 == 16 && self.follow_channels()
+                || patience % 64 == 0 && (self.sweep() || self.add_uses())
+            {
                 true
             } else {
                 self.small_step(false)

@@ -8,6 +8,7 @@ mod failures;
 mod leases;
 
 mod bad_input;
+mod canaries;
 mod floods;
 mod restarts;
 

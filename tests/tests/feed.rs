@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use croupier_client::{
-    CardMove, CardRun, CardSelection, Client, DealOrder, Error, FeedEvent, FeedFact, FeedKind,
-    FeedOptions, ImportRow, Lsn, Order, OrderId, OrderOutcome, OrderStep, Refusal, SkuId,
-    SkuSettings,
+    CanarySettings, CardMove, CardRun, CardSelection, Client, DealOrder, Error, FeedEvent,
+    FeedFact, FeedKind, FeedOptions, ImportRow, Lsn, Order, OrderId, OrderOutcome, OrderStep,
+    Refusal, SkuId, SkuSettings,
 };
 use croupier_protocol::{Feed, FeedReply, Kind, RefusedBody, encode_control};
 use croupier_tests::{Dice, Mint, PATIENCE, Server, Store, Wire, croupier, frame, leaked, scaled};
@@ -113,6 +113,10 @@ fn of_record(record: &Value) -> Option<Value> {
         "ChannelChanged" => put(
             "channel-changed",
             &same(&["channel", "standing", "cause", "ejections"]),
+        ),
+        "Canary" => put(
+            "canary",
+            &same(&["version", "deed", "reason", "share_percent"]),
         ),
         "CardsMoved" => {
             let mut fields = same(&["sku_id", "from", "to", "cause", "cards"]);
@@ -223,6 +227,17 @@ fn of_fact(fact: &FeedFact) -> Value {
             put("standing", json!(standing.name()));
             put("cause", json!(cause.name()));
             put("ejections", json!(ejections));
+        }
+        FeedEvent::Canary {
+            version,
+            deed,
+            reason,
+            share_percent,
+        } => {
+            put("version", json!(version));
+            put("deed", json!(deed.name()));
+            put("reason", json!(reason.name()));
+            put("share_percent", json!(share_percent));
         }
         FeedEvent::CardsMoved {
             quantity,
@@ -347,6 +362,10 @@ async fn live(client: &Client, dice: &mut Dice, mint: &mut Mint, round: usize) {
     let set = client.sku_set(&extra, &settings).await;
     set.expect("it is set");
     client.routes_load("[[rule]]\n").await.expect("a table");
+    let settings = CanarySettings::default();
+    let canary = client.canary_start("# canary\n[[rule]]\n", &settings).await;
+    canary.expect("a canary");
+    client.canary_abort().await.expect("its end");
     let delivered: Vec<String> = (0..3).map(|n| format!("delivered {round} {n}")).collect();
     let rows = (1..).zip(&delivered);
     let rows: Vec<_> = rows

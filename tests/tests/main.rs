@@ -2,6 +2,7 @@
 
 mod stock;
 
+mod canary;
 mod channels;
 mod crashes;
 mod damage;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use croupier_protocol::{
-    BatchList, BatchRow, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, ChannelMove,
+    BatchList, BatchRow, CanaryChangeReply, CanarySettings, CanaryStart, CanaryStartReply,
+    CanaryStatusReply, CardList, CardMove, CardPlace, CardRef, CardRow, CardStatus, ChannelMove,
     ChannelMoveReply, ChannelRow, ChannelsStatusReply, DELIVERY_ROWS_MAX, DealOrder, Deliver,
     DeliverReply, FeedReply, FindSecret, Holder, HolderCap, ImportRow, Kind, ListBatches,
     ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId, OrderList, OrderOutcome, OrderRow,
@@ -562,6 +563,52 @@ impl Client {
         };
         let encode = |out: &mut BytesMut| encode_control(&body, out);
         let frames = self.call(Kind::ChannelMove, encode, Resend::Safe).await?;
+        one(&frames)
+    }
+
+    /// Has a route table tried on a share of orders: docs/canary.md. What `settings` leave out is as by default. Not tried again once it
+    /// was sent: if the answer was lost, [`Client::canary_status`] tells.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `CanaryRunning` if another is under way, as `RoutesInvalid` with line and reason, as `CanarySame` if the table
+    /// is the one in force, as `CanaryChannel` if it has a channel outside that the one in force has not, and as `CanaryInvalid` for
+    /// settings that cannot be meant. Nothing changed then.
+    pub async fn canary_start(
+        &self,
+        toml: &str,
+        settings: &CanarySettings,
+    ) -> Result<CanaryStartReply, Error> {
+        let body = CanaryStart {
+            toml: toml.to_owned(),
+            settings: settings.clone(),
+        };
+        self.control(Kind::CanaryStart, &body, Resend::Never).await
+    }
+
+    /// How the last canary does, or did.
+    ///
+    /// # Errors
+    /// Those of a lost connection.
+    pub async fn canary_status(&self) -> Result<CanaryStatusReply, Error> {
+        let frames = self.call(Kind::CanaryStatus, |_| {}, Resend::Safe).await?;
+        one(&frames)
+    }
+
+    /// Ends the canary that is under way: all orders go by the table in force. Not tried again once it was sent.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `NoCanary` if none is under way.
+    pub async fn canary_abort(&self) -> Result<CanaryChangeReply, Error> {
+        let frames = self.call(Kind::CanaryAbort, |_| {}, Resend::Never).await?;
+        one(&frames)
+    }
+
+    /// Begins the step of a paused canary again. Not tried again once it was sent.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as `NoCanary` if none is paused.
+    pub async fn canary_resume(&self) -> Result<CanaryChangeReply, Error> {
+        let frames = self.call(Kind::CanaryResume, |_| {}, Resend::Never).await?;
         one(&frames)
     }
 

@@ -124,8 +124,7 @@ impl Engine {
         // The table in force may be a new one.
         self.follow_channels_once();
         let now = self.store.disk.unix_ms();
-        let table = self.routes.load();
-        let world = self.world(&table, table.moment(now));
+        let world = self.world(now);
         let mut inner = self.channels.inner();
         let fleet = inner.dispatcher.fleet();
         let moved = match (asked.what, asked.for_ms) {

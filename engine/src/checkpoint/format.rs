@@ -12,7 +12,7 @@ use crate::state::channels::{Change, Channels, Known, Standing, cause_of};
 use crate::state::held::HeldFact;
 use crate::state::record::{Cap, SkuSet, Tried};
 use crate::state::reused::{View, views_of};
-use crate::state::{Batch, Digest, RouteTables, SlabFacts, StateSeed, TableFact};
+use crate::state::{Batch, Canaries, Canary, Digest, RouteTables, SlabFacts, StateSeed, TableFact};
 use crate::wal::Position;
 use crate::wal::format::{StoreId, crc32c};
 
@@ -45,6 +45,8 @@ const FEATURE_TAGS: u64 = 1024;
 const FEATURE_TRIED: u64 = 2048;
 /// Feature bit: at the end of the body is how channels stand.
 const FEATURE_CHANNELS: u64 = 4096;
+/// At the end of the body is the last canary.
+const FEATURE_CANARY: u64 = 8192;
 /// All that this version knows.
 const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_HELD
@@ -58,7 +60,8 @@ const FEATURES: u64 = FEATURE_MARKS
     | FEATURE_GROWN
     | FEATURE_TAGS
     | FEATURE_TRIED
-    | FEATURE_CHANNELS;
+    | FEATURE_CHANNELS
+    | FEATURE_CANARY;
 
 /// One file of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,6 +248,10 @@ fn encode_body(snapshot: &Snapshot, files: &[OrderFile]) -> Vec<u8> {
             out.u64(change.unix_ms);
         });
     }
+    if let Some(canary) = snapshot.canaries.last() {
+        canary.words().iter().for_each(|word| out.u32(*word));
+        out.bytes(canary.toml.as_bytes());
+    }
     out.0
 }
 
@@ -303,6 +310,7 @@ fn features_of(snapshot: &Snapshot) -> u64 {
         | bit(tags, FEATURE_TAGS)
         | bit(tried, FEATURE_TRIED)
         | bit(!snapshot.channels.is_empty(), FEATURE_CHANNELS)
+        | bit(snapshot.canaries.last().is_some(), FEATURE_CANARY)
 }
 
 /// Writes the checkpoint file, durable, and returns its name.
@@ -538,6 +546,11 @@ fn decode_body(
         0 => Channels::default(),
         _ => decode_channels(&mut body)?,
     };
+    let canaries = if features & FEATURE_CANARY == 0 {
+        Canaries::default()
+    } else {
+        Canaries::of_last(Canary::read(&mut body, In::u32, In::string)?)?
+    };
     if body.at != bytes.len() {
         return Err(format!("{} bytes are left over", bytes.len() - body.at));
     }
@@ -552,6 +565,7 @@ fn decode_body(
             unsealed,
             routes,
             channels,
+            canaries,
             epoch,
         },
         files,

@@ -213,6 +213,16 @@ fn facts(fact: &FeedFact, sku: Option<(SkuId, String)>, as_json: bool) -> Facts 
             .with("cause", cause.name())
             .with("ejections", *ejections)
             .with_some("until", until(*until_unix_ms)),
+        FeedEvent::Canary {
+            version,
+            deed,
+            reason,
+            share_percent,
+        } => common
+            .with("version", *version)
+            .with("deed", deed.name())
+            .with("reason", reason.name())
+            .with("share_percent", *share_percent),
         FeedEvent::CardsMoved {
             quantity,
             cards,

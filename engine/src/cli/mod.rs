@@ -29,6 +29,7 @@ mod pick;
 mod sku;
 mod stock;
 
+mod canary;
 mod channels;
 mod info;
 mod ping;
@@ -102,6 +103,7 @@ enum Command {
     Resume(moves::ResumeArgs),
     Void(moves::VoidArgs),
     Routes(routes::RoutesArgs),
+    Canary(canary::CanaryArgs),
     Channels(channels::ChannelsArgs),
     Retry(retry::RetryArgs),
     Feed(feed::FeedArgs),
@@ -140,6 +142,7 @@ impl Command {
             Command::Resume(args) => moves::resume(args, globals),
             Command::Void(args) => moves::void(args, globals),
             Command::Routes(args) => routes::run(args, globals),
+            Command::Canary(args) => canary::run(args, globals),
             Command::Channels(args) => channels::run(&args, globals),
             Command::Retry(args) => retry::run(args, globals),
             Command::Feed(args) => feed::run(args, globals),

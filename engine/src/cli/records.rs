@@ -11,6 +11,7 @@ use super::print::Facts;
 use super::wal::Point;
 use crate::checkpoint;
 use crate::error::EngineError;
+use crate::state::canary::{CanaryFact, Figures};
 use crate::state::channels::NO_END;
 use crate::state::record::{
     Cap, Fact, Issued, RECORD_UNIT_BYTES, Record, Release, Released, Run, Way, decode,
@@ -219,6 +220,7 @@ pub(super) fn facts(lsn: u64, record: &Record<'_>) -> Facts {
             .with("cause", cause.name())
             .with("ejections", ejections)
             .with_some("until", until(standing.until_unix_ms())),
+        Fact::Canary(canary) => canary_facts(common, &canary),
     }
 }
 
@@ -264,6 +266,37 @@ fn released_facts(common: Facts, released: &Released) -> Facts {
 /// Until when a channel is ejected, if it is and that ends.
 pub(super) fn until(unix_ms: u64) -> Option<String> {
     (unix_ms != 0 && unix_ms != NO_END).then(|| rfc3339(unix_ms))
+}
+
+fn canary_facts(common: Facts, canary: &CanaryFact<'_>) -> Facts {
+    let CanaryFact {
+        version,
+        step,
+        start,
+    } = canary;
+    let group = |figures: &Figures| {
+        json!({
+            "orders": figures.orders, "failed": figures.failed, "p50_us": figures.p50_us, "p99_us": figures.p99_us,
+        })
+    };
+    let facts = common
+        .with("kind", "Canary")
+        .with("version", *version)
+        .with("deed", step.deed.name())
+        .with("reason", step.reason.name())
+        .with("share_percent", step.share)
+        .with("canary", group(&step.groups[0]))
+        .with("baseline", group(&step.groups[1]));
+    match start {
+        None => facts,
+        Some((settings, toml)) => facts
+            .with("step_percent", settings.step)
+            .with("until_percent", settings.until)
+            .with("minimum_sample", settings.minimum_sample)
+            .with("p99_ratio", settings.limit())
+            .with("step_time_ms", settings.step_time_ms)
+            .with("toml", *toml),
+    }
 }
 
 /// A holder's key, if one is named.

@@ -588,12 +588,21 @@ impl Dealer {
     /// Writes the records of this turn's holds.
     pub(super) fn write_holds(&mut self, stamp: Stamp, orders: &[(u8, Order)]) {
         for putting in &self.putting {
-            put_reserved(&mut self.words, stamp, &reserved(putting, orders));
+            let reserved = reserved(putting, orders);
+            let stamp = self.resolver.stamp_of(stamp, reserved.order_id);
+            put_reserved(&mut self.words, stamp, &reserved);
         }
         for backordered in &self.backordered {
-            put_backordered(&mut self.words, stamp, &waits(backordered));
+            let waits = waits(backordered);
+            let stamp = self.resolver.stamp_of(stamp, waits.order_id);
+            put_backordered(&mut self.words, stamp, &waits);
         }
         for change in &self.changes {
+            if let Some((since_ms, cards)) = wait_over(change) {
+                let now_ms = stamp.unix_ms;
+                self.resolver.waited(change.id, since_ms, now_ms, cards);
+            }
+            let stamp = self.resolver.stamp_of(stamp, change.id);
             match &change.to {
                 To::Hold(credits) => {
                     let reserved = filled_hold(change, *credits);
@@ -716,6 +725,18 @@ impl Dealer {
         }
         self.bound.clear();
     }
+}
+
+/// Since when an order has waited for stock that waits no longer, and how many cards it got; nothing of one that its caller has
+/// cancelled.
+fn wait_over(change: &Change) -> Option<(u64, u16)> {
+    let hold = change.hold.filter(|hold| hold.waits.is_some())?;
+    let cards = match change.to {
+        To::Cards { .. } | To::Hold(_) => hold.quantity(),
+        To::Release(Release::Expired) => 0,
+        To::Release(Release::Cancelled) | To::Longer => return None,
+    };
+    Some((hold.reserved_unix_ms, cards))
 }
 
 /// Units that the record of an end may take.

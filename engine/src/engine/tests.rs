@@ -1,5 +1,6 @@
 //! An engine whose slabs cannot be read just when it needs them.
 
+mod canary;
 mod ways;
 
 use std::collections::BTreeMap;

@@ -2,14 +2,17 @@
 //!
 //! A table is immutable but for what it counts. The one in force sits in a [`RouteCell`], an `ArcSwap`; every core keeps a cache of it,
 //! so a swap costs an order nothing but one load. What a table says about a SKU and a priority just now is resolved once per core
-//! ([`Resolver`]); only what rules ask of the order itself is looked at order by order.
+//! ([`Resolver`]); only what rules ask of the order itself is looked at order by order. Beside the table in force one may be on
+//! trial for a share of orders ([`Trial`], docs/canary.md): a [`Router`] has a resolver for each.
 
 mod conditions;
 mod load;
 mod outside;
 mod resolver;
+mod router;
 mod table;
 mod text;
+mod trial;
 
 #[cfg(test)]
 mod tests;
@@ -19,12 +22,10 @@ pub(crate) use conditions::{glob, globs_meet, mix};
 pub use load::{Load, LoadNow, LoadParts, MarkNow, Marks};
 pub use outside::{Balance, Chain, Outlier, Outside, Retry, Source, ToAsk};
 pub use resolver::{NoTarget, Resolved, Resolver, Taken};
+pub use router::{Router, WAY_BITS};
 pub use table::{Moment, RouteTable, RuleCount, Target};
 pub use text::RouteError;
-
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
+pub use trial::{Fate, Group, InForce, RouteCell, Sighting, Trial};
 
 /// Most bytes of a table's text.
 pub const ROUTES_BYTES_MAX: usize = 48 << 10;
@@ -42,24 +43,3 @@ pub const WAYS_MAX: usize = 4095;
 /// The table of a store that was never given one: every priority has its lane, every SKU all its pools.
 pub const DEFAULT_ROUTES: &str =
     "# the built-in table: each priority in its own lane, all pools of the SKU\n[[rule]]\n";
-
-/// The table in force.
-#[derive(Clone)]
-pub struct RouteCell(Arc<ArcSwap<RouteTable>>);
-
-impl RouteCell {
-    /// Begins with `table`.
-    pub fn new(table: RouteTable) -> RouteCell {
-        RouteCell(Arc::new(ArcSwap::from_pointee(table)))
-    }
-
-    /// Puts another table in force, for orders dealt from now on.
-    pub fn swap(&self, table: RouteTable) {
-        self.0.store(Arc::new(table));
-    }
-
-    /// The table in force.
-    pub fn load(&self) -> Arc<RouteTable> {
-        self.0.load_full()
-    }
-}

@@ -99,6 +99,24 @@ pub struct ToAsk {
     pub balance: Balance,
 }
 
+impl ToAsk {
+    /// The same channels as another table numbers them, by their names; those that it has not are left out. `None`: none is left.
+    pub fn of_channels(self, ours: &[Outside], others: &[Outside]) -> Option<ToAsk> {
+        let number = |(one, weight): (u16, u32)| {
+            let name = &ours[usize::from(one)].name;
+            let at = others.iter().position(|other| other.name == *name)?;
+            Some((at as u16, weight))
+        };
+        let stages = self.stages.into_iter();
+        let stages = stages.map(|stage| stage.into_iter().filter_map(number).collect());
+        let stages: Vec<Vec<_>> = stages.filter(|stage: &Vec<_>| !stage.is_empty()).collect();
+        (!stages.is_empty()).then_some(ToAsk {
+            stages,
+            balance: self.balance,
+        })
+    }
+}
+
 /// The outside channels of a rule, and what it takes orders of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain<'a> {
@@ -119,6 +137,15 @@ impl RouteTable {
     /// The channels that are outside.
     pub fn outside(&self) -> &[Outside] {
         &self.outside
+    }
+
+    /// The first of its outside channels that another table has not, or not with the same source and pool.
+    pub fn channel_not_in(&self, other: &RouteTable) -> Option<&Outside> {
+        let same = |one: &Outside, other: &Outside| {
+            (&one.name, &one.source, &one.pool) == (&other.name, &other.source, &other.pool)
+        };
+        let is_there = |one: &&Outside| other.outside.iter().any(|other| same(one, other));
+        self.outside.iter().find(|one| !is_there(one))
     }
 
     /// What it says of accepted orders.

@@ -1,4 +1,4 @@
-//! One core's view of routes and catalog.
+//! One core's view of a route table and the catalog.
 //!
 //! A *path* is a rule, and which channel of each of its stages is asked first. Paths of a SKU and priority that come to the same
 //! pools in the same order are one *way*: a dealer deals orders that go one way together, whichever rules have taken them.
@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Cache};
 use croupier_protocol::Priority;
 
 use super::conditions::OfKinds;
-use super::{Asked, Moment, RouteCell, RouteTable};
+use super::{Asked, Moment, RouteTable};
 use crate::state::{Catalog, Pool};
 
 /// Where orders go that go one way, with its pools found.
@@ -94,14 +94,11 @@ impl Ways {
 
 /// What each SKU and priority resolves to, found once per table, catalog and moment.
 pub struct Resolver {
-    newest: Cache<Arc<ArcSwap<RouteTable>>, Arc<RouteTable>>,
     catalog: Cache<Arc<ArcSwap<Catalog>>, Arc<Catalog>>,
     /// As of the last look, until the next one: ways are its.
     table: Arc<RouteTable>,
     catalog_version: u64,
     moment: Moment,
-    /// The minute of which tables are asked that have times.
-    minute: u64,
     /// By SKU − 1 and priority. `None`: not looked at yet.
     found: Vec<[Option<Ways>; 4]>,
     /// See [`numbering`](Self::numbering).
@@ -113,14 +110,12 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    pub fn new(cell: &RouteCell, catalog: &Arc<ArcSwap<Catalog>>) -> Resolver {
+    pub fn new(table: Arc<RouteTable>, catalog: &Arc<ArcSwap<Catalog>>) -> Resolver {
         Resolver {
-            newest: Cache::new(cell.0.clone()),
             catalog: Cache::new(catalog.clone()),
-            table: cell.load(),
+            table,
             catalog_version: 0,
             moment: Moment::default(),
-            minute: 0,
             found: Vec::new(),
             numbering: 0,
             counts: Vec::new(),
@@ -129,16 +124,10 @@ impl Resolver {
     }
 
     /// Looks whether table, catalog or what rules ask of the moment have changed; once per turn. Returns the table's version.
-    pub fn refresh(&mut self, unix_ms: u64) -> u32 {
-        self.minute = unix_ms / MINUTE_MS;
-        self.look()
-    }
-
-    /// As [`refresh`](Self::refresh), at the time of the last one.
-    pub fn look(&mut self) -> u32 {
-        let newest = self.newest.load();
+    pub fn look(&mut self, newest: &Arc<RouteTable>, unix_ms: u64) -> u32 {
         let catalog_version = self.catalog.load().version;
-        let moment = newest.moment(self.minute * MINUTE_MS);
+        // Tables that have times are asked by the minute.
+        let moment = newest.moment(unix_ms / MINUTE_MS * MINUTE_MS);
         let is_same = Arc::ptr_eq(newest, &self.table);
         if !is_same || (self.catalog_version, self.moment) != (catalog_version, moment) {
             // Where all orders of a SKU and priority go one way, that is number 0 in every such table.

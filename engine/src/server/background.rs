@@ -179,7 +179,7 @@ fn sweep(engine: &Engine, halted: &Flag) {
     }
 }
 
-/// Has the route table follow the load.
+/// Has the route table follow the load, and the canary judged.
 fn measure_load(engine: &Engine, cores: &[Arc<CoreShared>], halted: &Flag) {
     let wanted = || cores.iter().map(|core| core.wanted_ns()).sum::<u64>();
     let (mut measured, mut before) = (Instant::now(), wanted());
@@ -196,6 +196,7 @@ fn measure_load(engine: &Engine, cores: &[Arc<CoreShared>], halted: &Flag) {
             log: backlog as f64 / engine.config.ring_bytes as f64,
         };
         engine.follow_load(clock::unix_ms(), parts, since);
+        engine.follow_canary(since);
         (measured, before) = (now, wanted_now);
     }
 }

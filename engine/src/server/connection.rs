@@ -452,6 +452,10 @@ impl Connection {
             | Kind::ChannelMove
             | Kind::RoutesHistory
             | Kind::RoutesRollback
+            | Kind::CanaryStart
+            | Kind::CanaryStatus
+            | Kind::CanaryAbort
+            | Kind::CanaryResume
             | Kind::Feed => self.jobs.borrow_mut().push_back(Job {
                 kind: header.kind,
                 request_id: header.request_id,
@@ -584,6 +588,7 @@ impl Connection {
             }
         }
         let chain = linked::chain_of(step, &asked, |order| {
+            core.came(order);
             let lane = core.dealer.borrow_mut().lane_of(order)?;
             self.lane.set(lane);
             Ok(lane)
@@ -600,6 +605,7 @@ impl Connection {
     }
 
     fn enqueue(&self, core: &Core, order: Order) -> Result<(), Refusal> {
+        core.came(&order);
         let lane = core.dealer.borrow_mut().lane_of(&order)?;
         self.lane.set(lane);
         core.shared

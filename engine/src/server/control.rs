@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use croupier_protocol::{
-    BatchList, CardMove, CardRef, ChannelMove, ChannelsStatusReply, ControlBody, Deliver,
-    DeliverReply, FLAG_MORE, FaultCode, FindSecret, HolderCap, ImportBegin, ImportBeginReply,
-    ImportEnd, ImportEndReply, ImportRow, ImportRowsReply, Kind, ListBatches, ListCards,
-    ListOrders, MoveCards, MoveCardsReply, OrderId, Pick, Refusal, RejectedLine, RetryList,
-    RetryMove, RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback, RoutesShow,
-    SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock, StockReply,
-    Trailing, decode_control, encode_control, import_rows,
+    BatchList, CanaryStart, CardMove, CardRef, ChannelMove, ChannelsStatusReply, ControlBody,
+    Deliver, DeliverReply, FLAG_MORE, FaultCode, FindSecret, HolderCap, ImportBegin,
+    ImportBeginReply, ImportEnd, ImportEndReply, ImportRow, ImportRowsReply, Kind, ListBatches,
+    ListCards, ListOrders, MoveCards, MoveCardsReply, OrderId, Pick, Refusal, RejectedLine,
+    RetryList, RetryMove, RoutesHistoryReply, RoutesLoad, RoutesLoadReply, RoutesRollback,
+    RoutesShow, SkuCreate, SkuCreateReply, SkuListReply, SkuRow, SkuSet, SkuSetReply, Stock,
+    StockReply, Trailing, decode_control, encode_control, import_rows,
 };
 
 use super::connection::{Connection, Job};
@@ -266,6 +266,23 @@ fn plain(engine: &Engine, job: &Job) -> Result<Pages, Refused> {
             let rows = engine.routes_history();
             let reply = RoutesHistoryReply { rows };
             (Kind::RoutesHistoryReply, vec![page(&reply)])
+        }
+        Kind::CanaryStart => {
+            let asked: CanaryStart = decode(job)?;
+            refuse_when_draining(engine)?;
+            let reply = engine.canary_start(&asked.toml, &asked.settings)?;
+            (Kind::CanaryStartReply, vec![page(&reply)])
+        }
+        Kind::CanaryStatus => (Kind::CanaryStatusReply, vec![page(&engine.canary_status())]),
+        Kind::CanaryAbort => {
+            refuse_when_draining(engine)?;
+            let reply = engine.canary_abort()?;
+            (Kind::CanaryAbortReply, vec![page(&reply)])
+        }
+        Kind::CanaryResume => {
+            refuse_when_draining(engine)?;
+            let reply = engine.canary_resume()?;
+            (Kind::CanaryResumeReply, vec![page(&reply)])
         }
         other => {
             return Err(Refused::because(

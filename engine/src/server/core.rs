@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use croupier_protocol::{FRAME_TIMEOUT_MS, FaultCode, HELLO_TIMEOUT_MS};
@@ -19,11 +19,12 @@ use tokio::sync::Notify;
 
 use super::connection::{self, Connection, Table};
 use super::placement::Placement;
+use crate::canary::watch::Watch;
 use crate::clock::unix_ms;
 use crate::dealer::{Append, Dealer, OrderLimits};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::order::Outcome;
+use crate::order::{Order, Outcome};
 use crate::turns::{Pick, Queues, SHORT_TURN_ORDERS_MAX, TAKE_ABOVE_ORDERS, Turns};
 use crate::wal::Log;
 use crate::wal::log::Subscriber;
@@ -182,6 +183,8 @@ pub struct Core {
     cores: Arc<[Arc<CoreShared>]>,
     pub cold: tokio::runtime::Handle,
     pub dealer: RefCell<Dealer>,
+    /// Orders that are measured.
+    watch: RefCell<Watch>,
     pub table: RefCell<Table>,
     /// Connections with something to write.
     dirty: RefCell<Vec<Rc<Connection>>>,
@@ -221,6 +224,7 @@ impl Core {
             cores: body.cores.clone(),
             cold: body.cold.clone(),
             dealer: RefCell::new(dealer),
+            watch: RefCell::new(Watch::new(body.index.into())),
             table: RefCell::default(),
             dirty: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
@@ -238,8 +242,16 @@ impl Core {
         }
     }
 
+    /// An order that asks for cards has come.
+    pub fn came(&self, order: &Order) {
+        if !order.follows() {
+            self.watch.borrow_mut().came(order.id, Instant::now);
+        }
+    }
+
     /// Hands a verdict to its connection, if that is still there.
     pub fn answer(&self, outcome: &Outcome) {
+        self.watch.borrow_mut().answered(outcome, Instant::now);
         let connection = self
             .table
             .borrow()
@@ -392,6 +404,7 @@ impl Core {
                 placement.dealt(turns.picked());
             }
             turns.deal(&mut dealer, now, near, refusal);
+            self.watch.borrow_mut().follow(dealer.trial());
             drop(dealer);
             let away = turns.sort_out(&self.cores, |outcome| self.answer(outcome));
             self.wake_others(away);

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use croupier_protocol::{ChannelRow, StockRow};
+use croupier_protocol::{CanaryGroup, ChannelRow, StockRow};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::core::CoreShared;
@@ -210,6 +210,46 @@ fn metrics(engine: &Engine, cores: &[Arc<CoreShared>]) -> String {
         "channel_mean_us",
         "Mean time of jobs that a channel has filled, in microseconds.",
         |row| row.mean_us,
+    );
+    let canary = engine.canary_status();
+    let share = canary.steps.last().filter(|_| canary.under_way);
+    gauge(
+        "canary_share_percent",
+        "Orders that the canary of a route table deals; 0 = none is under way.",
+        &[(String::new(), share.map_or(0, |step| step.share.into()))],
+    );
+    gauge(
+        "canary_version",
+        "The last route table that was a canary; 0 = none was.",
+        &[(String::new(), canary.version.into())],
+    );
+    let mut groups = |name: &str, help: &str, figure: fn(&CanaryGroup) -> u32| {
+        let both = ["canary", "baseline"].into_iter().zip(&canary.groups);
+        let rows = both.map(|(name, group)| {
+            let labels = format!("{{group=\"{name}\"}}");
+            (labels, figure(group).into())
+        });
+        gauge(name, help, &rows.collect::<Vec<_>>());
+    };
+    groups(
+        "canary_orders",
+        "Orders of a group that were measured in this step.",
+        |group| group.orders,
+    );
+    groups(
+        "canary_failed",
+        "Those of them that were refused for reasons that a table may be to blame for.",
+        |group| group.failed,
+    );
+    groups(
+        "canary_p50_us",
+        "Median latency of the others per card, in microseconds.",
+        |group| group.p50_us,
+    );
+    groups(
+        "canary_p99_us",
+        "Latency per card that one of them in a hundred exceeds, in microseconds.",
+        |group| group.p99_us,
     );
     gauge(
         "refusing",

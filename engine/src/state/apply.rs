@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use croupier_protocol::planted::{self, Bug};
 
+use super::canary::Canaries;
 use super::catalog::{Batch, Catalog, NEVER, Pool, SkuState, SlabFacts, SlabSource, SlabState};
 use super::channels::{Change, Channels, Known};
 use super::held::HeldFact;
@@ -40,6 +41,7 @@ pub struct Ledger {
     pub unsealed: Vec<SlabFacts>,
     pub routes: RouteTables,
     pub channels: Channels,
+    pub canaries: Canaries,
     pub epoch: u64,
     pub(super) names: HashMap<String, u32>,
     pools: u32,
@@ -273,7 +275,18 @@ impl State {
                     unix_ms: record.stamp.unix_ms,
                     toml: (*toml).into(),
                 };
-                Ok(self.ledger().routes.put(table)?)
+                let mut ledger = self.ledger();
+                ledger.canaries.allow(*version)?;
+                Ok(ledger.routes.put(table)?)
+            }
+            Fact::Canary(fact) => {
+                let mut ledger = self.ledger();
+                let in_force = ledger.routes.version();
+                let when = (lsn, record.stamp.unix_ms);
+                match ledger.canaries.put(when, fact, in_force)? {
+                    Some(table) => Ok(ledger.routes.put(table)?),
+                    None => Ok(()),
+                }
             }
             Fact::ChannelChanged {
                 name,
@@ -606,6 +619,7 @@ impl State {
         }
         ledger.routes = snapshot.routes;
         ledger.channels = snapshot.channels;
+        ledger.canaries = snapshot.canaries;
         ledger.epoch = snapshot.epoch;
         drop(ledger);
         let mut hand = Hand::new(self);
@@ -654,6 +668,7 @@ impl State {
             unsealed: ledger.unsealed.clone(),
             routes: ledger.routes.clone(),
             channels: ledger.channels.clone(),
+            canaries: ledger.canaries.clone(),
             epoch: ledger.epoch,
         }
     }
@@ -779,5 +794,6 @@ pub struct Snapshot {
     pub unsealed: Vec<SlabFacts>,
     pub routes: RouteTables,
     pub channels: Channels,
+    pub canaries: Canaries,
     pub epoch: u64,
 }

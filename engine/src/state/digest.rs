@@ -277,6 +277,12 @@ pub fn digest_of(snapshot: &Snapshot, orders: StateSeed) -> Digest {
             context.update(&word.to_le_bytes());
         }
     }
+    if let Some(canary) = snapshot.canaries.last() {
+        for word in canary.words() {
+            context.update(&word.to_le_bytes());
+        }
+        text(&mut context, &canary.toml);
+    }
     context.update(&orders.orders.to_le_bytes());
     context.update(&orders.orders_sum.to_le_bytes());
     Digest(context.finish().as_ref().try_into().expect("32 bytes"))

@@ -6,6 +6,7 @@
 
 pub mod added;
 pub mod apply;
+pub mod canary;
 pub mod catalog;
 pub mod channels;
 pub mod digest;
@@ -22,6 +23,7 @@ pub mod selection;
 pub mod waiting;
 
 pub use apply::{Promise, State, StateSeed};
+pub use canary::{Canaries, Canary};
 pub use catalog::{
     Batch, Catalog, NEVER, Pool, SkuState, SlabBody, SlabFacts, SlabSource, SlabState, StockCounts,
 };

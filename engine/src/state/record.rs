@@ -4,6 +4,7 @@
 
 use croupier_protocol::{ChannelCause, DealOrder, HOLDER_CARDS_MAX_LIMIT, HOLDER_WINDOW_MS_MAX};
 
+use super::canary::CanaryFact;
 use super::channels::Standing;
 use super::reused::Reused;
 use crate::card::{CardStatus, Cause};
@@ -452,6 +453,7 @@ pub enum Fact<'a> {
         cause: ChannelCause,
         ejections: u16,
     },
+    Canary(CanaryFact<'a>),
 }
 
 /// A fact with its time.
@@ -477,6 +479,7 @@ const KIND_SLAB_REUSED: u8 = 13;
 const KIND_CARDS_ADDED: u8 = 14;
 const KIND_RETRIED: u8 = 15;
 const KIND_CHANNEL_CHANGED: u8 = 16;
+const KIND_CANARY: u8 = 17;
 
 /// Flag of a SlabAdded record: the slab grows.
 const FLAG_GROWS: u8 = 1;
@@ -697,6 +700,25 @@ pub fn put_released(out: &mut Vec<u64>, stamp: Stamp, released: &Released) -> us
     put_about(out, (KIND_RELEASED, flags), stamp, about, [what, 0, 0])
 }
 
+fn put_canary(body: &mut Vec<u8>, canary: &CanaryFact<'_>) {
+    let step = &canary.step;
+    body.extend_from_slice(&canary.version.to_le_bytes());
+    let (deed, reason) = (step.deed.as_u16() as u8, step.reason.as_u16() as u8);
+    body.extend_from_slice(&[deed, reason, step.share, 0]);
+    for figures in &step.groups {
+        for word in figures.words() {
+            body.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    body.extend_from_slice(&[0; 8]);
+    if let Some((settings, toml)) = &canary.start {
+        for word in settings.words(toml.len() as u32) {
+            body.extend_from_slice(&word.to_le_bytes());
+        }
+        body.extend_from_slice(toml.as_bytes());
+    }
+}
+
 impl Record<'_> {
     /// Appends the record to `out` as words; returns its units.
     pub fn put(&self, out: &mut Vec<u64>) -> usize {
@@ -829,6 +851,10 @@ impl Record<'_> {
                 body.extend_from_slice(&standing.until_unix_ms().to_le_bytes());
                 body.extend_from_slice(name.as_bytes());
                 KIND_CHANNEL_CHANGED
+            }
+            Fact::Canary(canary) => {
+                put_canary(body, &canary);
+                KIND_CANARY
             }
             Fact::CardsMoved(moved) => {
                 body.extend_from_slice(&moved.sku.to_le_bytes());

@@ -2,21 +2,23 @@
 
 use std::path::Path;
 
+use croupier_engine::canary::Settings;
 use croupier_engine::card::CardStatus;
 use croupier_engine::checkpoint::format::{Checkpoint, OrderFile, decode, write};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::slab::Grown;
 use croupier_engine::state::apply::{SkuSnapshot, Snapshot};
+use croupier_engine::state::canary::{Figures, Step, StepFact};
 use croupier_engine::state::channels::{Change, Known, Standing};
 use croupier_engine::state::held::HeldFact;
 use croupier_engine::state::index::{Hold, Waits};
 use croupier_engine::state::record::{Cap, Credits, SkuSet, Tried};
 use croupier_engine::state::{
-    Batch, Channels, Digest, RouteTables, SlabFacts, StateSeed, TableFact, View,
+    Batch, Canaries, Canary, Channels, Digest, RouteTables, SlabFacts, StateSeed, TableFact, View,
 };
 use croupier_engine::wal::Position;
 use croupier_engine::wal::format::{StoreId, crc32c};
-use croupier_protocol::{ChannelCause, DealOrder};
+use croupier_protocol::{CanaryDeed, CanaryReason, ChannelCause, DealOrder};
 
 pub(crate) const STORE: StoreId = *b"store of a fuzz!";
 const HEADER_BYTES: usize = 192;
@@ -104,6 +106,26 @@ fn sample() -> Checkpoint {
         unix_ms: lsn,
         toml: "[[rule]]\n".into(),
     });
+    let step = |lsn, deed, share| StepFact {
+        lsn,
+        unix_ms: 7,
+        step: Step {
+            deed,
+            reason: CanaryReason::Operator,
+            share,
+            groups: [Figures::default(); 2],
+        },
+    };
+    let canary = Canary {
+        version: 5,
+        settings: Settings::default(),
+        toml: "[[rule]]\n# canary\n".into(),
+        forgotten: 0,
+        steps: vec![
+            step(6, CanaryDeed::Started, 5),
+            step(8, CanaryDeed::Paused, 5),
+        ],
+    };
     let snapshot = Snapshot {
         skus: vec![
             SkuSnapshot {
@@ -188,6 +210,7 @@ fn sample() -> Checkpoint {
             },
         }])
         .expect("one with a name"),
+        canaries: Canaries::of_last(canary).expect("it can be"),
         epoch: 6,
     };
     let files = vec![OrderFile {

@@ -159,6 +159,10 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         Kind::ChannelMove => control::<ChannelMove>(body),
         Kind::ChannelMoveReply => control::<ChannelMoveReply>(body),
         Kind::ChannelsStatusReply => control::<ChannelsStatusReply>(body),
+        Kind::CanaryStart => control::<CanaryStart>(body),
+        Kind::CanaryStartReply => control::<CanaryStartReply>(body),
+        Kind::CanaryStatusReply => control::<CanaryStatusReply>(body),
+        Kind::CanaryAbortReply | Kind::CanaryResumeReply => control::<CanaryChangeReply>(body),
         Kind::Feed => control::<Feed>(body),
         Kind::FeedReply => control::<FeedReply>(body),
         Kind::ServerInfoReply => control::<ServerInfoReply>(body),
@@ -168,6 +172,9 @@ fn body(kind: Kind, count: u16, body: &[u8]) {
         | Kind::SkuList
         | Kind::RoutesHistory
         | Kind::ChannelsStatus
+        | Kind::CanaryStatus
+        | Kind::CanaryAbort
+        | Kind::CanaryResume
         | Kind::RoutesStatus => {}
     }
 }

@@ -153,6 +153,7 @@ fn put_body(kind: Kind, out: &mut BytesMut) -> u16 {
         | Kind::RoutesHistory
         | Kind::RoutesStatus
         | Kind::ChannelsStatus => {}
+        Kind::CanaryStatus | Kind::CanaryAbort | Kind::CanaryResume => {}
         Kind::Deliver => Deliver {
             sku: "卡密",
             pool: "vip",
@@ -614,6 +615,56 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
             };
             encode_control(&ChannelsStatusReply { rows: vec![row] }, out);
         }
+        Kind::CanaryStart => {
+            let start = CanaryStart {
+                toml: "[[rule]]\n".into(),
+                settings: canary_settings(),
+            };
+            encode_control(&start, out);
+        }
+        Kind::CanaryStartReply => {
+            let started = CanaryStartReply {
+                version: 2,
+                lsn: 5,
+                share: 5,
+                warnings: vec!["w".into()],
+            };
+            encode_control(&started, out);
+        }
+        Kind::CanaryAbortReply | Kind::CanaryResumeReply => {
+            let changed = CanaryChangeReply {
+                version: 2,
+                lsn: 5,
+                share: 0,
+            };
+            encode_control(&changed, out);
+        }
+        Kind::CanaryStatusReply => {
+            let group = CanaryGroup {
+                orders: 9,
+                failed: 2,
+                p50_us: 3,
+                p99_us: 4,
+            };
+            let step = CanaryStep {
+                lsn: 5,
+                unix_ms: 6,
+                deed: 1,
+                reason: 1,
+                share: 5,
+                groups: vec![group.clone(); 2],
+            };
+            let status = CanaryStatusReply {
+                version: 2,
+                in_force: 1,
+                under_way: true,
+                settings: canary_settings(),
+                next_look: 7,
+                groups: vec![group; 2],
+                steps: vec![step; 2],
+            };
+            encode_control(&status, out);
+        }
         Kind::Feed => {
             let feed = Feed {
                 from: 812,
@@ -651,5 +702,14 @@ fn put_control(kind: Kind, out: &mut BytesMut) {
             );
         }
         _ => {}
+    }
+}
+
+fn canary_settings() -> CanarySettings {
+    CanarySettings {
+        share: Some(5),
+        p99_ratio: Some(10_500),
+        step_time_ms: Some(60_000),
+        ..CanarySettings::default()
     }
 }

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use croupier_engine::canary::Settings;
 use croupier_engine::card::{CardStatus, Cause};
 use croupier_engine::disk::memory::MemoryDisk;
 use croupier_engine::slab::Added;
+use croupier_engine::state::canary::{CanaryFact, Figures, Step};
 use croupier_engine::state::channels::Standing;
 use croupier_engine::state::record::{
     Backordered, Cap, Credits, Extended, Fact, Issued, Moved, Record, Release, Released, Reserved,
@@ -17,7 +19,7 @@ use croupier_engine::wal::format::{
 };
 use croupier_engine::wal::segments::segment_path;
 use croupier_engine::wal::{BlockReader, Position};
-use croupier_protocol::{ChannelCause, DealOrder};
+use croupier_protocol::{CanaryDeed, CanaryReason, ChannelCause, DealOrder};
 
 use crate::checkpoint::STORE;
 use crate::edits;
@@ -227,8 +229,29 @@ pub(crate) fn cold_records() -> Vec<Vec<u8>> {
             version: 2,
             toml: "[[rule]]\n# a table that takes more than one unit, so that it is cut\n",
         },
+        Fact::Canary(canary(CanaryDeed::Started, 5)),
+        Fact::Canary(canary(CanaryDeed::RolledBack, 0)),
     ];
     facts.into_iter().map(record).collect()
+}
+
+fn canary(deed: CanaryDeed, share: u8) -> CanaryFact<'static> {
+    let group = Figures {
+        orders: 9,
+        failed: 2,
+        p50_us: 3,
+        p99_us: 4,
+    };
+    CanaryFact {
+        version: 3,
+        step: Step {
+            deed,
+            reason: CanaryReason::Failures,
+            share,
+            groups: [group; 2],
+        },
+        start: (deed == CanaryDeed::Started).then(|| (Settings::default(), "[[rule]]\n# canary\n")),
+    }
 }
 
 fn image() -> Image {

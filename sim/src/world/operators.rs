@@ -20,7 +20,7 @@ use crate::node::{View, stock};
 use crate::plan::Feature;
 
 /// Route tables that are put in force: all lanes and pools the words allow.
-const ROUTES: [&str; 4] = [
+pub(super) const ROUTES: [&str; 4] = [
     "[[rule]]\nlane = \"standard\"\n",
     "[[rule]]\npriority = [\"vip\"]\nlane = \"vip\"\npools = [\"vip\", \"main\"]\n[[rule]]\nlane = \"bulk\"\n",
     "[[rule]]\nsku = \"steam*\"\nlane = \"background\"\npools = [\"main\"]\n[[rule]]\nlane = \"vip\"\npools = [\"main\", \"vip\"]\n",
@@ -194,7 +194,8 @@ impl World {
             Ok((version, lsn, _)) => {
                 let after = engine.routes_history();
                 assert_eq!((version, lsn), (after[0].version, after[0].lsn));
-                assert_eq!(version, before[0].version + 1);
+                // Canaries have versions, too.
+                assert!(version > before[0].version);
                 assert_eq!(engine.routes.load().version(), version);
                 let kept = before.len().min(after.len() - 1);
                 assert!(

@@ -1,9 +1,11 @@
 //! Checkpoints that are written are read again, and what is no checkpoint is told.
 
 use super::*;
-use croupier_protocol::{ChannelCause, DealOrder};
+use croupier_protocol::{CanaryDeed, CanaryReason, ChannelCause, DealOrder};
 
+use crate::canary::Settings;
 use crate::card::CardStatus;
+use crate::state::canary::{Figures, Step, StepFact};
 use crate::state::index::{Hold, Waits};
 use crate::state::moved::SlabMarks;
 use crate::state::record::Credits;
@@ -17,6 +19,32 @@ fn tables(kept: &[(u32, u64, &str)]) -> RouteTables {
         toml: toml.into(),
     });
     RouteTables::of_kept(kept.collect()).unwrap()
+}
+
+/// A canary of that table; without one it is over.
+fn canary(toml: &str) -> Canaries {
+    let fact = |lsn, deed, share| StepFact {
+        lsn,
+        unix_ms: lsn << 40,
+        step: Step {
+            deed,
+            reason: CanaryReason::Slower,
+            share,
+            groups: [Figures::of_words([1, 2, 3, 4]), Figures::default()],
+        },
+    };
+    let mut steps = vec![fact(9, CanaryDeed::Started, 5)];
+    if toml.is_empty() {
+        steps.push(fact(11, CanaryDeed::RolledBack, 0));
+    }
+    let canary = Canary {
+        version: 7,
+        settings: Settings::default(),
+        toml: toml.into(),
+        forgotten: 0,
+        steps,
+    };
+    Canaries::of_last(canary).unwrap()
 }
 
 fn sample(marks: Vec<SlabMarks>, held: Vec<HeldFact>) -> Checkpoint {
@@ -52,6 +80,7 @@ fn sample(marks: Vec<SlabMarks>, held: Vec<HeldFact>) -> Checkpoint {
         unsealed: vec![SlabFacts { slab: 4, ..facts }],
         routes: tables(&[(2, 0, "x")]),
         channels: Channels::default(),
+        canaries: Canaries::default(),
         epoch: 6,
     };
     let files = vec![OrderFile {
@@ -238,6 +267,13 @@ fn round_trip_and_every_flipped_bit_is_seen() {
     ];
     known.snapshot.channels = Channels::of_kept(standings.map(channel).into()).unwrap();
     round_trip(&known, FEATURE_CHANNELS);
+    let mut on_trial = known;
+    for toml in ["a canary", ""] {
+        on_trial.snapshot.canaries = canary(toml);
+        round_trip(&on_trial, FEATURE_CHANNELS | FEATURE_CANARY);
+    }
+    on_trial.snapshot.channels = Channels::default();
+    round_trip(&on_trial, FEATURE_CANARY);
     let mut growing = sample(Vec::new(), Vec::new());
     let grown = |cards| {
         let crcs = [7, 8, 9];

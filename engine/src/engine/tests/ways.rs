@@ -1,7 +1,7 @@
 //! Orders that go different ways: dealt together where these come to the same pools, and filled each from its own.
 
 use super::*;
-use crate::route::{Asked, Resolver};
+use crate::route::{Asked, Router};
 use crate::state::index::OrderState::{self, Issued, Waiting};
 
 /// Orders with the tag 7 are dealt from a pool of their own, all others from `main`.
@@ -233,11 +233,11 @@ fn ways_that_come_to_the_same_pools_are_one_and_rules_count_their_own() {
     engine.sku_create("steam-50").unwrap();
     deliver(&engine, "main", 1, 1000);
     engine.routes_load(RICH, None).unwrap();
-    let mut resolver = Resolver::new(&engine.routes, &engine.state.catalog);
+    let mut resolver = Router::new(&engine.routes, &engine.state.catalog);
     resolver.refresh(NOW);
     let numbering = resolver.numbering();
     let ask = |id: u64| order(id, if id.is_multiple_of(3) { 7 } else { 0 }).asked();
-    let ways = |resolver: &mut Resolver| -> BTreeMap<Vec<String>, (u16, Vec<Asked>)> {
+    let ways = |resolver: &mut Router| -> BTreeMap<Vec<String>, (u16, Vec<Asked>)> {
         let mut ways = BTreeMap::new();
         for asked in (1..=300).map(ask) {
             let way = resolver.way(&asked);

@@ -1,18 +1,20 @@
 //! Records out of bytes: docs/wal-format.md.
 
-use croupier_protocol::RetryCause;
+use croupier_protocol::{CanaryDeed, CanaryReason, RetryCause};
 
 use super::{
     Backordered, Cap, Credits, Extended, FLAG_BOUND, FLAG_BURIED, FLAG_FILLED, FLAG_GROWS,
     FLAG_HOLDER, FLAG_PART, FLAG_TAG, FLAG_UNLIMITED, FLAG_WAS_ISSUE, Fact, Issued,
-    KIND_BACKORDERED, KIND_BATCH_SEALED, KIND_CARDS_ADDED, KIND_CARDS_MOVED, KIND_CHANNEL_CHANGED,
-    KIND_EXTENDED, KIND_ISSUED, KIND_RELEASED, KIND_RESERVED, KIND_RETRIED, KIND_ROUTES_LOADED,
-    KIND_SKU_CREATED, KIND_SKU_SET, KIND_SLAB_ADDED, KIND_SLAB_REUSED, KIND_STARTED,
-    MOVED_HEAD_BYTES, Moved, RECORD_UNIT_BYTES, RUN_BYTES, Record, Release, Released, Reserved,
-    Retried, Runs, SkuSet, Stamp, Tried, Way, key_runs,
+    KIND_BACKORDERED, KIND_BATCH_SEALED, KIND_CANARY, KIND_CARDS_ADDED, KIND_CARDS_MOVED,
+    KIND_CHANNEL_CHANGED, KIND_EXTENDED, KIND_ISSUED, KIND_RELEASED, KIND_RESERVED, KIND_RETRIED,
+    KIND_ROUTES_LOADED, KIND_SKU_CREATED, KIND_SKU_SET, KIND_SLAB_ADDED, KIND_SLAB_REUSED,
+    KIND_STARTED, MOVED_HEAD_BYTES, Moved, RECORD_UNIT_BYTES, RUN_BYTES, Record, Release, Released,
+    Reserved, Retried, Runs, SkuSet, Stamp, Tried, Way, key_runs,
 };
+use crate::canary::Settings;
 use crate::card::is_move;
 use crate::slab::Added;
+use crate::state::canary::{CanaryFact, Figures, Step};
 use crate::state::channels::{Standing, cause_of};
 use crate::state::reused::Reused;
 
@@ -374,10 +376,40 @@ fn decode_fact(whole: &[u8]) -> Result<Fact<'_>, String> {
             cause: cause_of(u16_at(whole, 18))?,
             ejections: u16_at(whole, 20),
         },
+        KIND_CANARY => Fact::Canary(canary_of(whole)?),
         kind => {
             return Err(format!(
                 "record kind {kind}, which this version does not know: use a newer croupier"
             ));
         }
+    })
+}
+
+fn canary_of(whole: &[u8]) -> Result<CanaryFact<'_>, String> {
+    let newer = |what| format!("{what}: use a newer croupier");
+    let figures = |at: usize| Figures::of_words([0, 4, 8, 12].map(|word| u32_at(whole, at + word)));
+    let step = Step {
+        deed: CanaryDeed::try_from(u16::from(whole[20])).map_err(newer)?,
+        reason: CanaryReason::try_from(u16::from(whole[21])).map_err(newer)?,
+        share: whole[22],
+        groups: [figures(24), figures(40)],
+    };
+    let start = if step.deed == CanaryDeed::Started {
+        let words = whole.get(64..64 + 4 * Settings::WORDS);
+        let words = words.ok_or("a canary starts without its settings")?;
+        let mut all = [0; Settings::WORDS];
+        for (word, at) in all.iter_mut().zip((0..).step_by(4)) {
+            *word = u32_at(words, at);
+        }
+        let (settings, toml_bytes) = Settings::of_words(step.share, all)?;
+        let toml = text(whole, 64 + words.len(), toml_bytes as usize)?;
+        Some((settings, toml))
+    } else {
+        None
+    };
+    Ok(CanaryFact {
+        version: u32_at(whole, 16),
+        step,
+        start,
     })
 }

@@ -1,6 +1,10 @@
 //! Every record as bytes and back; damage that must be told.
 
+use croupier_protocol::{CanaryDeed, CanaryReason};
+
 use super::*;
+use crate::canary::Settings;
+use crate::state::canary::{Figures, Step};
 use crate::state::reused::View;
 
 fn bytes_of(record: &Record<'_>) -> Vec<u8> {
@@ -109,6 +113,9 @@ fn every_kind_round_trips() {
             version: 3,
             toml: "[[rule]]\nlane = \"vip\"\n# and so on, over more than a unit",
         },
+        Fact::Canary(canary(CanaryDeed::Started, 5)),
+        Fact::Canary(canary(CanaryDeed::Promoted, 10)),
+        Fact::Canary(canary(CanaryDeed::InForce, 100)),
     ];
     for fact in facts {
         let record = Record { stamp, fact };
@@ -612,4 +619,77 @@ fn a_view_lies_as_the_page_says() {
     let mut other = bytes.clone();
     other[1] = 2;
     assert!(decode(&other).unwrap_err().contains("flags"));
+}
+
+fn canary(deed: CanaryDeed, share: u8) -> CanaryFact<'static> {
+    let group = |from| Figures::of_words([from, from + 1, from + 2, from + 3]);
+    let settings = Settings {
+        step: 6,
+        until: 49,
+        minimum_sample: 0x0707,
+        ratio: 0x2828,
+        step_time_ms: 0x0100_0909,
+        ..Settings::default()
+    };
+    let toml = "[[rule]]\n# a canary";
+    CanaryFact {
+        version: 0x0303,
+        step: Step {
+            deed,
+            reason: CanaryReason::Operator,
+            share,
+            groups: [group(0x10), group(0x20)],
+        },
+        start: (deed == CanaryDeed::Started).then_some((settings, toml)),
+    }
+}
+
+#[test]
+fn a_canary_lies_as_the_page_says() {
+    let stamp = Stamp {
+        unix_ms: 0,
+        route_table: 2,
+    };
+    let bytes = |fact| {
+        let fact = Fact::Canary(fact);
+        bytes_of(&Record { stamp, fact })
+    };
+    let step = bytes(canary(CanaryDeed::RolledBack, 0));
+    assert_eq!((step.len(), step[0], step[1]), (64, 17, 0));
+    let words: Vec<u32> = (16..64).step_by(4).map(|at| u32_at(&step, at)).collect();
+    let expect = [
+        0x0303,
+        0x0000_0106,
+        0x10,
+        0x11,
+        0x12,
+        0x13,
+        0x20,
+        0x21,
+        0x22,
+        0x23,
+        0,
+        0,
+    ];
+    assert_eq!(words, expect);
+    let start = bytes(canary(CanaryDeed::Started, 5));
+    assert_eq!((start.len(), u32_at(&start, 20)), (128, 0x0005_0101));
+    let words: Vec<u32> = (64..88).step_by(4).map(|at| u32_at(&start, at)).collect();
+    assert_eq!(words, [0x3106, 0x0707, 0x2828, 19, 0x0100_0909, 0]);
+    assert_eq!(start[88..88 + 19], *b"[[rule]]\n# a canary");
+    for (at, byte, word) in [
+        (20, 9, "deed"),
+        (21, 9, "reason"),
+        (66, 1, "newer"),
+        (73, 0, "P99"),
+        (76, 200, "reaches"),
+    ] {
+        let mut other = start.clone();
+        other[at] = byte;
+        let error = decode(&other).unwrap_err();
+        assert!(error.contains(word), "{error}");
+    }
+    let mut short = step.clone();
+    short[20] = CanaryDeed::Started.as_u16() as u8;
+    assert!(decode(&short).unwrap_err().contains("settings"));
 }
