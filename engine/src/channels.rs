@@ -383,6 +383,7 @@ impl Engine {
         let first = job.map(|JobFor { row, lsn, .. }| (row, lsn));
         let delivered = self.deliver_for(asked.sku, Some(&pool), rows, first)?;
         let now = self.store.disk.unix_ms();
+        self.follow_tables(now);
         let world = self.world(now);
         let mut inner = self.channels.inner();
         let (state, missing) = inner.dispatcher.delivered(
@@ -437,6 +438,7 @@ impl Engine {
         };
         Name::new(&asked.channel).map_err(|_| self.unknown_channel(&asked.channel))?;
         let now = self.store.disk.unix_ms();
+        self.follow_tables(now);
         let world = self.world(now);
         let mut inner = self.channels.inner();
         let job = (asked.channel.as_str(), u128::from_be_bytes(asked.job));

@@ -665,10 +665,14 @@ impl Dispatcher {
 
     /// The channels of a stage, in the order in which an order asks them.
     fn in_order(&self, members: &[(u16, u32)], entry: &Entry, balance: &Balance) -> Vec<Number> {
-        let number = |&(at, _): &(u16, u32)| self.in_table[usize::from(at)];
+        // Of a table that comes just now this may not be told yet; then the order is told again.
+        let number = |&(at, _): &(u16, u32)| self.in_table.get(usize::from(at)).copied();
         let id = entry.wanted.id;
         let first = drawn(members, mix(id, 1));
-        let mut all: Vec<Number> = members.iter().map(number).collect();
+        let mut all: Vec<Number> = members.iter().filter_map(number).collect();
+        if all.len() < members.len() {
+            return all;
+        }
         match balance {
             Balance::Weights => all.rotate_left(first),
             Balance::LeastLatency if all.len() > 1 => {
