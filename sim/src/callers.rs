@@ -240,7 +240,7 @@ impl Callers {
                     _ => self.dice.u64(1..500),
                 };
                 step = step.wait(wait, std::time::Duration::from_millis(within_ms));
-                if self.plan.has(Feature::Channels) && self.dice.bool() {
+                if self.plan.has(Feature::Channels) && self.dice.u32(0..4) > 0 {
                     // Its cards come from outside, where the routes say so.
                     step.order = step.order.tag(4);
                 }

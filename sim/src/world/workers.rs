@@ -106,6 +106,10 @@ impl World {
             self.crash_copies();
             return true;
         }
+        if self.workers.all.len() < 2 {
+            self.attach(&engine);
+            return true;
+        }
         match self.dice.u32(0..12) {
             0 if self.workers.all.len() < WORKERS_MAX => self.attach(&engine),
             1 if !self.workers.all.is_empty() && self.dice.u32(0..4) == 0 => {
