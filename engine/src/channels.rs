@@ -255,8 +255,11 @@ impl Engine {
         let Some((id, settled)) = index.order_of(row) else {
             return;
         };
-        let is_it = settled.state == OrderState::Waiting && settled.lsn == lsn;
-        let Some(hold) = index.hold(settled).filter(|_| is_it) else {
+        // First: of an order that waits no longer there is no hold to be looked for.
+        if settled.state != OrderState::Waiting || settled.lsn != lsn {
+            return;
+        }
+        let Some(hold) = index.hold(settled) else {
             return;
         };
         let Some(waits) = hold.waits else { return };

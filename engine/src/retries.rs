@@ -37,9 +37,10 @@ impl Engine {
         let index = &self.state.index;
         let changes = all.filter_map(|(row, lsn, tried)| {
             let (id, settled) = index.order_of(row)?;
-            let hold = index.hold(settled)?;
+            // First: of an order that waits no longer there is no hold to be looked for.
             let is_it = settled.state == OrderState::Waiting && settled.lsn == lsn;
-            is_it.then_some(Change {
+            let hold = is_it.then(|| index.hold(settled)).flatten()?;
+            Some(Change {
                 id,
                 settled,
                 hold,

@@ -106,7 +106,8 @@ pub(super) fn run(args: RetryArgs, globals: &Globals) -> Result<ExitCode, CliErr
 }
 
 fn list(args: &ListArgs, globals: &Globals) -> Result<(), CliError> {
-    let mut rows = Rows::new(globals.json);
+    let mut rows = Rows::new(false);
+    let mut orders = Vec::new();
     let mut left = args.limit.unwrap_or(u64::MAX);
     let totals = args.server.run(async |client| {
         let names = names(&client).await?;
@@ -123,8 +124,8 @@ fn list(args: &ListArgs, globals: &Globals) -> Result<(), CliError> {
                 }
                 left -= 1;
                 let facts = facts(row, &names);
-                match rows.is_json() {
-                    true => rows.put_json(&facts.into_json())?,
+                match globals.json {
+                    true => orders.push(facts.into_json()),
                     false => rows.put_text(&facts.into_line())?,
                 }
             }
@@ -135,9 +136,17 @@ fn list(args: &ListArgs, globals: &Globals) -> Result<(), CliError> {
         }
     })?;
     rows.end()?;
-    if !globals.json {
-        eprintln!("{}", sentence(&totals));
+    if globals.json {
+        let oldest = (totals.oldest_unix_ms != 0).then(|| rfc3339(totals.oldest_unix_ms));
+        return Facts::default()
+            .with("waiting", totals.waiting)
+            .with("retrying", totals.retrying)
+            .with("buried", totals.buried)
+            .with("oldest_since", oldest)
+            .with("orders", orders)
+            .print(true);
     }
+    eprintln!("{}", sentence(&totals));
     Ok(())
 }
 
