@@ -56,7 +56,10 @@ impl Engine {
     fn change_waiting(&self, changes: Vec<Change>) -> Result<(u64, u64), Refused> {
         let (mut moved, mut last) = (0, 0);
         let mut skus = Vec::new();
-        for chunk in changes.chunks(CHUNK) {
+        // A record takes two units at most, and an append no more than the log keeps room for.
+        let most = (self.log.append_units_max() / 2).clamp(1, CHUNK as u64) as usize;
+        for chunk in changes.chunks(most) {
+            self.log.tend();
             if let Some(refusal) = self.cannot_record() {
                 return Err(Refused::plain(refusal));
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use croupier_client::{CardMove, CardRef, SkuId};
-use croupier_engine::engine::Engine;
+use croupier_engine::engine::{Engine, Refused};
 use croupier_engine::error::EngineError;
 use croupier_engine::moves::Selection;
 use croupier_engine::route::LoadParts;
@@ -457,9 +457,26 @@ impl World {
         self.crash_copies();
         match finished {
             Ok(_) => self.oracle.import_over(name, true),
-            Err(refused) => self.note(|| format!("its end is not known: {}", refused.text)),
+            Err(refused) => {
+                self.note(|| format!("its end is not known: {}", refused.text));
+                self.die_waiting(&refused);
+            }
         }
         true
+    }
+
+    /// A deed that waits for a log which cannot go on just now, for want of room on the disk, would wait for longer than this one
+    /// thread can: the process ends, and the restart tells what became of it. Whether it was one.
+    pub(super) fn die_waiting(&mut self, refused: &Refused) -> bool {
+        let waits = refused.refusal == Refusal::StoreFailed
+            && refused.text.contains("nobody to wait for")
+            && self.engine().is_some();
+        if waits {
+            self.note(|| "the process is killed, for it would wait for ever".into());
+            self.tally.kills += 1;
+            self.die();
+        }
+        waits
     }
 }
 
@@ -504,6 +521,7 @@ impl World {
             }
             // Nobody knows; the restart tells.
             Err(refused) if refused.refusal == Refusal::StoreFailed && self.engine().is_none() => {}
+            Err(refused) if self.die_waiting(&refused) => {}
             Err(_) => self.oracle.import_over(name, false),
         }
         true
