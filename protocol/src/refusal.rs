@@ -62,7 +62,7 @@ numbered! {
         RoutesChanged = 52, "RoutesChanged", "another route table is in force than was expected, and nothing changed: look at it, then load again";
         DeliveryInvalid = 53, "DeliveryInvalid", "a delivery has at most 1024 rows, of one SKU and one pool";
         DeliveredMeanwhile = 54, "DeliveredMeanwhile", "cards of the import were delivered while it was under way: import again, and they are rejected as duplicates";
-        ChannelUnknown = 55, "ChannelUnknown", "the route table in force has no issuer of this name: add a [[channel]] of kind issuer, or name another";
+        ChannelUnknown = 55, "ChannelUnknown", "the route table in force has no issuer of this name: add a channel of kind issuer, or name another";
         JobOther = 56, "JobOther", "the delivery names another SKU than its job, and nothing changed: name that of the job";
         JobInvalid = 57, "JobInvalid", "a worker takes 1 to 4096 jobs at a time; a job is extended by 1 ms or more, or failed, with a reason of 256 bytes at most";
         TooManyWorkers = 58, "TooManyWorkers", "the channel has as many workers as it may have: let one go, or take more jobs with one";
