@@ -76,13 +76,17 @@ impl Background {
         nice: Option<i32>,
         body: impl FnOnce() + Send + 'static,
     ) -> Result<JoinHandle<()>, EngineError> {
-        let aside = self.aside.clone();
+        let (aside, engine) = (self.aside.clone(), self.engine.clone());
+        let what = format!("the thread {name} panicked");
         std::thread::Builder::new()
             .name(name.into())
             .spawn(move || {
                 aside.go();
                 nice.into_iter().for_each(be_nice);
-                body();
+                // As of a core's thread: a server that does one of its duties no more is to end, and to be started again.
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+                    engine.log.fail(&what);
+                }
             })
             .at("start a background thread for", &self.engine.config.data)
     }
