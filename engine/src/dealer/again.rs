@@ -31,6 +31,8 @@ impl Dealer {
         });
         match answer {
             Answer::Told(verdict @ Verdict::Waiting { .. }) => {
+                // As the ask that it repeats: if its route may have it wait, it stays.
+                let order = &self.accepted(now, order);
                 self.tell_waiting(now, cannot_record, (lane, order), verdict, out);
             }
             Answer::Told(verdict) => out.push(outcome(order, verdict)),

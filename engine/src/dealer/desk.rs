@@ -170,7 +170,7 @@ pub(super) fn filled_hold(change: &Change, credits: Credits) -> Reserved {
 impl Dealer {
     /// An order whose route has channels outside waits, whether it says so or not, and its ask stays: docs/channels.md. One that
     /// takes a part takes what there is.
-    fn accepted(&mut self, now: u64, order: &Order) -> Order {
+    pub(super) fn accepted(&mut self, now: u64, order: &Order) -> Order {
         if order.may_wait() || order.takes_part() {
             return *order;
         }

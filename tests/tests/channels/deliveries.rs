@@ -205,3 +205,23 @@ async fn what_comes_for_a_job_that_nobody_knows_is_stock_and_fills_the_line() {
     assert_eq!(market.free().await, 3);
     market.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_ask_and_its_repeat_stay_until_the_cards_are_there() {
+    let market = Market::open(2_019).await;
+    let alpha = market.hand("alpha").await;
+    let order = Order::new(OrderId::new_v7(), market.sku);
+    let ask = market.oracle.ask(order);
+    market.oracle.lost(&ask);
+    let (first, second) = (market.server.client().await, market.server.client().await);
+    let first = tokio::spawn(async move { first.issue(order).await });
+    let job = alpha.job().await;
+    let second = tokio::spawn(async move { second.issue(order).await });
+    // So that it is there before the cards are, mostly.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    alpha.deliver(&job, &market.secrets(1), true).await;
+    let first = first.await.expect("no panic").expect("its cards");
+    let second = second.await.expect("no panic").expect("its cards");
+    assert_eq!(first.cards, second.cards);
+    market.close().await;
+}
