@@ -127,6 +127,14 @@ impl World for Now<'_> {
         })
     }
 
+    fn is_buried(&self, wanted: &Wanted) -> bool {
+        let hold = || {
+            let (_, settled) = self.index.order_of(wanted.row)?;
+            self.index.hold(settled)?.waits
+        };
+        self.waits(wanted) && hold().is_some_and(|waits| waits.tried.is_buried)
+    }
+
     fn sku_name(&self, sku: u32) -> Option<String> {
         self.catalog.sku(sku).map(|sku| sku.name.clone())
     }
@@ -293,6 +301,16 @@ impl Engine {
         {
             // They are tried again as they were before; nothing is lost by it.
             tracing::warn!(why = %refused.text, "attempts for orders that wait could not be recorded");
+        }
+        let buried = deeds.iter().filter_map(|deed| match deed {
+            Deed::Note { wanted, tried } => tried.is_buried.then_some(wanted.row),
+            _ => None,
+        });
+        let mut buried = buried.peekable();
+        if buried.peek().is_some() {
+            let now = self.store.disk.unix_ms();
+            let world = self.world(now);
+            self.channels.inner().dispatcher.noted(now, buried, &world);
         }
     }
 

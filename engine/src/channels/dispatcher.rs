@@ -4,18 +4,26 @@
 //! it. What is durable of an order is not here: it waits in its line whatever the dispatcher thinks, whatever is delivered is
 //! stock before the dispatcher hears of it, and after a restart it begins with nothing but the orders that wait.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod asking;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use croupier_protocol::{JobState, RetryCause};
 
+use asking::sorted;
+
 use super::fleet::{Change, Fleet, JobEnd};
-use crate::route::{Balance, Outside, Retry, RouteTable, ToAsk, mix};
+use crate::route::{Outside, Retry, RouteTable, ToAsk};
 use crate::state::record::Tried;
 
 /// Jobs under way at a time.
 const JOBS_UNDER_WAY_MAX: usize = 65_536;
 /// Jobs that are over and still known, so that what comes late is told from what nobody asked for.
 const LATE_MAX: usize = 65_536;
+/// Orders that are not worth a sweep.
+const ORDERS_UNSWEPT: usize = 1024;
+/// When an order comes again whose burial could not be recorded.
+const BURY_AGAIN_MS: u64 = 1_000;
 /// Workers of one channel.
 const WORKERS_MAX: usize = 64;
 /// Longest lease of a job, with all extensions.
@@ -49,6 +57,9 @@ pub trait World {
 
     /// Whether it is still in line.
     fn waits(&self, wanted: &Wanted) -> bool;
+
+    /// Whether it is in line, and recorded as buried.
+    fn is_buried(&self, wanted: &Wanted) -> bool;
 
     /// Name of a SKU.
     fn sku_name(&self, sku: u32) -> Option<String>;
@@ -107,8 +118,6 @@ pub struct JobFor {
     pub sku: u32,
     pub row: u64,
     pub lsn: u64,
-    pub priority: u8,
-    pub quantity: u16,
 }
 
 /// What is counted of a channel.
@@ -154,7 +163,7 @@ struct Channel {
     /// As the table in force has it; `None`: it has not.
     lease_ms: Option<u32>,
     jobs_max: u32,
-    workers: BTreeMap<Connection, u32>,
+    workers: BTreeSet<Connection>,
     offers: VecDeque<Offer>,
     /// Orders that wait for room, by priority and place in line.
     ready: BTreeSet<(u8, u64, u64)>,
@@ -204,6 +213,7 @@ enum Stage {
     Asked(Number),
     /// It is looked at again then.
     Later(u64),
+    /// That it is buried is being recorded; then it is forgotten.
     Buried,
 }
 
@@ -212,7 +222,6 @@ struct Given {
     row: u64,
     lsn: u64,
     sku: u32,
-    priority: u8,
     attempt: u32,
     quantity: u16,
     /// Cards that came.
@@ -233,6 +242,8 @@ pub struct Dispatcher {
     in_table: Vec<Number>,
     /// By row.
     orders: HashMap<u64, Entry>,
+    /// How many of them there may be before those are swept out that wait no more.
+    sweep_at: usize,
     later: BTreeSet<(u64, u64)>,
     jobs: HashMap<(u128, Number), Given>,
     under_way: usize,
@@ -251,6 +262,7 @@ impl Dispatcher {
             by_name: HashMap::new(),
             in_table: Vec::new(),
             orders: HashMap::new(),
+            sweep_at: ORDERS_UNSWEPT,
             later: BTreeSet::new(),
             jobs: HashMap::new(),
             under_way: 0,
@@ -328,7 +340,8 @@ impl Dispatcher {
         }
         let tried = wanted.tried;
         if tried.is_buried {
-            self.stage(wanted.row, Stage::Buried);
+            // If somebody digs it out, it is told again.
+            self.forget(wanted.row);
         } else if tried.again_unix_ms > now {
             self.set_later(wanted.row, tried.again_unix_ms);
         } else {
@@ -349,12 +362,12 @@ impl Dispatcher {
         let at = at.filter(|&at| self.channels[usize::from(at)].lease_ms.is_some());
         let at = at.ok_or(NoOffer::UnknownChannel)?;
         let channel = &mut self.channels[usize::from(at)];
-        let is_new = !channel.workers.contains_key(&connection);
+        let is_new = !channel.workers.contains(&connection);
         if is_new && channel.workers.len() >= WORKERS_MAX {
             return Err(NoOffer::TooManyWorkers);
         }
         let is_first = channel.workers.is_empty();
-        *channel.workers.entry(connection).or_default() += 1;
+        channel.workers.insert(connection);
         channel.offers.push_back(Offer {
             number,
             connection,
@@ -373,7 +386,7 @@ impl Dispatcher {
     pub fn gone(&mut self, now: u64, connection: Connection, world: &impl World) {
         for at in 0..self.channels.len() as Number {
             let channel = &mut self.channels[usize::from(at)];
-            if channel.workers.remove(&connection).is_none() {
+            if !channel.workers.remove(&connection) {
                 continue;
             }
             channel
@@ -407,8 +420,6 @@ impl Dispatcher {
             sku: given.sku,
             row: given.row,
             lsn: given.lsn,
-            priority: given.priority,
-            quantity: given.quantity,
         })
     }
 
@@ -541,6 +552,25 @@ impl Dispatcher {
             }
             channel.offers.retain(|offer| !over(offer));
         }
+        self.sweep(world);
+    }
+
+    /// What was to be recorded of orders by [`Deed::Note`] is, or could not be.
+    pub fn noted(&mut self, now: u64, rows: impl IntoIterator<Item = u64>, world: &impl World) {
+        for row in rows {
+            let Some(entry) = self.orders.get_mut(&row) else {
+                continue;
+            };
+            if entry.now != Stage::Buried {
+                continue;
+            }
+            if !world.waits(&entry.wanted) || world.is_buried(&entry.wanted) {
+                self.forget(row);
+            } else {
+                entry.wanted.tried.is_buried = false;
+                self.set_later(row, now + BURY_AGAIN_MS);
+            }
+        }
     }
 
     /// An operator has taken a channel out, or put it back.
@@ -612,400 +642,6 @@ impl Dispatcher {
     pub fn jobs(&self) -> usize {
         self.under_way
     }
-
-    fn stage(&mut self, row: u64, stage: Stage) {
-        if let Some(entry) = self.orders.get_mut(&row) {
-            entry.now = stage;
-        }
-    }
-
-    fn set_later(&mut self, row: u64, at: u64) {
-        self.stage(row, Stage::Later(at));
-        self.later.insert((at, row));
-    }
-
-    /// Takes an order out of whatever it is in, but for a job.
-    fn leave_lists(&mut self, row: u64) {
-        if let Some(Stage::Later(at)) = self.orders.get(&row).map(|entry| entry.now.clone()) {
-            self.later.remove(&(at, row));
-        }
-        self.unready(row);
-        self.stage(row, Stage::Open);
-    }
-
-    /// Takes an order out of the lists of those that wait for room.
-    fn unready(&mut self, row: u64) {
-        let Some(entry) = self.orders.get_mut(&row) else {
-            return;
-        };
-        if let Stage::Ready(channels) = std::mem::replace(&mut entry.now, Stage::Open) {
-            let place = (entry.wanted.priority, entry.wanted.lsn, row);
-            for at in channels {
-                self.channels[usize::from(at)].ready.remove(&place);
-            }
-        }
-    }
-
-    /// Forgets an order.
-    fn forget(&mut self, row: u64) {
-        self.leave_lists(row);
-        self.orders.remove(&row);
-    }
-
-    /// Whether a channel takes part in an attempt for an order.
-    fn takes_part(&self, at: Number, entry: &Entry) -> bool {
-        let channel = &self.channels[usize::from(at)];
-        channel.lease_ms.is_some()
-            && !channel.workers.is_empty()
-            && !entry.failed.contains(&at)
-            && !entry.for_good.contains(&at)
-            // Of one that is probed the next probe may be waited for.
-            && (self.fleet.may_ask(&channel.name) || self.fleet.is_probing(&channel.name))
-    }
-
-    /// The channels of a stage, in the order in which an order asks them.
-    fn in_order(&self, members: &[(u16, u32)], entry: &Entry, balance: &Balance) -> Vec<Number> {
-        // Of a table that comes just now this may not be told yet; then the order is told again.
-        let number = |&(at, _): &(u16, u32)| self.in_table.get(usize::from(at)).copied();
-        let id = entry.wanted.id;
-        let first = drawn(members, mix(id, 1));
-        let mut all: Vec<Number> = members.iter().filter_map(number).collect();
-        if all.len() < members.len() {
-            return all;
-        }
-        match balance {
-            Balance::Weights => all.rotate_left(first),
-            Balance::LeastLatency if all.len() > 1 => {
-                let draw = mix(id, 2 + u64::from(entry.asks));
-                let one = drawn(members, draw);
-                let mut others: Vec<_> = members.to_vec();
-                others.remove(one);
-                let other = drawn(&others, mix(id, draw));
-                let other = other + usize::from(other >= one);
-                let better = if self.load(all[other]) < self.load(all[one]) {
-                    other
-                } else {
-                    one
-                };
-                all.rotate_left(better);
-            }
-            Balance::LeastLatency => {}
-        }
-        all
-    }
-
-    /// How long an order would wait there, about, in milliseconds.
-    fn load(&self, at: Number) -> f64 {
-        let channel = &self.channels[usize::from(at)];
-        let width = f64::from(channel.jobs + channel.room()).max(1.0);
-        self.fleet.mean_ms(&channel.name) * (1.0 + f64::from(channel.jobs) / width)
-    }
-
-    /// Asks a channel for an order, or has it wait for room, or ends the attempt.
-    fn ask(&mut self, now: u64, row: u64, world: &impl World) {
-        let Some(entry) = self.orders.get(&row) else {
-            return;
-        };
-        if !world.waits(&entry.wanted) {
-            return self.forget(row);
-        }
-        let Some(to_ask) = world.to_ask(&entry.wanted) else {
-            return self.forget(row);
-        };
-        let stages = to_ask.stages.iter();
-        let all: Vec<Number> = stages
-            .flat_map(|stage| self.in_order(stage, entry, &to_ask.balance))
-            .collect();
-        let part: Vec<Number> = all
-            .iter()
-            .copied()
-            .filter(|&at| self.takes_part(at, entry))
-            .collect();
-        let has_room = |at: &&Number| {
-            let channel = &self.channels[usize::from(**at)];
-            channel.room() > 0 && self.fleet.may_ask(&channel.name)
-        };
-        if part.is_empty() {
-            let for_good = all.iter().all(|at| entry.for_good.contains(at));
-            return self.end_attempt(now, row, for_good && !all.is_empty());
-        }
-        if self.under_way < JOBS_UNDER_WAY_MAX
-            && let Some(&at) = part.iter().find(has_room)
-        {
-            return self.give(now, row, at, world);
-        }
-        let place = (entry.wanted.priority, entry.wanted.lsn, row);
-        for &at in &part {
-            self.channels[usize::from(at)].ready.insert(place);
-        }
-        self.stage(row, Stage::Ready(part));
-    }
-
-    /// Gives the job to the oldest offer of a channel that has room.
-    fn give(&mut self, now: u64, row: u64, at: Number, world: &impl World) {
-        let Some(entry) = self.orders.get(&row) else {
-            return;
-        };
-        let wanted = entry.wanted;
-        let Some(sku_name) = world.sku_name(wanted.sku) else {
-            return self.forget(row);
-        };
-        // One that was diverted, and whose lease goes on, makes way.
-        self.end_job(now, (wanted.id, at), JobEnd::TimedOut);
-        let Some(entry) = self.orders.get_mut(&row) else {
-            return;
-        };
-        let channel = &mut self.channels[usize::from(at)];
-        let free = |offer: &&mut Offer| (offer.jobs.len() as u32) < offer.room;
-        let Some(offer) = channel.offers.iter_mut().find(free) else {
-            return;
-        };
-        entry.asks += 1;
-        entry.now = Stage::Asked(at);
-        let lease_until = now + u64::from(channel.lease_ms.unwrap_or_default());
-        offer.jobs.push(Job {
-            id: wanted.id,
-            attempt: entry.asks,
-            sku: wanted.sku,
-            sku_name,
-            quantity: wanted.quantity,
-            ends_unix_ms: wanted.ends_unix_ms,
-        });
-        let given = Given {
-            row,
-            lsn: wanted.lsn,
-            sku: wanted.sku,
-            priority: wanted.priority,
-            attempt: entry.asks,
-            quantity: wanted.quantity,
-            got: 0,
-            connection: offer.connection,
-            given_ms: now,
-            lease_until,
-            is_over: false,
-        };
-        channel.jobs += 1;
-        self.under_way += 1;
-        self.leases.insert((lease_until, wanted.id, at));
-        self.fleet.asked(&channel.name);
-        self.jobs.insert((wanted.id, at), given);
-    }
-
-    /// A job is over; what comes for it still is late.
-    fn end_job(&mut self, now: u64, key: (u128, Number), end: JobEnd) {
-        let (id, at) = key;
-        let Some(given) = self.jobs.get_mut(&key).filter(|given| !given.is_over) else {
-            return;
-        };
-        given.is_over = true;
-        self.leases.remove(&(given.lease_until, id, at));
-        let took_ms = now.saturating_sub(given.given_ms);
-        self.under_way -= 1;
-        let channel = &mut self.channels[usize::from(at)];
-        channel.jobs -= 1;
-        match end {
-            JobEnd::Filled => channel.counts.filled += 1,
-            JobEnd::TimedOut => channel.counts.timed_out += 1,
-            JobEnd::Failed | JobEnd::WorkerGone | JobEnd::FailedForGood => {
-                channel.counts.failed += 1;
-            }
-        }
-        self.over.push_back(key);
-        if self.over.len() > LATE_MAX
-            && let Some(oldest) = self.over.pop_front()
-            && self.jobs.get(&oldest).is_some_and(|given| given.is_over)
-        {
-            self.jobs.remove(&oldest);
-        }
-        let name = channel.name.clone();
-        if let Some(change) = self.fleet.ended(now, &name, took_ms, end) {
-            self.deeds.push(Deed::Change(change));
-        }
-    }
-
-    /// An order whose job has failed is asked of others; and if that has had its channel ejected, so are the channel's others.
-    fn again(&mut self, now: u64, key: (u128, Number), cause: RetryCause, world: &impl World) {
-        let Some(row) = self.jobs.get(&key).map(|given| given.row) else {
-            return;
-        };
-        let at = key.1;
-        if let Some(entry) = self.orders.get_mut(&row)
-            && entry.now == Stage::Asked(at)
-        {
-            entry.cause = cause;
-            entry.failed.push(at);
-            entry.now = Stage::Open;
-            self.ask(now, row, world);
-        }
-        self.divert_if_out(now, at, world);
-    }
-
-    /// A job has ended: it may have had its channel ejected.
-    fn divert_if_out(&mut self, now: u64, at: Number, world: &impl World) {
-        let name = &self.channels[usize::from(at)].name;
-        if !self.fleet.may_ask(name) && !self.fleet.is_probing(name) {
-            self.divert(now, at, world);
-        }
-    }
-
-    /// What an ejected channel has is asked of others at once, and who waits for room there.
-    fn divert(&mut self, now: u64, at: Number, world: &impl World) {
-        let its = |(key, given): (&(u128, Number), &Given)| {
-            (key.1 == at && !given.is_over).then_some((*key, given.row))
-        };
-        let keys: Vec<_> = self.jobs.iter().filter_map(its).collect();
-        for (key, row) in sorted(keys) {
-            if let Some(entry) = self.orders.get_mut(&row)
-                && entry.now == Stage::Asked(at)
-            {
-                // The job goes on: what it brings in time still counts for the channel.
-                entry.failed.push(key.1);
-                entry.cause = RetryCause::NoChannel;
-                entry.now = Stage::Open;
-                self.ask(now, row, world);
-            }
-        }
-        self.ask_others(now, at, world);
-    }
-
-    /// A channel takes no part any more: who waits for room there asks others.
-    fn ask_others(&mut self, now: u64, at: Number, world: &impl World) {
-        for (_, _, row) in std::mem::take(&mut self.channels[usize::from(at)].ready) {
-            self.unready(row);
-            self.ask(now, row, world);
-        }
-    }
-
-    /// A channel may have room: the first of those who wait for it get it.
-    fn fill(&mut self, now: u64, at: Number, world: &impl World) {
-        loop {
-            let channel = &self.channels[usize::from(at)];
-            let may = channel.room() > 0
-                && self.under_way < JOBS_UNDER_WAY_MAX
-                && self.fleet.may_ask(&channel.name);
-            let Some(&(_, _, row)) = channel.ready.first().filter(|_| may) else {
-                return;
-            };
-            self.unready(row);
-            // Not `ask`: it would look at all channels again, and this one has room.
-            match self.orders.get(&row) {
-                Some(entry) if world.waits(&entry.wanted) => self.give(now, row, at, world),
-                _ => self.forget(row),
-            }
-        }
-    }
-
-    /// Cards came for an order: it is looked at again in a while, and asked for again if others have got them.
-    fn look_after(&mut self, now: u64, key: (u128, Number)) {
-        let Some(row) = self.jobs.get(&key).map(|given| given.row) else {
-            return;
-        };
-        let Some(entry) = self.orders.get_mut(&row) else {
-            return;
-        };
-        if entry.now != Stage::Asked(key.1) {
-            // It is asked of another by now; that goes on.
-            return;
-        }
-        let after = LOOK_AFTER_MS << entry.looks.min(16);
-        entry.looks += 1;
-        entry.failed.clear();
-        self.set_later(row, now + after.min(LOOK_AFTER_MAX_MS));
-    }
-
-    /// No channel has filled an order: it comes again later, or is buried.
-    fn end_attempt(&mut self, now: u64, row: u64, for_good: bool) {
-        let retry = self.retry;
-        let Some(entry) = self.orders.get_mut(&row) else {
-            return;
-        };
-        let before = entry.wanted.tried;
-        let nobody = entry.failed.is_empty();
-        if std::mem::take(&mut entry.is_early) && nobody && before.again_unix_ms > now {
-            return self.set_later(row, before.again_unix_ms);
-        }
-        let cause = match (for_good, nobody) {
-            (true, _) => RetryCause::ForGood,
-            (false, true) => RetryCause::NoChannel,
-            (false, false) => entry.cause,
-        };
-        let attempts = before.attempts.saturating_add(1);
-        let is_buried = for_good || attempts >= retry.attempts;
-        let again_unix_ms = match is_buried {
-            true => 0,
-            false => now + pause_ms(&retry, entry.wanted.id, attempts),
-        };
-        let tried = Tried {
-            attempts,
-            cause: cause.as_u16() as u8,
-            is_buried,
-            again_unix_ms,
-        };
-        entry.failed.clear();
-        entry.wanted.tried = tried;
-        let wanted = entry.wanted;
-        self.deeds.push(Deed::Note { wanted, tried });
-        match is_buried {
-            true => self.stage(row, Stage::Buried),
-            false => self.set_later(row, again_unix_ms),
-        }
-    }
-
-    /// A channel takes part again: orders that found none come at once.
-    fn wake(&mut self, now: u64, world: &impl World) {
-        let none = RetryCause::NoChannel.as_u16() as u8;
-        let wakes = |&&(_, row): &&(u64, u64)| {
-            let entry = self.orders.get(&row);
-            entry.is_some_and(|entry| entry.wanted.tried.cause == none && entry.looks == 0)
-        };
-        let woken: Vec<_> = self.later.iter().filter(wakes).copied().collect();
-        let mut woken: Vec<_> = woken
-            .into_iter()
-            .filter_map(|(at, row)| {
-                self.later.remove(&(at, row));
-                let entry = self.orders.get_mut(&row)?;
-                entry.now = Stage::Open;
-                entry.is_early = at > now;
-                Some((entry.wanted.priority, entry.wanted.lsn, row))
-            })
-            .collect();
-        // The first in line go first.
-        woken.sort_unstable();
-        for (_, _, row) in woken {
-            self.ask(now, row, world);
-        }
-    }
-}
-
-/// How long an order waits for its next attempt: doubled each time, and changed by up to a quarter by its id.
-fn pause_ms(retry: &Retry, id: u128, attempts: u16) -> u64 {
-    let doubled = u64::from(retry.base_ms) << u32::from(attempts.saturating_sub(1)).min(32);
-    let pause = doubled.min(retry.cap_ms.into());
-    let quarter = pause / 4;
-    let jitter = match quarter {
-        0 => 0,
-        quarter => mix(id, 0x7265_7472_7900 + u64::from(attempts)) % (2 * quarter + 1),
-    };
-    pause - quarter + jitter
-}
-
-/// Which member a number chooses, by weight.
-fn drawn(members: &[(u16, u32)], number: u64) -> usize {
-    let all: u64 = members.iter().map(|(_, weight)| u64::from(*weight)).sum();
-    let mut at = ((u128::from(number) * u128::from(all)) >> 64) as u64;
-    let is_here = |(_, weight): &(u16, u32)| {
-        let weight = u64::from(*weight);
-        let here = at < weight;
-        at = at.saturating_sub(weight);
-        here
-    };
-    members.iter().position(is_here).unwrap_or_default()
-}
-
-/// In an order that does not depend on a hash table.
-fn sorted<T: Ord>(mut all: Vec<T>) -> Vec<T> {
-    all.sort_unstable();
-    all
 }
 
 #[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]

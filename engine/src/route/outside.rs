@@ -94,7 +94,7 @@ pub enum Balance {
 /// The outside channels that an order may be asked of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToAsk {
-    /// In the order they are asked: which of [`RouteTable::outside`], and its weight. No stage is empty, no channel is twice.
+    /// In the order they are asked by weights: which of [`RouteTable::outside`], and its weight. No stage is empty, no channel is twice.
     pub stages: Vec<Vec<(u16, u32)>>,
     pub balance: Balance,
 }
@@ -162,7 +162,8 @@ impl RouteTable {
     /// it, or there are none.
     pub fn to_ask(&self, sku: &str, asked: &Asked, moment: Moment) -> Option<ToAsk> {
         let rule = self.rule_of(sku, asked, moment)?;
-        let stages = self.stages_to_ask(rule, sku, moment);
+        let way = self.rules[rule].way_of(asked.id);
+        let stages = self.stages_to_ask(rule, way, sku, moment);
         (!stages.is_empty()).then_some(ToAsk {
             stages,
             balance: self.rules[rule].balance,
@@ -191,22 +192,30 @@ impl RouteTable {
 
     /// Most time in ms that an order of a SKU which finds no stock is accepted for when this rule takes it; 0: it is not.
     pub(super) fn accepts_ms(&self, rule: usize, sku: &str, moment: Moment) -> u64 {
-        match self.stages_to_ask(rule, sku, moment).is_empty() {
+        // Whichever is asked first, they are the same.
+        match self.stages_to_ask(rule, 0, sku, moment).is_empty() {
             true => 0,
             false => self.retry.keep_ms,
         }
     }
 
-    /// The outside channels of a rule, stage by stage. Of a channel that overflows just now, `to` has its place and its weight,
+    /// The outside channels of a rule, stage by stage, each beginning with the one that is first on a way. Of a channel that overflows just now, `to` has its place and its weight,
     /// and it stands in a stage behind.
-    fn stages_to_ask(&self, rule: usize, sku: &str, moment: Moment) -> Vec<Vec<(u16, u32)>> {
+    fn stages_to_ask(
+        &self,
+        rule: usize,
+        way: usize,
+        sku: &str,
+        moment: Moment,
+    ) -> Vec<Vec<(u16, u32)>> {
         let mut stages: Vec<Vec<(u16, u32)>> = Vec::new();
         if self.outside.is_empty() {
             return stages;
         }
-        for stage in &self.rules[rule].chain {
+        let rule = &self.rules[rule];
+        for (first, stage) in rule.firsts(way).into_iter().zip(&rule.chain) {
             let before = stages.len();
-            for &(channel, weight) in &stage.members {
+            for (channel, weight) in stage.from(first) {
                 let mut channels = Vec::new();
                 self.ask(channel, moment, &mut channels);
                 let is_earlier = |one: u16| {

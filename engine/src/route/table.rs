@@ -100,10 +100,10 @@ pub struct RuleCount {
 }
 
 impl Stage {
-    /// All members, that one first.
-    fn from(&self, first: usize) -> impl Iterator<Item = u16> + '_ {
+    /// All members and their weights, that one first.
+    pub(super) fn from(&self, first: usize) -> impl Iterator<Item = (u16, u32)> + '_ {
         let (before, after) = self.members.split_at(first);
-        after.iter().chain(before).map(|(channel, _)| *channel)
+        after.iter().chain(before).copied()
     }
 }
 
@@ -124,6 +124,17 @@ impl Rule {
                 ends.partition_point(|&end| end <= share)
             }
         }
+    }
+
+    /// Which member of each stage is asked first on a way.
+    pub(super) fn firsts(&self, way: usize) -> Vec<usize> {
+        let mut firsts = vec![0; self.chain.len()];
+        let mut left = way;
+        for (first, stage) in firsts.iter_mut().zip(&self.chain).rev() {
+            *first = left % stage.members.len();
+            left /= stage.members.len();
+        }
+        firsts
     }
 
     /// Whether SKU, priority and moment are right.
@@ -344,16 +355,10 @@ impl RouteTable {
         priority: Priority,
         moment: Moment,
     ) -> Target {
-        let Rule { lane, chain, .. } = &self.rules[rule];
-        let mut firsts = vec![0; chain.len()];
-        let mut left = way;
-        for (first, stage) in firsts.iter_mut().zip(chain).rev() {
-            *first = left % stage.members.len();
-            left /= stage.members.len();
-        }
+        let ours = &self.rules[rule];
         let mut channels = Vec::new();
-        for (first, stage) in firsts.into_iter().zip(chain) {
-            for channel in stage.from(first) {
+        for (first, stage) in ours.firsts(way).into_iter().zip(&ours.chain) {
+            for (channel, _) in stage.from(first) {
                 self.ask(channel, moment, &mut channels);
             }
         }
@@ -367,8 +372,8 @@ impl RouteTable {
         }
         Target {
             rule,
-            lane: lane.unwrap_or(priority),
-            pools: (!chain.is_empty()).then_some(pools),
+            lane: ours.lane.unwrap_or(priority),
+            pools: (!ours.chain.is_empty()).then_some(pools),
         }
     }
 

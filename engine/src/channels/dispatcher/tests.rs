@@ -44,6 +44,8 @@ channels = [{ alpha = 75, beta = 25 }, "gamma"]
 struct Town {
     table: RouteTable,
     waiting: BTreeSet<u64>,
+    /// Recorded as such.
+    buried: BTreeSet<u64>,
 }
 
 impl World for Town {
@@ -62,6 +64,10 @@ impl World for Town {
 
     fn waits(&self, wanted: &Wanted) -> bool {
         self.waiting.contains(&wanted.row)
+    }
+
+    fn is_buried(&self, wanted: &Wanted) -> bool {
+        self.buried.contains(&wanted.row)
     }
 
     fn sku_name(&self, sku: u32) -> Option<String> {
@@ -91,6 +97,7 @@ impl Scene {
             town: Town {
                 table,
                 waiting: BTreeSet::new(),
+                buried: BTreeSet::new(),
             },
             dispatcher,
             now: 1_000,
@@ -131,6 +138,13 @@ impl Scene {
             .offer(self.now, channel, connection, offer, &self.town)
             .expect("it is a channel");
         self.offers
+    }
+
+    /// Orders that wait for room of a channel.
+    fn ready(&self, channel: &str) -> u32 {
+        let channels = self.dispatcher.channels();
+        let known = channels.iter().find(|one| one.name == channel);
+        known.expect("it is a channel").ready
     }
 
     fn pass(&mut self, ms: u64) {
@@ -423,12 +437,38 @@ fn what_all_channels_fail_for_good_is_buried_at_once() {
             JobState::Over
         );
     }
-    let buried = scene
-        .dispatcher
-        .orders
-        .values()
-        .all(|entry| entry.now == Stage::Buried && entry.wanted.tried.attempts == 1);
-    assert!(buried);
+    let (_, tried) = scene.deeds();
+    assert!(tried[&1].is_buried && tried[&1].attempts == 1);
+    // It is known until that is recorded, and asked for again if it cannot be.
+    assert_eq!(scene.dispatcher.orders(), 1);
+    scene.dispatcher.noted(scene.now, [1], &scene.town);
+    scene.offer("beta", 2, 9);
+    scene.pass(BURY_AGAIN_MS);
+    let (given, tried) = scene.deeds();
+    assert!(given.values().all(Vec::is_empty) && tried[&1].is_buried);
+    scene.town.buried.insert(1);
+    scene.dispatcher.noted(scene.now, [1], &scene.town);
+    assert_eq!(scene.dispatcher.orders(), 0);
+}
+
+#[test]
+fn orders_that_wait_no_more_are_swept_out() {
+    let mut scene = Scene::new();
+    // Nobody takes a job, so that none is ever looked at.
+    scene.offer("gamma", 3, 1);
+    for row in 1..=ORDERS_UNSWEPT as u64 - 1 {
+        scene.order(row);
+        if row % 2 == 0 {
+            scene.town.waiting.remove(&row);
+        }
+    }
+    scene.pass(1);
+    assert_eq!(scene.dispatcher.orders(), ORDERS_UNSWEPT - 1);
+    scene.order(ORDERS_UNSWEPT as u64);
+    scene.pass(1);
+    let waiting = ORDERS_UNSWEPT / 2 + 1;
+    assert_eq!(scene.dispatcher.orders(), waiting);
+    assert_eq!(scene.ready("gamma"), waiting as u32 - 1);
 }
 
 #[test]
