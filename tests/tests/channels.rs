@@ -11,5 +11,6 @@ mod bad_input;
 mod canaries;
 mod floods;
 mod restarts;
+mod upstreams;
 
 mod workers;

@@ -1,6 +1,6 @@
 //! A served store whose only SKU comes from issuers, and the hands that work for them.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,7 +72,11 @@ impl Market {
     pub(super) async fn on_a_port(mint: u16, table: &str) -> Self {
         // Nobody else gets it that soon: the system gives ports out in turn.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let addr = port.expect("a port is free");
+        Self::at(port.expect("a port is free"), mint, table).await
+    }
+
+    /// On that port.
+    pub(super) async fn at(addr: SocketAddr, mint: u16, table: &str) -> Self {
         Self::on(Store::new().with("--listen", addr), mint, table).await
     }
 
