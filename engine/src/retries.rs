@@ -16,6 +16,34 @@ const CHUNK: usize = 256;
 /// Most orders that a request may name.
 const NAMED_MAX: usize = 1000;
 
+/// Orders that wait and that no channel could fill so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryCounts {
+    /// For another attempt.
+    pub retrying: u64,
+    pub buried: u64,
+    /// Since when the oldest of them waits, in Unix milliseconds; 0: there is none.
+    pub oldest_unix_ms: u64,
+}
+
+impl RetryCounts {
+    /// Counts an order, if it is one of them.
+    fn count(&mut self, hold: &Hold, tried: Tried) -> bool {
+        if tried.attempts == 0 && !tried.is_buried {
+            return false;
+        }
+        match tried.is_buried {
+            true => self.buried += 1,
+            false => self.retrying += 1,
+        }
+        let since = hold.reserved_unix_ms;
+        if self.oldest_unix_ms == 0 || since < self.oldest_unix_ms {
+            self.oldest_unix_ms = since;
+        }
+        true
+    }
+}
+
 /// An order that waits, as it was seen, and what is to become of it.
 struct Change {
     id: u128,
@@ -166,6 +194,7 @@ impl Engine {
         let body_bytes = self.config.frame_bytes_max as usize - ROWS_AT_BYTES;
         let most = (most as usize).min(body_bytes / ROW_BYTES);
         let mut reply = RetryListReply::default();
+        let mut counts = RetryCounts::default();
         let mut rows = Vec::new();
         for (id, settled, hold) in self.state.index.open_holds() {
             let Some(waits) = hold.waits else { continue };
@@ -174,16 +203,8 @@ impl Engine {
             }
             reply.waiting += 1;
             let tried = waits.tried;
-            if tried.attempts == 0 && !tried.is_buried {
+            if !counts.count(&hold, tried) {
                 continue;
-            }
-            match tried.is_buried {
-                true => reply.buried += 1,
-                false => reply.retrying += 1,
-            }
-            let since = hold.reserved_unix_ms;
-            if reply.oldest_unix_ms == 0 || since < reply.oldest_unix_ms {
-                reply.oldest_unix_ms = since;
             }
             let is_asked = asked.buried.is_none_or(|buried| buried == tried.is_buried);
             // By row, from 1: that is its place in the listing.
@@ -197,8 +218,21 @@ impl Engine {
             rows.truncate(most);
             reply.next = rows.last().map(|(place, _)| *place);
         }
+        (reply.retrying, reply.buried) = (counts.retrying, counts.buried);
+        reply.oldest_unix_ms = counts.oldest_unix_ms;
         reply.rows = rows.into_iter().map(|(_, row)| row).collect();
         Ok(reply)
+    }
+
+    /// How many orders wait for another attempt, and how many are buried. It looks at all that waits.
+    pub fn retry_counts(&self) -> RetryCounts {
+        let mut counts = RetryCounts::default();
+        for (_, _, hold) in self.state.index.open_holds() {
+            if let Some(waits) = hold.waits {
+                counts.count(&hold, waits.tried);
+            }
+        }
+        counts
     }
 
     fn sku_asked(&self, name: Option<&str>) -> Result<Option<u32>, Refused> {

@@ -10,6 +10,7 @@ pub mod control;
 pub mod core;
 pub mod feed;
 mod jobs;
+mod metrics;
 pub mod ops;
 mod placement;
 pub mod translate;
