@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use croupier_client::{Client, DEFAULT_TTL, Error, Order, OrderId, OrderOutcome, OrderStep, SkuId};
+use croupier_client::{
+    Client, DEFAULT_TTL, Error, ImportRow, Job, JobFailure, Order, OrderId, OrderOutcome,
+    OrderStep, SkuId, Wait,
+};
 
 use super::scene::{Act, Begin, Scene};
 use super::stage::{SECRET_BYTES, SEGMENT_BYTES, Staged, store_in};
@@ -19,6 +22,31 @@ const KILLED_WITHIN: Duration = Duration::from_secs(1);
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 /// Starts after which a way of writing the log that is not the wanted one is put up with.
 const STARTS: u32 = 20;
+/// What makes cards, and what of; it is asked once.
+const CHANNEL: &str = "maker";
+const MADE: &str = "made";
+const MAKER: &str = r#"
+[retry]
+attempts = 1
+
+[outlier]
+max_ejection_percent = 100
+
+[[channel]]
+name = "maker"
+kind = "issuer"
+timeout = "1h"
+
+[[rule]]
+sku = ["made"]
+channels = ["maker"]
+
+[[rule]]
+"#;
+/// An order waits for cards as long as any run lasts.
+const LONG: Duration = Duration::from_secs(3600);
+/// An order that is in line is a job within this.
+const JOB_WITHIN: Duration = Duration::from_secs(2);
 /// Background work that a script does not wait for has ended after this.
 const SETTLED_AFTER: Duration = Duration::from_millis(20);
 
@@ -267,6 +295,7 @@ impl Script<'_> {
                 }
                 true
             }
+            Act::Outside => self.outside(client).await,
             Act::CreateSku(name) => match self.oracle.create_sku(client, name).await {
                 Ok(_) => true,
                 Err(error) => self.see(&error),
@@ -290,6 +319,125 @@ impl Script<'_> {
             }),
             Act::Stop => unreachable!("the one who plays the script stops the server"),
         }
+    }
+
+    async fn outside(&mut self, client: &Client) -> bool {
+        if let Err(error) = client.routes_load(MAKER).await {
+            return self.see(&error);
+        }
+        let sku = match self.oracle.create_sku(client, MADE).await {
+            Ok(sku) => sku,
+            Err(error) => return self.see(&error),
+        };
+        let [made, buried] =
+            [2, 1].map(|quantity| Order::new(OrderId::new_v7(), sku).quantity(quantity));
+        let mut mint = Mint::new(63);
+        if !self
+            .step(client, OrderStep::issue(made).wait(Wait::Told, LONG))
+            .await
+        {
+            return false;
+        }
+        let Some(job) = (match self.job(client, made).await {
+            Ok(job) => job,
+            Err(goes_on) => return goes_on,
+        }) else {
+            return true;
+        };
+        for _ in 0..2 {
+            if !self
+                .deliver(client, (&job, sku), &mint.secrets(1, SECRET_BYTES))
+                .await
+            {
+                return false;
+            }
+        }
+        if !self.filled(client, made).await {
+            return false;
+        }
+        // Late: stock.
+        if !self
+            .deliver(client, (&job, sku), &mint.secrets(1, SECRET_BYTES))
+            .await
+        {
+            return false;
+        }
+        if !self
+            .step(
+                client,
+                OrderStep::issue(buried.quantity(2)).wait(Wait::Told, LONG),
+            )
+            .await
+        {
+            return false;
+        }
+        match self.job(client, buried).await {
+            Ok(None) => {}
+            Ok(Some(job)) => {
+                let failure = JobFailure::for_good("not ours");
+                if let Err(error) = client.fail_job(CHANNEL, &job, &failure).await {
+                    return self.see(&error);
+                }
+            }
+            Err(goes_on) => return goes_on,
+        }
+        match client.eject_channel(CHANNEL, None).await {
+            Ok(_) => true,
+            Err(error) => self.see(&error),
+        }
+    }
+
+    /// The job for an order; `None`: it is not in line, as a fault has kept it from being. `Err`: whether there is still somebody to
+    /// ask.
+    async fn job(&mut self, client: &Client, order: Order) -> Result<Option<Job>, bool> {
+        match client.take_jobs(CHANNEL, "matrix", 1, JOB_WITHIN).await {
+            Ok(jobs) => {
+                let job = jobs.into_iter().next();
+                assert!(job.iter().all(|job| job.id == order.order_id), "{job:?}");
+                Ok(job)
+            }
+            Err(error) => Err(self.see(&error)),
+        }
+    }
+
+    async fn deliver(
+        &mut self,
+        client: &Client,
+        (job, sku): (&Job, SkuId),
+        secrets: &[Vec<u8>],
+    ) -> bool {
+        self.oracle.delivers(MADE, sku, secrets);
+        let rows = (1..).zip(secrets);
+        let rows: Vec<_> = rows
+            .map(|(line, secret)| ImportRow::new(line, secret))
+            .collect();
+        match client.deliver_job(CHANNEL, job, &rows, false).await {
+            Ok(delivery) => {
+                assert_eq!(delivery.accepted, secrets.len() as u64, "{delivery:?}");
+                self.oracle
+                    .delivered(MADE, secrets.iter().map(Vec::as_slice));
+                true
+            }
+            Err(error) => {
+                self.oracle
+                    .delivery_failed(MADE, secrets.len() as u64, &error);
+                self.see(&error)
+            }
+        }
+    }
+
+    /// Waits until an order has its cards, or cannot be filled as things are; false: there is nobody left to ask.
+    async fn filled(&mut self, client: &Client, order: Order) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < JOB_WITHIN {
+            match client.order(order.order_id).await {
+                Ok(Some(OrderOutcome::Waiting(_))) => {}
+                Ok(_) => break,
+                Err(error) => return self.see(&error),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
     }
 
     /// Waits for something that the server does in the background; a server that ends does nothing more.

@@ -56,6 +56,9 @@ pub enum Act {
     CreateSku(&'static str),
     /// Imports so many cards; the SKU is made if need be.
     Import(&'static str, usize),
+    /// A table with a channel that is outside, and two orders that are asked of it: cards are delivered for the first, also when it
+    /// has some already, the second is failed and buried. Then the channel is taken out.
+    Outside,
     /// Waits until the segment after the spare ones is made, or trying has been reported as failed.
     AwaitSegment,
     /// Waits until a checkpoint is in force and what it folded is gone, or trying has been reported as failed.
@@ -82,7 +85,7 @@ pub struct Scene {
 const NEVER: u32 = 1000;
 
 /// Every scene.
-pub const SCENES: [Scene; 13] = [
+pub const SCENES: [Scene; 15] = [
     Scene {
         name: "init",
         phase: Phase::Init,
@@ -125,6 +128,13 @@ pub const SCENES: [Scene; 13] = [
         acts: &[Act::Holds, Act::Orders(1)],
     },
     Scene {
+        name: "channel outside",
+        phase: Phase::Load,
+        begin: Begin::Attach(Stage::Plain),
+        checkpoint_segments: NEVER,
+        acts: &[Act::Outside, Act::Orders(1)],
+    },
+    Scene {
         name: "segment roll",
         phase: Phase::Roll,
         begin: Begin::Attach(Stage::Brink),
@@ -151,6 +161,13 @@ pub const SCENES: [Scene; 13] = [
         begin: Begin::Attach(Stage::FoldedBrink),
         checkpoint_segments: 1,
         acts: &[Act::Holds, Act::AwaitCheckpoint, Act::Orders(1)],
+    },
+    Scene {
+        name: "checkpoint of channels",
+        phase: Phase::Checkpoint,
+        begin: Begin::Attach(Stage::FoldedBrink),
+        checkpoint_segments: 1,
+        acts: &[Act::Outside, Act::AwaitCheckpoint, Act::Orders(1)],
     },
     Scene {
         name: "first shutdown",

@@ -85,16 +85,7 @@ impl Oracle {
                 Ok((id, report))
             }
             Err(error) => {
-                let certain = matches!(error, Error::Refused { refusal, .. } if refusal != Refusal::StoreFailed);
-                if !certain {
-                    let mut books = self.books();
-                    let book = books.skus.entry(sku.to_owned()).or_default();
-                    assert_eq!(
-                        book.in_doubt, None,
-                        "one import of a SKU at a time may be in doubt"
-                    );
-                    book.in_doubt = Some(secrets.len() as u64);
-                }
+                self.delivery_failed(sku, secrets.len() as u64, &error);
                 Err(error)
             }
         }
@@ -135,6 +126,25 @@ impl Oracle {
         let new = secrets.into_iter().map(Into::into);
         let new = new.filter(|secret| book.delivered.insert(Box::clone(secret)));
         book.imported += new.count() as u64;
+    }
+
+    /// Books that so many cards were brought and that the answer was an error: they may be stock.
+    ///
+    /// # Panics
+    /// If others of the SKU are in doubt already.
+    pub fn delivery_failed(&self, sku: &str, cards: u64, error: &Error) {
+        let certain =
+            matches!(error, Error::Refused { refusal, .. } if *refusal != Refusal::StoreFailed);
+        if certain {
+            return;
+        }
+        let mut books = self.books();
+        let book = books.skus.entry(sku.to_owned()).or_default();
+        assert_eq!(
+            book.in_doubt, None,
+            "one import of a SKU at a time may be in doubt"
+        );
+        book.in_doubt = Some(cards);
     }
 
     /// Compares the stock with the books; settles imports that were in doubt. Call it after
