@@ -1,15 +1,22 @@
 //! What another route table would have made of the orders that a store has recorded.
 //!
-//! Pure: a [`Tally`] is told of orders one by one, asks the table about each, and counts. Where the orders come from is in
+//! A [`Tally`] is told of orders one by one, asks the table about each, and counts. What records say of channels that are outside is
+//! [`observed`], and [`compare`] runs who waits for them through [`queues`]. All that is pure. Where the orders come from is in
 //! [`walk`]; docs/routes-history.md says what the counts mean.
 
+pub mod compare;
+pub mod figures;
+mod log;
+pub mod observed;
+pub mod queues;
+pub mod tables;
 pub mod walk;
 
 use std::collections::BTreeMap;
 
 use croupier_protocol::Priority;
 
-use crate::route::{Asked, RouteTable, Target};
+use crate::route::{Asked, RouteTable, Target, ToAsk};
 
 /// An order as it was recorded.
 #[derive(Clone, Debug)]
@@ -65,7 +72,7 @@ pub struct Tally {
     pub other_lane: Count,
     /// Got cards from pools in which the table does not look for them; so many cards.
     pub other_pools: Count,
-    /// Would be sent to pools of which their SKU has none.
+    /// Would be sent to pools of which their SKU has none, and to no channel that is outside.
     pub no_pool: Count,
     /// No rule takes them.
     pub no_route: Count,
@@ -73,9 +80,22 @@ pub struct Tally {
     pub no_route_by: BTreeMap<(String, Priority), Count>,
 }
 
+/// Where an order gets its cards by a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// From stock, as it did.
+    AtOnce { lane: Priority },
+    /// From channels that are outside.
+    Asks { lane: Priority, to_ask: ToAsk },
+    /// From stock that comes.
+    ForStock,
+    /// It gets none.
+    Nowhere,
+}
+
 impl Tally {
-    /// Counts an order, as at its time while the load is low: records do not tell the load.
-    pub fn add(&mut self, table: &RouteTable, order: &Recorded<'_>) {
+    /// Counts an order, as at its time while the load is low: records do not tell the load. Tells where its cards are from.
+    pub fn add(&mut self, table: &RouteTable, order: &Recorded<'_>) -> Sent {
         let cards = order.cards;
         self.all.add(cards);
         self.lanes[order.lane.as_index()].before.add(cards);
@@ -86,16 +106,17 @@ impl Tally {
         }
         let moment = table.moment(order.unix_ms);
         match table.route(order.sku, &order.asked, moment) {
-            Some(target) => self.add_sent(order, &target),
+            Some(target) => self.add_sent(table, order, &target),
             None => {
                 self.no_route.add(cards);
                 let key = (order.sku.to_owned(), order.asked.priority);
                 self.no_route_by.entry(key).or_default().add(cards);
+                Sent::Nowhere
             }
         }
     }
 
-    fn add_sent(&mut self, order: &Recorded<'_>, sent: &Target) {
+    fn add_sent(&mut self, table: &RouteTable, order: &Recorded<'_>, sent: &Target) -> Sent {
         let cards = order.cards;
         self.rules.entry(sent.rule).or_default().add(cards);
         self.lanes[sent.lane.as_index()].after.add(cards);
@@ -107,8 +128,19 @@ impl Tally {
             None => order.pools.first(),
             Some(some) => some.iter().find(has),
         };
+        let lane = sent.lane;
+        let has_waited = order.from.is_empty();
+        let asks = || {
+            let moment = table.moment(order.unix_ms);
+            let to_ask = table.to_ask(order.sku, &order.asked, moment)?;
+            Some(Sent::Asks { lane, to_ask })
+        };
         let Some(first) = first else {
-            return self.no_pool.add(cards);
+            // A pool of a channel is there when it has delivered.
+            return asks().unwrap_or_else(|| {
+                self.no_pool.add(cards);
+                Sent::Nowhere
+            });
         };
         self.pool(first).after.add(cards);
         let is_tried = |pool: u16| {
@@ -120,6 +152,11 @@ impl Tally {
         let elsewhere: u64 = elsewhere.map(|(_, cards)| cards).sum();
         if elsewhere > 0 {
             self.other_pools.add(elsewhere);
+        }
+        match (has_waited, elsewhere) {
+            (true, _) => asks().unwrap_or(Sent::ForStock),
+            (false, 0) => Sent::AtOnce { lane },
+            (false, _) => asks().unwrap_or(Sent::Nowhere),
         }
     }
 

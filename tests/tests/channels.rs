@@ -10,6 +10,7 @@ mod leases;
 mod bad_input;
 mod canaries;
 mod floods;
+mod replays;
 mod restarts;
 mod upstreams;
 

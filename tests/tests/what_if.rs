@@ -123,6 +123,8 @@ async fn the_orders_of_a_store_are_run_through_another_table() {
         }
         let by = json!([{ "sku": "gift", "priority": "bulk", "orders": 1, "cards": 4 }]);
         assert_eq!(report["no_route_by"], by);
+        // There is nobody outside to wait for.
+        assert_eq!(report["waits"], Value::Null);
     };
     let before = store.tree();
     expect(&replay(&store, ASKED, &["--json"]).ok().json());

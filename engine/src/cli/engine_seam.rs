@@ -3,12 +3,14 @@
 //! Everything here is thin: call, and turn what comes back into what a command prints.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::error::CliError;
 use super::order::hex;
 use super::print::Facts;
 use super::records;
 use super::wal::Point;
+use super::what_if::Latency;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::recovery::{self, ReplayReport, VerifyReport};
@@ -16,10 +18,13 @@ use crate::route::RouteTable;
 use crate::server::{self, StopReport};
 use crate::state::Catalog;
 use crate::store;
+use crate::whatif::compare::Said;
 use crate::whatif::walk;
 
 pub(super) use crate::server::Server;
 pub(super) use crate::tables::rule_names;
+pub(super) use crate::whatif::compare::{Assumed, Comparison};
+pub(super) use crate::whatif::figures::{Compared, Figures, Peak};
 pub(super) use crate::whatif::walk::Report;
 pub(super) use crate::whatif::{Change, Count};
 
@@ -125,6 +130,8 @@ pub(super) struct WhatIf<'a> {
     pub(super) table: (&'a Path, &'a str),
     pub(super) from: Option<Point>,
     pub(super) until: Option<Point>,
+    /// How long channels take.
+    pub(super) latencies: &'a [Latency],
 }
 
 /// Runs the recorded orders of a stopped store through another table. `progress` is told bytes done and bytes in all.
@@ -145,8 +152,14 @@ pub(super) fn what_if(
         from: asked.from.map(point),
         until: asked.until.map(point),
     };
+    let said = asked.latencies.iter().map(|one| Said {
+        channel: one.channel.clone(),
+        latency_ms: one.ms.into(),
+    });
+    let said: Vec<Said> = said.collect();
     let warn = |table: &RouteTable, catalog: &Catalog| table.warnings(Some(catalog));
-    walk::replay(asked.data, asked.key_file, &table, warn, span, progress)
+    let (data, table) = (asked.data, Arc::new(table));
+    walk::replay(data, asked.key_file, &table, &said, warn, span, progress)
 }
 
 /// Rebuilds the state up to `until`: what it came to, with its digest.

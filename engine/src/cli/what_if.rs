@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -19,6 +20,10 @@ use super::records::rfc3339;
 use super::routes::{print_warnings, read};
 use super::wal::Point;
 
+mod waits;
+
+/// Longest time in ms that a job may be said to take: no lease is longer.
+const LATENCY_MAX_MS: u32 = 3_600_000;
 /// Most SKUs without a route that are listed.
 const NO_ROUTE_LISTED_MAX: usize = 20;
 
@@ -27,7 +32,8 @@ const NO_ROUTE_LISTED_MAX: usize = 20;
 #[command(after_help = "\
 Examples:
   croupier routes replay --data /var/lib/croupier --table new.toml
-  croupier routes replay --data /var/lib/croupier --table new.toml --from 2026-11-11T00:00:00Z --json")]
+  croupier routes replay --data /var/lib/croupier --table new.toml --from 2026-11-11T00:00:00Z --json
+  croupier routes replay --table new.toml --latency gamma=250")]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     store: StoreArgs,
@@ -40,6 +46,35 @@ pub(super) struct ReplayArgs {
     /// The last order that counts [default: the last there is]
     #[arg(long, value_name = "LSN|TIME")]
     until: Option<Point>,
+    /// How long each job of a channel that is outside takes, in milliseconds; may be given for several [default: as recorded, else its timeout]
+    #[arg(long, value_name = "NAME=MS")]
+    latency: Vec<Latency>,
+}
+
+/// How long each job of a channel takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Latency {
+    pub(super) channel: String,
+    pub(super) ms: u32,
+}
+
+impl FromStr for Latency {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('=').and_then(|(channel, ms)| {
+            let ms = ms.parse().ok().filter(|ms| *ms <= LATENCY_MAX_MS)?;
+            (!channel.is_empty()).then(|| Self {
+                channel: channel.to_owned(),
+                ms,
+            })
+        });
+        parts.ok_or_else(|| {
+            format!(
+                "{text:?} does not say how long a channel takes: write NAME=MS, as alpha=250, with milliseconds from 0 to {LATENCY_MAX_MS}"
+            )
+        })
+    }
 }
 
 pub(super) fn run(args: &ReplayArgs, globals: &Globals) -> Result<ExitCode, CliError> {
@@ -50,6 +85,7 @@ pub(super) fn run(args: &ReplayArgs, globals: &Globals) -> Result<ExitCode, CliE
         table: (&args.table, &toml),
         from: args.from,
         until: args.until,
+        latencies: &args.latency,
     };
     let mut progress = Progress::begin();
     let report = engine_seam::what_if(&asked, |done, all| progress.at(done, all))?;
@@ -166,6 +202,7 @@ fn to_json(report: &Report, names: &[String]) -> Value {
         "no_pool": count(tally.no_pool),
         "no_route": count(tally.no_route),
         "no_route_by": no_route.collect::<Vec<_>>(),
+        "waits": report.waits.as_ref().map(waits::to_json),
         "warnings": report.warnings,
     })
 }
@@ -202,7 +239,7 @@ fn print_tables(report: &Report, names: &[String]) -> Result<(), CliError> {
         }
         grid.print()?;
     }
-    Ok(())
+    report.waits.as_ref().map_or(Ok(()), waits::print)
 }
 
 /// Before, after and the difference.
@@ -212,10 +249,6 @@ fn print_changes<'c>(
 ) -> Result<(), CliError> {
     let columns = [what, ">orders", ">then", ">+/−", ">cards", ">then", ">+/−"];
     let mut grid = Grid::new(&columns);
-    let difference = |before: u64, after: u64| match i128::from(after) - i128::from(before) {
-        0 => "0".to_owned(),
-        by => format!("{by:+}").replace('-', "−"),
-    };
     for (name, Change { before, after }) in changes {
         grid.row([
             name.to_owned(),
@@ -228,6 +261,14 @@ fn print_changes<'c>(
         ]);
     }
     grid.print()
+}
+
+/// How much more it is, with its sign.
+fn difference(before: u64, after: u64) -> String {
+    match i128::from(after) - i128::from(before) {
+        0 => "0".to_owned(),
+        by => format!("{by:+}").replace('-', "−"),
+    }
 }
 
 /// What was looked at, and what of it is worth a look.
@@ -278,5 +319,8 @@ fn summary(report: &Report) -> String {
         report.picked,
         format!("not counted: {} holds of picked cards", report.picked),
     );
+    if let Some(waits) = &report.waits {
+        waits::summary(waits, say);
+    }
     lines.join("\n")
 }

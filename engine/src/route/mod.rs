@@ -20,6 +20,7 @@ mod tests;
 pub use conditions::Asked;
 pub(crate) use conditions::{glob, globs_meet, mix};
 pub use load::{Load, LoadNow, LoadParts, MarkNow, Marks};
+pub(crate) use outside::better_of_two;
 pub use outside::{Balance, Chain, Outlier, Outside, Retry, Source, ToAsk};
 pub use resolver::{NoTarget, Resolved, Resolver, Taken};
 pub use router::{Router, WAY_BITS};

@@ -1,6 +1,6 @@
 //! Channels that are outside: what a table says of them, and which of them an order may be asked of. docs/channels.md.
 
-use super::conditions::{Asked, glob, globs_meet};
+use super::conditions::{Asked, glob, globs_meet, mix};
 use super::table::{Moment, RouteTable, Rule};
 
 /// Where a channel that is outside has its cards from.
@@ -115,6 +115,38 @@ impl ToAsk {
             balance: self.balance,
         })
     }
+}
+
+/// The better of two members of a stage, of channels and their weights, that are drawn by weight for an order: its place. `asks`: how often
+/// the order was asked for before; `load` tells of a place about how long it would wait there.
+pub(crate) fn better_of_two(
+    members: &[(u16, u32)],
+    (id, asks): (u128, u32),
+    load: impl Fn(usize) -> f64,
+) -> usize {
+    if members.len() < 2 {
+        return 0;
+    }
+    let draw = mix(id, 2 + u64::from(asks));
+    let one = drawn(members, draw);
+    let mut others = members.to_vec();
+    others.remove(one);
+    let other = drawn(&others, mix(id, draw));
+    let other = other + usize::from(other >= one);
+    if load(other) < load(one) { other } else { one }
+}
+
+/// Which member a number chooses, by weight.
+fn drawn(members: &[(u16, u32)], number: u64) -> usize {
+    let all: u64 = members.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let mut at = ((u128::from(number) * u128::from(all)) >> 64) as u64;
+    let is_here = |(_, weight): &(u16, u32)| {
+        let weight = u64::from(*weight);
+        let here = at < weight;
+        at = at.saturating_sub(weight);
+        here
+    };
+    members.iter().position(is_here).unwrap_or_default()
 }
 
 /// The outside channels of a rule, and what it takes orders of.

@@ -5,7 +5,7 @@ use super::{
     LOOK_AFTER_MS, Number, ORDERS_UNSWEPT, Offer, Stage, World,
 };
 use crate::channels::fleet::JobEnd;
-use crate::route::{Balance, Retry, mix};
+use crate::route::{Balance, Retry, better_of_two, mix};
 use crate::state::record::Tried;
 use croupier_protocol::RetryCause;
 
@@ -87,18 +87,12 @@ impl Dispatcher {
     ) -> Vec<Number> {
         // Of a table that comes just now this may not be told yet; then the order is told again.
         let number = |&(at, _): &(u16, u32)| self.in_table.get(usize::from(at)).copied();
-        let id = entry.wanted.id;
         let mut all: Vec<Number> = members.iter().filter_map(number).collect();
         // By weights they come as the table has chosen.
-        if all.len() == members.len() && all.len() > 1 && *balance == Balance::LeastLatency {
-            let draw = mix(id, 2 + u64::from(entry.asks));
-            let one = drawn(members, draw);
-            let mut others: Vec<_> = members.to_vec();
-            others.remove(one);
-            let other = drawn(&others, mix(id, draw));
-            let other = other + usize::from(other >= one);
-            let is_better = self.load(all[other]) < self.load(all[one]);
-            all.rotate_left(if is_better { other } else { one });
+        if all.len() == members.len() && *balance == Balance::LeastLatency {
+            let order = (entry.wanted.id, entry.asks);
+            let first = better_of_two(members, order, |nth| self.load(all[nth]));
+            all.rotate_left(first);
         }
         all
     }
@@ -402,19 +396,6 @@ fn pause_ms(retry: &Retry, id: u128, attempts: u16) -> u64 {
         quarter => mix(id, 0x7265_7472_7900 + u64::from(attempts)) % (2 * quarter + 1),
     };
     pause - quarter + jitter
-}
-
-/// Which member a number chooses, by weight.
-fn drawn(members: &[(u16, u32)], number: u64) -> usize {
-    let all: u64 = members.iter().map(|(_, weight)| u64::from(*weight)).sum();
-    let mut at = ((u128::from(number) * u128::from(all)) >> 64) as u64;
-    let is_here = |(_, weight): &(u16, u32)| {
-        let weight = u64::from(*weight);
-        let here = at < weight;
-        at = at.saturating_sub(weight);
-        here
-    };
-    members.iter().position(is_here).unwrap_or_default()
 }
 
 /// In an order that does not depend on a hash table.
