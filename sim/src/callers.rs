@@ -298,9 +298,12 @@ impl Callers {
         let ttl = std::time::Duration::from_millis(self.dice.u64(1..2000));
         let mut steps: Vec<OrderStep> = Vec::new();
         for _ in 0..self.dice.usize(2..6) {
+            let order = self.order(skus);
             let order = Order {
                 deadline: None,
-                ..self.order(skus)
+                // The last of a chain may be asked for again alone, and nobody has booked that it may be accepted.
+                tag: order.tag % OUTSIDE_TAG,
+                ..order
             };
             if steps
                 .iter()
