@@ -429,6 +429,12 @@ fn what_all_channels_fail_for_good_is_buried_at_once() {
         .values()
         .all(|entry| entry.now == Stage::Buried && entry.wanted.tried.attempts == 1);
     assert!(buried);
+    // Until an operator has it asked for again.
+    scene.deeds();
+    scene.offer("gamma", 3, 9);
+    let kicked = scene.wanted(1, 1, 1, 1);
+    scene.dispatcher.wanted(scene.now, kicked, &scene.town);
+    assert_eq!(scene.jobs(), [id]);
 }
 
 #[test]
