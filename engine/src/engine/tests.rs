@@ -495,6 +495,12 @@ fn an_order_in_line_gets_its_room_beside_one_that_comes_again_and_again() {
     let engine = start(&disk, &readable).unwrap();
     engine.sku_create("steam-50").unwrap();
     let mut core = Core::new(&engine);
+    let limits = OrderLimits {
+        quantity_max: 4000,
+        ..OrderLimits::default()
+    };
+    core.dealer = Dealer::new(engine.state.clone(), &engine.routes, limits);
+    core.dealer.adopt(0, 1);
     let now = 1_000_000;
     // Each is larger than what the other leaves of a turn.
     let [waits, other] = [3000, 2000]
