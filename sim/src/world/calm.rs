@@ -189,10 +189,7 @@ impl World {
             set.map(|_| ())
         });
         self.crash_copies();
-        for refused in [loaded, restored, shared]
-            .into_iter()
-            .filter_map(Result::err)
-        {
+        if let Err(refused) = loaded.and(restored).and(shared) {
             self.note(|| format!("not yet: {}", refused.text));
             self.die_waiting(&refused);
             return false;
