@@ -102,6 +102,8 @@ pub struct Turns {
     staying: Vec<(u8, Order)>,
     /// Picked, but too large for the rest of that turn.
     held_back: Option<(u8, Order)>,
+    /// What is due wants more room than its share, and gets it before an order that is larger than the rest.
+    due_first: bool,
 }
 
 impl Turns {
@@ -121,6 +123,7 @@ impl Turns {
             again: Vec::new(),
             staying: Vec::new(),
             held_back: None,
+            due_first: false,
         }
     }
 
@@ -206,6 +209,9 @@ impl Turns {
             return if waits { Pick::NoRoom } else { Pick::Nothing };
         }
         let mut units_max = log.append_units_max() as usize;
+        // In every other turn: an order that stock is not for until a line has been looked at comes again and again, and would
+        // leave no room for the order in line that is to be filled.
+        self.due_first = due > units_max / DUE_SHARE && !self.due_first;
         if due >= units_max {
             return Pick::Batch;
         }
@@ -246,7 +252,7 @@ impl Turns {
             units += units_of(&chain);
             let orders = self.orders.len() + chain.len();
             let fits = units <= units_max / CHAIN_SHARE && orders <= orders_max / CHAIN_SHARE;
-            if !fits && !self.orders.is_empty() {
+            if !fits && (self.due_first || !self.orders.is_empty()) {
                 return self.chains.push_front(chain);
             }
             self.orders.extend_from_slice(&chain);
@@ -260,8 +266,10 @@ impl Turns {
     fn pick_from(&mut self, lanes: &Lanes, now_unix_ms: u64, units_max: usize) {
         let chained = self.orders.len();
         let mut units = units_of(&self.orders);
+        // One order alone may be larger than a turn.
+        let may_be_alone = !self.due_first;
         if let Some((_, order)) = &self.held_back
-            && (self.orders.is_empty() || units + units_at_most(order) <= units_max)
+            && (may_be_alone && self.orders.is_empty() || units + units_at_most(order) <= units_max)
         {
             units += units_at_most(order);
             self.orders.extend(self.held_back.take());
@@ -269,9 +277,8 @@ impl Turns {
         if self.held_back.is_some() {
             return;
         }
-        // One order alone may be larger than a turn.
         while let Some((_, order)) = self.deferred.front()
-            && (self.orders.is_empty() || units + units_at_most(order) <= units_max)
+            && (may_be_alone && self.orders.is_empty() || units + units_at_most(order) <= units_max)
         {
             units += units_at_most(order);
             self.orders.extend(self.deferred.pop_front());

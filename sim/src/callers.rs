@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use croupier_client::testing::{Resend, Tries, leaves_doubt};
 use croupier_client::{
-    Holder, Order, OrderId, OrderOutcome, OrderStep, Priority, Refusal, SkuId, Wait,
+    Holder, Order, OrderId, OrderOutcome, OrderStep, Priority, Refusal, SkuId, Step, Wait,
 };
 use croupier_tests::{Ask, Oracle};
 use fastrand::Rng;
@@ -22,6 +22,19 @@ const HOLDERS: u128 = 4;
 /// Retries of a call, and its time.
 const RETRIES: u32 = 6;
 const CALL_TIMEOUT_US: u64 = 5_000_000;
+/// The tag of orders whose cards may come from outside.
+pub const OUTSIDE_TAG: u16 = 4;
+
+/// Whether an order may wait for stock: it says so, or it may be accepted.
+pub fn may_wait(step: &OrderStep) -> bool {
+    step.wait != Wait::No || is_accepted(step)
+}
+
+/// Whether an order is accepted though it does not say that it waits, where the routes have a channel for it.
+fn is_accepted(step: &OrderStep) -> bool {
+    let begins = matches!(step.step, Step::Issue | Step::Reserve);
+    begins && step.order.tag == OUTSIDE_TAG && !step.partial && !step.linked
+}
 
 struct Call {
     asks: Vec<Ask>,
@@ -184,9 +197,18 @@ impl Callers {
                 if asks.iter().any(|ask| ask.order().order_id == id) {
                     continue;
                 }
-                asks.push(oracle.ask_step(step));
+                asks.push(match is_accepted(&step) {
+                    true => oracle.ask_accepted(step),
+                    false => oracle.ask_step(step),
+                });
             }
         }
+        // Who asks for what comes from outside does not stay for ever, or nobody would have time for anything else.
+        let is_accepted = asks.iter().any(|ask| is_accepted(&ask.step));
+        let timeout_us = match is_accepted && self.dice.u32(0..4) > 0 {
+            true => self.dice.u64(10_000..100_000),
+            false => CALL_TIMEOUT_US,
+        };
         let number = self.next_call;
         self.next_call += 1;
         let call = Call {
@@ -197,7 +219,7 @@ impl Callers {
             try_number: 0,
             link: None,
             due_us: Some(now_us),
-            give_up_us: now_us + CALL_TIMEOUT_US,
+            give_up_us: now_us + timeout_us,
             abuse,
         };
         self.calls.insert(number, call);
@@ -242,7 +264,7 @@ impl Callers {
                 step = step.wait(wait, std::time::Duration::from_millis(within_ms));
                 if self.plan.has(Feature::Channels) && self.dice.u32(0..4) > 0 {
                     // Its cards come from outside, where the routes say so.
-                    step.order = step.order.tag(4);
+                    step.order = step.order.tag(OUTSIDE_TAG);
                 }
             } else if self.plan.has(Feature::Quantities) && self.dice.u32(0..3) == 0 {
                 step = step.quantity(self.dice.u16(1..QUANTITY_MAX)).partial();
@@ -276,9 +298,12 @@ impl Callers {
         let ttl = std::time::Duration::from_millis(self.dice.u64(1..2000));
         let mut steps: Vec<OrderStep> = Vec::new();
         for _ in 0..self.dice.usize(2..6) {
+            let order = self.order(skus);
             let order = Order {
                 deadline: None,
-                ..self.order(skus)
+                // The last of a chain may be asked for again alone, and nobody has booked that it may be accepted.
+                tag: order.tag % OUTSIDE_TAG,
+                ..order
             };
             if steps
                 .iter()
@@ -350,7 +375,15 @@ impl Callers {
                 let mut order = Order::new(id, SkuId(sku))
                     .quantity(quantity)
                     .priority(*self.dice.choice(Priority::ALL.as_slice()).expect("some"));
-                order = self.of_holder(order).tag(self.dice.u16(0..4));
+                let tag = match self.plan.has(Feature::Channels) && self.dice.u32(0..4) > 0 {
+                    true => OUTSIDE_TAG,
+                    false => self.dice.u16(0..OUTSIDE_TAG),
+                };
+                // Orders that wait count for their holders: few are of any, or caps would leave nobody waiting.
+                if tag != OUTSIDE_TAG || self.dice.u32(0..4) == 0 {
+                    order = self.of_holder(order);
+                }
+                order = order.tag(tag);
                 if self.dice.u32(0..16) == 0 {
                     order = order.deadline(std::time::Duration::from_millis(self.dice.u64(1..40)));
                 }

@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 
-use croupier_client::{OrderStep, Step, Wait};
+use croupier_client::{OrderStep, Step};
 use croupier_engine::state::State;
 use croupier_engine::state::record::{Fact, Way, records};
 use croupier_protocol::Refusal;
+
+use crate::callers::may_wait;
 
 /// What a turn has come to.
 pub struct Turn {
@@ -299,7 +301,7 @@ impl Accounts {
         };
         match refusal {
             Refusal::HolderHoldsReached => {
-                let opens = step.step == Step::Reserve || step.wait != Wait::No;
+                let opens = step.step == Step::Reserve || may_wait(step);
                 let more = freed.open.get(&holder).copied().unwrap_or(0);
                 let open = self.open(state, holder) + more;
                 assert!(

@@ -93,8 +93,7 @@ struct Sum {
     checkpoints: u64,
     imports: u64,
     delivered: u64,
-    jobs: u64,
-    late: u64,
+    channels: croupier_sim::world::Channelled,
     moves: u64,
     expired_cards: u64,
     expired_holds: u64,
@@ -135,8 +134,7 @@ impl Sum {
         self.checkpoints += tally.folds;
         self.imports += tally.imports;
         self.delivered += tally.delivered;
-        self.jobs += tally.jobs[0];
-        self.late += tally.jobs[1];
+        self.channels.add(&tally.channels);
         self.moves += tally.moves;
         self.expired_cards += tally.expired[0];
         self.expired_holds += tally.expired[1];
@@ -185,18 +183,27 @@ impl Sum {
             self.starts, self.power_cuts, self.kills, self.log_failures, self.stops
         );
         println!(
-            "checkpoints          {:>12}   {} imports, {} cards delivered ({} jobs of channels, {} of them late), {} moves of cards, {} picks, {} uses added, {} orders beyond the caps of holders; {} cards expired in stock, and {} holds for want of them",
+            "checkpoints          {:>12}   {} imports, {} cards delivered, {} moves of cards, {} picks, {} uses added, {} orders beyond the caps of holders; {} cards expired in stock, and {} holds for want of them",
             self.checkpoints,
             self.imports,
             self.delivered,
-            self.jobs,
-            self.late,
             self.moves,
             self.picks,
             self.uses_added,
             self.capped,
             self.expired_cards,
             self.expired_holds
+        );
+        let channels = &self.channels;
+        println!(
+            "jobs of channels     {:>12}   {} filled, {} deliveries late; {} orders accepted, {} buried, {} kicked; {} ejections",
+            channels.jobs,
+            channels.filled,
+            channels.late,
+            channels.accepted,
+            channels.buried,
+            channels.kicked,
+            channels.ejections
         );
         let [begun, in_force, rolled_back] = self.canaries;
         println!(

@@ -1,9 +1,13 @@
 //! Who acts next: one thread, one clock, any order that chance likes.
 
+mod calm;
 mod canaries;
 mod operators;
 mod pickers;
+mod retries;
 mod workers;
+
+use std::collections::BTreeSet;
 
 use croupier_client::{CardRef, OrderOutcome, OrderStep};
 use croupier_engine::disk::memory::MemoryDisk;
@@ -19,6 +23,8 @@ use crate::holders::Accounts;
 use crate::network::{Letter, Link, Network};
 use crate::node::{self, Node, View};
 use crate::plan::{Feature, Plan};
+
+pub use workers::Channelled;
 
 /// Where a simulation's clock begins: 2026-01-01.
 pub const EPOCH_MS: u64 = 1_767_225_600_000;
@@ -42,8 +48,7 @@ pub struct Tally {
     pub imports: u64,
     /// Cards that were delivered.
     pub delivered: u64,
-    /// Jobs that workers of channels got, and deliveries that came late.
-    pub jobs: [u64; 2],
+    pub channels: Channelled,
     pub moves: u64,
     /// Cards that expired in stock, and holds that ended because of it.
     pub expired: [u64; 2],
@@ -56,11 +61,13 @@ pub struct Tally {
     pub uses: u64,
 }
 
-/// Holds what a turn has come to against the caps of holders.
-fn count_turn(accounts: &mut Accounts, node: &mut Node, plan: &Plan) {
-    if let Some(turn) = node.take_turn() {
-        accounts.turn(&node.engine.state, plan.holder_holds_max.into(), &turn);
-    }
+/// Holds what a turn has come to against the caps of holders. Tells how many orders wait for channels by it.
+fn count_turn(accounts: &mut Accounts, node: &mut Node, plan: &Plan) -> u64 {
+    let Some(turn) = node.take_turn() else {
+        return 0;
+    };
+    accounts.turn(&node.engine.state, plan.holder_holds_max.into(), &turn);
+    retries::accepted(&node.engine, &turn)
 }
 
 /// Everything there is.
@@ -77,7 +84,7 @@ pub struct World {
     /// Until then the disk is busy, and the log waits.
     log_waits_until_us: u64,
     /// Links that are lost: what comes from there or would go there is dropped.
-    dead_links: std::collections::BTreeSet<u32>,
+    dead_links: BTreeSet<u32>,
     network: Network,
     callers: Callers,
     oracle: Oracle,
@@ -89,6 +96,13 @@ pub struct World {
     /// Picks that were asked for, to be asked for again.
     picks: Vec<(OrderStep, CardRef)>,
     workers: workers::Workers,
+    calm: calm::Calm,
+    /// Orders that were seen buried.
+    buried: BTreeSet<[u8; 16]>,
+    /// The last record of a channel that was counted.
+    channels_seen: u64,
+    /// How orders had fared with channels when the server stopped in good order.
+    fared: Option<retries::Fared>,
     pub tally: Tally,
     trace: Option<Vec<String>>,
 }
@@ -123,6 +137,10 @@ impl World {
             accounts: Accounts::default(),
             picks: Vec::new(),
             workers: workers::Workers::default(),
+            calm: calm::Calm::default(),
+            buried: BTreeSet::new(),
+            channels_seen: 0,
+            fared: None,
             tally: Tally::default(),
             trace: traced.then(Vec::new),
             plan: plan.clone(),
@@ -187,18 +205,24 @@ impl World {
             5 => self.load_changes(),
             6 => self.make_sku(),
             40..42 => self.canary(),
-            310..340 => self.follow_channels(),
-            340..380 => self.work(),
+            42..44 => self.operate_channels(),
+            310..330 => self.follow_channels(),
             380..383 => self.deliver_cards(),
             395..399 => self.pick(),
             399 => self.move_cards(),
             386..395 => self.sweep(),
             383..386 => self.add_uses(),
             7..40 if self.node.is_none() => self.restart(),
+            // Nothing happens without one.
+            7..20 if self.skus.is_empty() => self.make_sku(),
             // Whoever is chosen may have nothing to do.
             _ => (0..6).any(|_| self.small_step(true)),
         };
         self.after_step();
+        if self.plan.has(Feature::Channels) {
+            self.work();
+            self.after_step();
+        }
         if !did {
             self.wait();
         }
@@ -207,13 +231,17 @@ impl World {
     /// Nothing to do just now: time passes until there is. Not while something is under way inside the server: there only
     /// chance makes it wait.
     fn wait(&mut self) {
-        let is_busy = self.node.as_ref().is_some_and(|node| {
-            !node.is_idle() || node.engine.log.durable() < node.engine.log.end()
-        });
-        if is_busy {
+        if self.is_busy() {
+            return;
+        }
+        // What has joined a line may be told now.
+        let is_followed = self.follow_channels();
+        if is_followed && self.is_busy() {
             return;
         }
         let next = [
+            is_followed.then(|| self.next_for_channels_us()).flatten(),
+            self.calm_until_us(),
             self.network.next_us(),
             self.callers.next_us(),
             self.node.is_none().then_some(self.restart_us),
@@ -227,6 +255,24 @@ impl World {
         if let Some(next) = next.into_iter().flatten().min() {
             self.now_us = self.now_us.max(next);
         }
+    }
+
+    /// Whether something is under way inside the server.
+    fn is_busy(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| {
+            !node.is_idle() || node.engine.log.durable() < node.engine.log.end()
+        })
+    }
+
+    /// When the dispatcher or a worker has something to do.
+    fn next_for_channels_us(&self) -> Option<u64> {
+        let begin_ms = EPOCH_MS + self.skew_ms;
+        let next_ms = self.workers.next_ms();
+        let next_us = next_ms.map(|next_ms| next_ms.saturating_sub(begin_ms) * 1000);
+        [next_us, self.workers.next_us()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A letter, a caller, a core or the log: what happens all the time.
@@ -278,7 +324,7 @@ impl World {
             return false;
         };
         let did = node.step_core(index, now_ms, &mut answered);
-        count_turn(&mut self.accounts, node, &self.plan);
+        self.tally.channels.accepted += count_turn(&mut self.accounts, node, &self.plan);
         answered
             .iter()
             .for_each(|outcome| node.check_expiry(outcome));
@@ -416,6 +462,7 @@ impl World {
                 self.skew_ms = if self.faults.bool() {
                     self.skew_ms + hours * 3_600_000
                 } else {
+                    self.calm.clock_went_back();
                     0
                 };
                 self.note(|| "the clock jumps".into());
@@ -493,6 +540,7 @@ impl World {
         }
         self.farewell = None;
         self.workers.disconnected();
+        self.calm = calm::Calm::default();
         let links = self.callers.links();
         self.lose_links(&links);
         self.restart_us = self.now_us + self.faults.u64(1_000..3_000_000);
@@ -517,6 +565,9 @@ impl World {
                 self.oracle.growth_over(&rows);
                 self.oracle.move_over(&View(&node.engine.state), None);
                 self.oracle.judge(&View(&node.engine.state));
+                if let Some(before) = self.fared.take() {
+                    retries::same(&before, &retries::fared(&node.engine));
+                }
                 self.skus = SKUS
                     .iter()
                     .filter_map(|name| Some((node.engine.state.sku_by_name(name)?, *name)))
@@ -541,8 +592,11 @@ impl World {
         let Some(node) = self.node.take() else { return };
         self.note(|| "the server is stopped".into());
         self.tally.stops += 1;
+        let engine = node.engine.clone();
         match node.stop(now_ms) {
             Ok(answered) => {
+                let is_whole = engine.log.durable() >= engine.log.end();
+                self.fared = is_whole.then(|| retries::fared(&engine));
                 for (outcome, words) in answered {
                     self.tell(&outcome, words);
                 }
@@ -553,80 +607,5 @@ impl World {
             Err(error) => self.note(|| format!("the stop fails: {error}")),
         }
         self.die();
-    }
-
-    /// The end of a run: nothing fails any more, everybody gets an answer or gives up, and everything is looked at.
-    fn go_home(&mut self) {
-        self.log_waits_until_us = 0;
-        self.note(|| "the end begins".into());
-        self.disk.drop_faults();
-        self.is_full = false;
-        self.disk.set_full(false);
-        let mut patience = 200_000;
-        while !self.callers.are_idle() || self.node.is_none() {
-            patience -= 1;
-            assert!(patience > 0, "somebody waits for ever");
-            self.now_us += 20;
-            self.disk.set_unix_ms(self.now_ms());
-            let did = if self.node.is_none() {
-                self.restart()
-            } else if patience % 32 == 16 && self.follow_channels()
-                || patience % 64 == 0 && (self.sweep() || self.add_uses())
-            {
-                true
-            } else {
-                self.small_step(false)
-            };
-            self.after_step();
-            if !did {
-                self.wait();
-            }
-        }
-        self.finish();
-    }
-
-    fn finish(&mut self) {
-        let now_ms = self.now_ms();
-        let mut node = self.node.take().expect("it has started");
-        let mut answered = Vec::new();
-        // Orders whose callers gave up may still be under way.
-        node.settle(now_ms, &mut answered, |node| {
-            count_turn(&mut self.accounts, node, &self.plan);
-        });
-        if node.engine.cannot_record().is_none() {
-            node.check_lines(now_ms);
-            self.oracle.move_under_way();
-            node.engine.sweep_expired(now_ms).expect("the log takes it");
-            node.check_stock(now_ms);
-            node.settle(now_ms, &mut answered, |node| {
-                count_turn(&mut self.accounts, node, &self.plan);
-            });
-            self.crash_copies();
-            self.oracle.move_over(&View(&node.engine.state), None);
-        }
-        self.crash_copies();
-        self.oracle.settle_orders(|id| node.look_up(id));
-        self.oracle.judge(&View(&node.engine.state));
-        let live = node.engine.digest();
-        let holders = node.engine.state.holders.all();
-        node.stop(now_ms)
-            .expect("a disk that does not fail lets it stop");
-        let _ = self.disk.take_images();
-        let node = Node::start(&self.disk, &self.plan).expect("a stopped store starts");
-        assert_eq!(
-            node.engine.digest(),
-            live,
-            "the same state after a stop and a start"
-        );
-        assert_eq!(
-            node.engine.state.holders.all(),
-            holders,
-            "the same holders after a stop and a start"
-        );
-        self.tally.capped = self.accounts.refused;
-        self.tally.jobs = [self.workers.jobs, self.workers.late];
-        self.oracle.judge(&View(&node.engine.state));
-        self.tally.simulated_us = self.now_us + self.skew_ms * 1000;
-        self.tally.changes = self.disk.changes();
     }
 }

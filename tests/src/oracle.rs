@@ -70,6 +70,8 @@ pub struct Ask {
     pub step: OrderStep,
     /// It has the numbers that its order was booked with, so it may change it.
     own: bool,
+    /// Its order may be accepted: it waits without leave.
+    accepted: bool,
     known: Known,
     /// The last LSN that had been told.
     behind: Lsn,
@@ -81,6 +83,7 @@ impl Ask {
         Ask {
             step: OrderStep::issue(order),
             own: false,
+            accepted: false,
             known: Known::Nothing,
             behind: Lsn::ZERO,
         }
@@ -89,6 +92,11 @@ impl Ask {
     /// Whether it is an issue that may not wait: an order that is dealt or leaves no trace.
     pub fn is_plain(&self) -> bool {
         self.step.step == Step::Issue && self.step.wait == Wait::No
+    }
+
+    /// Whether its order may wait for stock.
+    pub fn may_wait(&self) -> bool {
+        self.step.wait != Wait::No || self.accepted
     }
 
     /// The order.
@@ -178,7 +186,28 @@ impl Oracle {
         if matches!(step.step, Step::Issue | Step::Reserve) {
             books.chains.alone(step.order.order_id);
         }
-        books.leaves(step)
+        books.leaves(step, false)
+    }
+
+    /// As [`Oracle::ask_step`], of an order that is accepted where the routes in force have a channel for it: it may wait though
+    /// it does not say so, and may be told that there is no stock.
+    ///
+    /// # Panics
+    /// As that does.
+    pub fn ask_accepted(&self, step: OrderStep) -> Ask {
+        let mut books = self.books();
+        books.chains.alone(step.order.order_id);
+        books.leaves(step, true)
+    }
+
+    /// Books that an operator cancels orders that wait: each may be cancelled from now on.
+    pub fn drain_under_way(&self, ids: impl IntoIterator<Item = OrderId>) {
+        let mut books = self.books();
+        for id in ids {
+            if let Some(book) = books.held.get_mut(&id) {
+                book.may_be_cancelled(id);
+            }
+        }
     }
 
     /// Books what became of an order.
@@ -195,7 +224,7 @@ impl Oracle {
         } else if books.orders.contains_key(&id) {
             books.issue_answered(ask, outcome);
         } else {
-            let said = table::states_that_say(&ask.step, false, outcome);
+            let said = table::states_that_say(ask, outcome);
             assert!(
                 said.meets(table::States::NONE),
                 "{id} was never begun: {outcome:?}"
@@ -282,12 +311,12 @@ impl Oracle {
 }
 
 impl Books {
-    /// Books that a step leaves.
-    fn leaves(&mut self, step: OrderStep) -> Ask {
+    /// Books that a step leaves. `accepted`: its order may wait without leave.
+    fn leaves(&mut self, step: OrderStep, accepted: bool) -> Ask {
         let id = step.order.order_id;
         let begins = matches!(step.step, Step::Issue | Step::Reserve);
         let is_new = !self.held.contains_key(&id) && !self.orders.contains_key(&id);
-        let waits = step.wait != Wait::No;
+        let waits = step.wait != Wait::No || accepted;
         let now_ms = self.now_ms();
         if is_new && (step.step == Step::Reserve || begins && waits) {
             self.held.insert(id, HeldBook::new(&step, now_ms));
@@ -302,7 +331,7 @@ impl Books {
         let (own, known) = if let Some(book) = self.held.get_mut(&id) {
             let (own, known) = (book.owns(&step), book.known());
             if own {
-                book.leaves(&step);
+                book.leaves(&step, waits);
             }
             (own, known)
         } else if let Some(booked) = self.orders.get_mut(&id) {
@@ -318,6 +347,7 @@ impl Books {
         Ask {
             step,
             own,
+            accepted,
             known,
             behind: self.lsn_told,
         }

@@ -315,6 +315,11 @@ impl Dispatcher {
             // Told again, after a table or an operator has changed something.
             let kicked = entry.wanted.tried != wanted.tried;
             entry.wanted = wanted;
+            if kicked && wanted.tried == Tried::default() {
+                // From the beginning: who sells it again is not asked in vain.
+                entry.failed.clear();
+                entry.for_good.clear();
+            }
             if !kicked && !matches!(entry.now, Stage::Open) {
                 return;
             }

@@ -12,6 +12,7 @@ use croupier_protocol::Priority;
 use crate::dealer::{Dealer, OrderLimits, TURN_ORDERS_MAX};
 use crate::disk::memory::MemoryDisk;
 use crate::order::{Order, Outcome, Ticket, Verdict};
+use crate::state::index::OrderState;
 use crate::state::{SlabBody, SlabFacts};
 use crate::store::BitsOnly;
 use crate::turns::{Pick, Queues, TAKE_ABOVE_ORDERS, Turns};
@@ -488,6 +489,37 @@ fn turns_are_short_while_an_order_of_the_highest_lane_comes_now_and_then() {
 
 /// Chains that fill a turn each, beside lone orders that fill turns as well: every other turn is for each, small chains go with
 /// lone orders, and all is dealt whole.
+#[test]
+fn an_order_in_line_gets_its_room_beside_one_that_comes_again_and_again() {
+    let (disk, readable) = new_store();
+    let engine = start(&disk, &readable).unwrap();
+    engine.sku_create("steam-50").unwrap();
+    let mut core = Core::new(&engine);
+    let limits = OrderLimits {
+        quantity_max: 4000,
+        ..OrderLimits::default()
+    };
+    core.dealer = Dealer::new(engine.state.clone(), &engine.routes, limits);
+    core.dealer.adopt(0, 1);
+    let now = 1_000_000;
+    // Each is larger than what the other leaves of a turn.
+    let [waits, other] = [3000, 2000]
+        .map(|quantity| Order::issue(quantity.into(), 1, quantity, Ticket::single(0, 0)));
+    core.push(Order {
+        flags: croupier_protocol::STEP_FLAG_WAIT,
+        deadline_unix_ms: now + 1000,
+        ..waits
+    });
+    core.turn(now);
+    import(&engine, 3000).unwrap();
+    core.push(other);
+    let turns = (0..6).flat_map(|_| core.turn(now));
+    assert_eq!(turns.count(), 1, "it is told that there is no stock");
+    let index = &engine.state.index;
+    let settled = index.get(index.hash(waits.id)).unwrap();
+    assert_eq!(settled.state, OrderState::Issued);
+}
+
 #[test]
 fn chains_and_lone_orders_leave_each_other_room() {
     use croupier_protocol::STEP_FLAG_LINKED;

@@ -12,52 +12,119 @@ use super::World;
 use super::operators::places;
 use crate::plan::Feature;
 
-/// A table, in few words so that it fits the shortest append as the others do, whose orders with tag 4 are asked of workers; only orders that may wait have it.
+/// A table, in few words so that it fits the shortest append as the others do, whose orders with tag 4 are asked of workers.
 pub(super) const ISSUERS: &str = r#"[retry]
-base="5ms"
-cap="40ms"
-attempts=3
-keep="2s"
+base="1ms"
+cap="1ms"
+attempts=9
+keep="1h"
 [outlier]
-max_ejection_percent=60
+max_ejection_percent=40
 [[channel]]
-name="alpha"
+name="a"
 kind="issuer"
 timeout="2ms"
-outlier={consecutive_failures=2,base_ejection_time="10ms",probes=1}
+outlier={consecutive_failures=9,failure_percentage=0,base_ejection_time="4ms",probes=1}
 [[channel]]
-name="beta"
+name="b"
+kind="issuer"
+timeout="3ms"
+jobs=4
+[[channel]]
+name="c"
 kind="issuer"
 pool="vip"
-timeout="20ms"
-jobs=2
-[[channel]]
-name="gamma"
-kind="issuer"
 skus=["gift*"]
-timeout="200ms"
+[[channel]]
+name="d"
+kind="issuer"
+timeout="1ms"
+[[channel]]
+name="e"
+kind="issuer"
+timeout="1ms"
+[[channel]]
+name="f"
+kind="issuer"
+timeout="1ms"
+[[channel]]
+name="g"
+kind="issuer"
+timeout="1ms"
+[[channel]]
+name="h"
+kind="issuer"
+timeout="1ms"
 [[rule]]
 tag=[4]
-channels=[{alpha=2,beta=1},"gamma"]
+channels=[{a=2,b=1},"c","d",{e=1,f=1,g=1},"h"]
 balance="least-latency"
 [[rule]]
 "#;
 
-const CHANNELS: [&str; 4] = ["alpha", "beta", "gamma", "nobody"];
+/// Its channels.
+pub(super) const CHANNELS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 /// Workers at a time.
-const WORKERS_MAX: usize = 6;
+const WORKERS_MAX: usize = 12;
 /// Jobs that somebody keeps, to be late with.
-const KEPT_MAX: usize = 30;
+const KEPT_MAX: usize = 60;
+/// Things that workers do while nobody else acts, but for one that changes the disk.
+const DEEDS_MAX: u32 = 24;
+
+/// What channels that are outside have come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Channelled {
+    /// Jobs that workers were given.
+    pub jobs: u64,
+    /// Of these, those that were filled.
+    pub filled: u64,
+    /// Deliveries that came late.
+    pub late: u64,
+    /// Orders that waited for channels.
+    pub accepted: u64,
+    /// Orders that were seen buried.
+    pub buried: u64,
+    /// Orders that operators had asked for again.
+    pub kicked: u64,
+    /// Channels that were taken out, by themselves or by operators.
+    pub ejections: u64,
+}
+
+impl Channelled {
+    /// Adds what another run came to.
+    pub fn add(&mut self, other: &Channelled) {
+        self.jobs += other.jobs;
+        self.filled += other.filled;
+        self.late += other.late;
+        self.accepted += other.accepted;
+        self.buried += other.buried;
+        self.kicked += other.kicked;
+        self.ejections += other.ejections;
+    }
+}
 
 /// All workers, and what they have.
 #[derive(Default)]
 pub(super) struct Workers {
     all: Vec<Worker>,
-    kept: Vec<(&'static str, JobRow)>,
+    kept: Vec<Kept>,
+    /// How often something was delivered.
+    deliveries: u64,
     /// The last delivery: SKU, channel and secrets.
     last: Option<(String, &'static str, Vec<String>)>,
-    pub jobs: u64,
-    pub late: u64,
+    /// When the dispatcher has something to do, in Unix milliseconds.
+    next_ms: Option<u64>,
+}
+
+/// A job that a worker has.
+#[derive(Clone)]
+struct Kept {
+    channel: &'static str,
+    job: JobRow,
+    /// When the worker does something about it, in microseconds.
+    due_us: u64,
+    /// It takes its time: mostly too long, and then the cards come.
+    dawdles: bool,
 }
 
 struct Worker {
@@ -66,12 +133,81 @@ struct Worker {
     offer: Option<Answer>,
 }
 
+impl Worker {
+    /// The jobs that its offer has brought, if it is answered.
+    fn answered(&mut self) -> Option<Vec<JobRow>> {
+        let reply = self.offer.as_mut()?.try_recv().ok()?;
+        self.offer = None;
+        Some(reply.jobs)
+    }
+
+    fn offers(&mut self, engine: &Engine, jobs_max: u32, wait_ms: u32) {
+        let asked = TakeJobs {
+            channel: self.channel.into(),
+            worker: "sim".into(),
+            jobs_max,
+            wait_ms,
+        };
+        match engine.take_jobs(self.connection, &asked) {
+            Ok(offer) => self.offer = Some(offer),
+            Err(refused) => assert!(
+                matches!(
+                    refused.refusal,
+                    Refusal::ChannelUnknown | Refusal::StoreFailed | Refusal::DiskFull
+                ),
+                "{}",
+                refused.text
+            ),
+        }
+    }
+}
+
 impl Workers {
     /// The server is gone: what was asked of it is lost, what they have is not.
     pub(super) fn disconnected(&mut self) {
         self.all.clear();
+        self.next_ms = None;
         // A simulated store keeps no fingerprints over a restart.
         self.last = None;
+    }
+
+    /// When the dispatcher has something to do, in Unix milliseconds.
+    pub(super) fn next_ms(&self) -> Option<u64> {
+        self.next_ms
+    }
+
+    /// All go, and what they had is lost.
+    pub(super) fn all_go(&mut self, engine: &Engine) {
+        for worker in self.all.drain(..) {
+            engine.channels.gone(worker.connection);
+        }
+        self.kept.clear();
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// What one of them is given, if anything; it offers room as soon as it has been answered.
+    pub(super) fn ask(
+        &mut self,
+        engine: &Engine,
+        at: usize,
+        jobs_max: u32,
+        wait_ms: u32,
+    ) -> Option<(&'static str, Vec<JobRow>)> {
+        let worker = &mut self.all[at];
+        if worker.offer.is_none() {
+            worker.offers(engine, jobs_max, wait_ms);
+        }
+        let jobs = worker.answered()?;
+        Some((worker.channel, jobs))
+    }
+
+    /// When a worker does something about its job, in microseconds.
+    pub(super) fn next_us(&self) -> Option<u64> {
+        self.kept.iter().map(|kept| kept.due_us).min()
     }
 }
 
@@ -84,46 +220,68 @@ impl World {
         if !self.plan.has(Feature::Channels) {
             return false;
         }
-        engine.follow_channels_once();
+        self.workers.next_ms = engine.follow_channels_once();
+        self.count_ejections(&engine);
         self.crash_copies();
         true
     }
 
-    /// A worker does something, or a new one comes.
+    /// Workers do something, or new ones come: as much as happens while nobody else acts.
     pub(super) fn work(&mut self) -> bool {
-        let Some(engine) = self.engine() else {
-            return false;
-        };
-        if !self.plan.has(Feature::Channels) || engine.cannot_record().is_some() {
+        if !self.plan.has(Feature::Channels) {
             return false;
         }
+        let changes = self.disk.changes();
+        for _ in 0..self.dice.u32(1..=DEEDS_MAX) {
+            let engine = self.engine();
+            let Some(engine) = engine.filter(|engine| engine.cannot_record().is_none()) else {
+                return false;
+            };
+            self.work_once(&engine);
+            self.count_ejections(&engine);
+            self.crash_copies();
+            if self.disk.changes() != changes {
+                break;
+            }
+        }
+        true
+    }
+
+    fn work_once(&mut self, engine: &Engine) {
         let table = engine.routes.load();
-        if table.outside().is_empty() && self.dice.u32(0..6) == 0 {
+        if table.outside().is_empty() && self.dice.u32(0..3) == 0 {
             let loaded = engine.routes_load(ISSUERS, None);
             self.note(|| format!("a table with issuers: {loaded:?}"));
-            self.crash_copies();
-            return true;
+            return;
         }
-        if self.workers.all.len() < 2 {
-            self.attach(&engine);
-            return true;
+        if self.workers.all.len() < 8 {
+            return self.attach(engine);
         }
-        match self.dice.u32(0..12) {
-            0 if self.workers.all.len() < WORKERS_MAX => self.attach(&engine),
-            1 if !self.workers.all.is_empty() && self.dice.u32(0..4) == 0 => {
+        match self.dice.u32(0..24) {
+            0 | 1 if self.workers.all.len() < WORKERS_MAX => self.attach(engine),
+            2 if self.dice.u32(0..8) == 0 => {
                 let at = self.dice.usize(0..self.workers.all.len());
                 let worker = self.workers.all.swap_remove(at);
                 self.note(|| format!("a worker of {} goes", worker.channel));
                 engine.channels.gone(worker.connection);
             }
-            2..6 => self.take_jobs(&engine),
-            _ => self.finish_job(&engine),
+            3 | 4 => {
+                self.workers.next_ms = engine.follow_channels_once();
+            }
+            5..13 => self.take_jobs(engine),
+            _ => self.finish_job(engine),
         }
-        true
     }
 
     fn attach(&mut self, engine: &Engine) {
-        let channel = *self.dice.choice(CHANNELS.as_slice()).expect("some");
+        let channel = match self.dice.u32(0..16) {
+            0 => "nobody",
+            _ => *self.dice.choice(CHANNELS.as_slice()).expect("some"),
+        };
+        self.attach_to(engine, channel);
+    }
+
+    pub(super) fn attach_to(&mut self, engine: &Engine, channel: &'static str) {
         self.workers.all.push(Worker {
             channel,
             connection: engine.channels.connection(),
@@ -132,57 +290,63 @@ impl World {
     }
 
     fn take_jobs(&mut self, engine: &Engine) {
-        let workers = self.workers.all.len();
-        if workers == 0 {
-            return;
+        let at = self.dice.usize(0..self.workers.all.len());
+        let worker = &mut self.workers.all[at];
+        if worker.offer.is_none() {
+            let (jobs_max, wait_ms) = (self.dice.u32(1..6), self.dice.u32(0..50));
+            return worker.offers(engine, jobs_max, wait_ms);
         }
-        let worker = &mut self.workers.all[self.dice.usize(0..workers)];
-        if let Some(offer) = &mut worker.offer {
-            let Ok(reply) = offer.try_recv() else { return };
-            worker.offer = None;
-            self.workers.jobs += reply.jobs.len() as u64;
-            let channel = worker.channel;
-            for job in reply.jobs {
-                if self.workers.kept.len() < KEPT_MAX {
-                    self.workers.kept.push((channel, job));
-                }
-            }
+        let Some(jobs) = worker.answered() else {
             return;
-        }
-        let asked = TakeJobs {
-            channel: worker.channel.into(),
-            worker: "sim".into(),
-            jobs_max: self.dice.u32(1..6),
-            wait_ms: self.dice.u32(0..50),
         };
-        match engine.take_jobs(worker.connection, &asked) {
-            Ok(offer) => worker.offer = Some(offer),
-            Err(refused) => assert!(
-                matches!(
-                    refused.refusal,
-                    Refusal::ChannelUnknown | Refusal::StoreFailed | Refusal::DiskFull
-                ),
-                "{}",
-                refused.text
-            ),
+        let channel = worker.channel;
+        self.tally.channels.jobs += jobs.len() as u64;
+        for job in jobs {
+            if self.workers.kept.len() < KEPT_MAX {
+                let dawdles = self.dice.u32(0..10) == 0;
+                let after_us = match dawdles {
+                    true => self.dice.u64(2_000..20_000),
+                    false => 0,
+                };
+                self.workers.kept.push(Kept {
+                    channel,
+                    job,
+                    due_us: self.now_us + after_us,
+                    dawdles,
+                });
+            }
         }
     }
 
-    /// Something becomes of a job that somebody has: in time or late.
+    /// Something becomes of a job that somebody has: in time or late. Most fail, for that costs nothing, and the next channel is asked.
     fn finish_job(&mut self, engine: &Engine) {
-        if self.workers.kept.is_empty() {
-            return self.deliver_again(engine);
-        }
-        let at = self.dice.usize(0..self.workers.kept.len());
-        let (channel, job) = self.workers.kept[at].clone();
-        let (count, all) = match self.dice.u32(0..16) {
-            0 => return self.end_job(engine, channel, &job, 1),
-            1 => return self.end_job(engine, channel, &job, 2),
+        let now_us = self.now_us;
+        let is_due = |kept: &Kept| kept.due_us <= now_us;
+        let Some(at) = self.workers.kept.iter().position(is_due) else {
+            if self.dice.u32(0..64) == 0 {
+                self.deliver_again(engine);
+            }
+            return;
+        };
+        let Kept {
+            channel,
+            job,
+            dawdles,
+            ..
+        } = self.workers.kept[at].clone();
+        let (count, all) = match self.dice.u32(0..64) {
+            0 | 1 => {
+                self.workers.kept[at].due_us += 1_000;
+                return self.end_job(engine, channel, &job, 1);
+            }
             2 => return self.end_job(engine, channel, &job, 3),
-            3 => return self.deliver_again(engine),
-            4 => return self.deliver_other(engine, channel, &job),
-            5 => (1, self.dice.bool()),
-            6 => (u32::from(job.quantity) + 2, true),
+            3 => return self.deliver_other(engine, channel, &job),
+            4 => (1, self.dice.bool()),
+            5 => (u32::from(job.quantity) + 2, true),
+            6..63 if !dawdles => {
+                self.workers.kept.swap_remove(at);
+                return self.end_job(engine, channel, &job, 2);
+            }
             _ => (job.quantity.into(), true),
         };
         if self.dice.u32(0..8) > 0 {
@@ -194,7 +358,7 @@ impl World {
     }
 
     /// Cards of a SKU for a job; the oracle is told as of any delivery.
-    fn deliver_for(
+    pub(super) fn deliver_for(
         &mut self,
         engine: &Engine,
         channel: &'static str,
@@ -205,9 +369,13 @@ impl World {
     ) {
         let known = self.skus.iter().find(|(_, name)| *name == sku_name);
         let Some(&(sku, name)) = known else { return };
-        let nth = self.tally.steps;
-        let secrets: Vec<String> = (0..count).map(|card| format!("{nth} {card}")).collect();
+        self.workers.deliveries += 1;
+        let nth = self.workers.deliveries;
+        let secrets: Vec<String> = (0..count)
+            .map(|card| format!("for a job {nth} {card}"))
+            .collect();
         let places = places(engine, sku, count);
+        let before = counts(engine);
         let told = deliver(engine, channel, job, name, &secrets, all);
         self.note(|| format!("{channel} delivers {count} of {name} for {job:?}: {told:?}"));
         let refused = told.as_ref().err().map(|refused| refused.refusal);
@@ -219,11 +387,12 @@ impl World {
         // These images are older than what the oracle is about to hear.
         self.crash_copies();
         match told {
-            Ok((accepted, state)) => {
+            Ok(accepted) => {
                 assert_eq!(accepted, u64::from(count), "all are new");
                 self.tally.delivered += accepted;
-                let is_late = matches!(state, JobState::Over | JobState::Unknown);
-                self.workers.late += u64::from(is_late);
+                let now = counts(engine);
+                self.tally.channels.filled += now.0.saturating_sub(before.0);
+                self.tally.channels.late += now.1.saturating_sub(before.1);
                 self.workers.last = Some((name.into(), channel, secrets));
                 self.oracle.import_over(name, true);
             }
@@ -243,7 +412,7 @@ impl World {
             job: self.dice.u128(..).to_be_bytes(),
             ..JobRow::default()
         };
-        if let Ok((accepted, _)) = deliver(engine, channel, &job, &name, &secrets, true) {
+        if let Ok(accepted) = deliver(engine, channel, &job, &name, &secrets, true) {
             assert_eq!(accepted, 0, "{secrets:?} of {name} are there already");
         }
     }
@@ -273,7 +442,15 @@ impl World {
     }
 }
 
-/// How many cards are new, and how the job stands.
+/// Jobs that were filled, and deliveries that came late, since the start.
+fn counts(engine: &Engine) -> (u64, u64) {
+    let rows = engine.channels_status().into_iter();
+    rows.fold((0, 0), |(filled, late), row| {
+        (filled + row.filled, late + row.late)
+    })
+}
+
+/// How many cards are new.
 fn deliver(
     engine: &Engine,
     channel: &str,
@@ -281,7 +458,7 @@ fn deliver(
     sku: &str,
     secrets: &[String],
     all: bool,
-) -> Result<(u64, JobState), Refused> {
+) -> Result<u64, Refused> {
     let rows = (1..).zip(secrets);
     let rows: Vec<_> = rows
         .map(|(line, secret)| ImportRow::new(line, secret.as_bytes()))
@@ -294,6 +471,6 @@ fn deliver(
         channel,
     };
     let reply = engine.deliver_job(&asked, &rows)?;
-    let state = JobState::try_from(reply.job).expect("a state that there is");
-    Ok((reply.accepted, state))
+    JobState::try_from(reply.job).expect("a state that there is");
+    Ok(reply.accepted)
 }

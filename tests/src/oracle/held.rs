@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use croupier_client::{
-    CardRef, HeldOrder, Holder, Lsn, Order, OrderId, OrderStep, Refusal, SkuId, Step, Wait,
+    CardRef, HeldOrder, Holder, Lsn, Order, OrderId, OrderStep, Refusal, SkuId, Step,
 };
 
 use super::Ask;
@@ -206,9 +206,9 @@ impl HeldBook {
         &mut self.wishes[nth]
     }
 
-    /// Books that a step of its own leaves.
-    pub(super) fn leaves(&mut self, step: &OrderStep) {
-        self.may_wait |= step.wait != Wait::No;
+    /// Books that a step of its own leaves. `waits`: its order may wait from now on.
+    pub(super) fn leaves(&mut self, step: &OrderStep, waits: bool) {
+        self.may_wait |= waits;
         self.may_be_part |= step.partial;
         self.asks(step).under_way += 1;
     }
@@ -219,6 +219,11 @@ impl HeldBook {
         asks.under_way = asks.under_way.saturating_sub(1);
         asks.in_doubt |= in_doubt;
         self.forget_wishes();
+    }
+
+    /// Books that somebody who is no caller cancels it.
+    pub(super) fn may_be_cancelled(&mut self, id: OrderId) {
+        self.asks(&OrderStep::cancel(id)).in_doubt = true;
     }
 
     pub(super) fn forget_wishes(&mut self) {

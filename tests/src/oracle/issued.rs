@@ -155,7 +155,7 @@ impl Books {
         let (step, id) = (&ask.step, ask.step.order.order_id);
         let booked = self.booked(id);
         let possible = booked.possible(ask.known);
-        let said = states_that_say(step, ask.own, outcome);
+        let said = states_that_say(ask, outcome);
         assert!(
             possible.meets(said),
             "{id}: {step:?} of an order known as {:?} is answered {outcome:?}, and the books say {booked:?}",

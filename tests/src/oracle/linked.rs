@@ -85,6 +85,9 @@ impl Oracle {
         let (orders, held) = (&books.orders, &books.held);
         let is_known = |id| orders.contains_key(&id) || held.contains_key(&id);
         books.chains.begin(ids.collect(), is_known);
-        steps.iter().map(|&step| books.leaves(step)).collect()
+        steps
+            .iter()
+            .map(|&step| books.leaves(step, false))
+            .collect()
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A new step, or a new state, is a row here and an arm in the book that keeps it.
 
-use croupier_client::{OrderOutcome, OrderStep, Refusal, Step, Wait};
+use croupier_client::{OrderOutcome, Refusal, Step, Wait};
+
+use super::Ask;
 
 /// Some of the states that an order may be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,9 +86,11 @@ impl Known {
     }
 }
 
-/// The states in which this may be the answer. `own`: the step has the numbers of the order, or is none that has any.
-pub(super) fn states_that_say(asked: &OrderStep, own: bool, outcome: &OrderOutcome) -> States {
+/// The states in which this may be the answer.
+pub(super) fn states_that_say(ask: &Ask, outcome: &OrderOutcome) -> States {
     use States as S;
+    // Its own: the step has the numbers of the order, or is none that has any.
+    let (asked, own) = (&ask.step, ask.own);
     let step = asked.step;
     let begins = matches!(step, Step::Issue | Step::Reserve);
     match outcome {
@@ -106,7 +110,7 @@ pub(super) fn states_that_say(asked: &OrderStep, own: bool, outcome: &OrderOutco
         },
         // An ask that may not wait is told so, too, if its order does.
         OrderOutcome::Waiting(order) => match order.repeat {
-            false => S::NONE.when(begins && own && asked.wait != Wait::No),
+            false => S::NONE.when(begins && own && ask.may_wait()),
             true => S::WAITING.when(begins && own),
         },
         OrderOutcome::Cancelled(order) => match (step, order.repeat) {
@@ -116,12 +120,13 @@ pub(super) fn states_that_say(asked: &OrderStep, own: bool, outcome: &OrderOutco
         },
         // Only a look-up says so.
         OrderOutcome::Expired(_) => S::NO,
-        OrderOutcome::Refused { refusal, .. } => states_that_refuse(asked, own, *refusal),
+        OrderOutcome::Refused { refusal, .. } => states_that_refuse(ask, *refusal),
     }
 }
 
-fn states_that_refuse(asked: &OrderStep, own: bool, refusal: Refusal) -> States {
+fn states_that_refuse(ask: &Ask, refusal: Refusal) -> States {
     use States as S;
+    let (asked, own) = (&ask.step, ask.own);
     let step = asked.step;
     let begins = matches!(step, Step::Issue | Step::Reserve);
     let vainly = S::VAINLY_CANCELLED.or(S::VAINLY_EXPIRED);
@@ -136,7 +141,7 @@ fn states_that_refuse(asked: &OrderStep, own: bool, refusal: Refusal) -> States 
             Step::Cancel | Step::Extend => S::NO,
         },
         Refusal::HolderHoldsReached => {
-            S::NONE.when(begins && (step == Step::Reserve || asked.wait != Wait::No))
+            S::NONE.when(begins && (step == Step::Reserve || ask.may_wait()))
         }
         Refusal::OutOfStock => S::NONE.when(begins && asked.wait == Wait::No),
         Refusal::StillWaiting => S::WAITING.when(matches!(step, Step::Commit | Step::Extend)),

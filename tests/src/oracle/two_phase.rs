@@ -35,7 +35,7 @@ impl Books {
         let id = step.order.order_id;
         let book = self.held_book(id);
         let possible = book.possible(ask.known, now_ms);
-        let said = states_that_say(step, ask.own, outcome);
+        let said = states_that_say(ask, outcome);
         assert!(
             possible.meets(said),
             "{id}: {step:?} of an order known as {:?} is answered {outcome:?}, and the books say {book:?}",

@@ -414,9 +414,8 @@ fn a_channel_that_comes_and_goes_uses_up_no_attempts() {
     }
 }
 
-#[test]
-fn what_all_channels_fail_for_good_is_buried_at_once() {
-    let mut scene = Scene::new();
+/// An order that all channels have failed for good.
+fn failed_for_good(scene: &mut Scene) -> u128 {
     scene.offer("beta", 2, 9);
     scene.offer("gamma", 3, 9);
     scene.offer("alpha", 1, 9);
@@ -437,6 +436,13 @@ fn what_all_channels_fail_for_good_is_buried_at_once() {
             JobState::Over
         );
     }
+    id
+}
+
+#[test]
+fn what_all_channels_fail_for_good_is_buried_at_once() {
+    let mut scene = Scene::new();
+    let id = failed_for_good(&mut scene);
     let (_, tried) = scene.deeds();
     assert!(tried[&1].is_buried && tried[&1].attempts == 1);
     // It is known until that is recorded, and asked for again if it cannot be.
@@ -449,6 +455,22 @@ fn what_all_channels_fail_for_good_is_buried_at_once() {
     scene.town.buried.insert(1);
     scene.dispatcher.noted(scene.now, [1], &scene.town);
     assert_eq!(scene.dispatcher.orders(), 0);
+    // Until an operator has it asked for again.
+    let kicked = scene.wanted(1, 1, 1, 1);
+    scene.dispatcher.wanted(scene.now, kicked, &scene.town);
+    assert_eq!(scene.jobs(), [id]);
+}
+
+#[test]
+fn an_order_that_is_kicked_before_its_burial_is_known_asks_all_channels_again() {
+    let mut scene = Scene::new();
+    let id = failed_for_good(&mut scene);
+    scene.deeds();
+    scene.offer("gamma", 3, 9);
+    let kicked = scene.wanted(1, 1, 1, 1);
+    scene.dispatcher.wanted(scene.now, kicked, &scene.town);
+    scene.dispatcher.noted(scene.now, [1], &scene.town);
+    assert_eq!(scene.jobs(), [id]);
 }
 
 #[test]
