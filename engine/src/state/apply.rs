@@ -120,6 +120,17 @@ impl Unfit {
     }
 }
 
+impl Drop for State {
+    /// Slabs know their pool, and it knows them: without this they would stay for ever.
+    fn drop(&mut self) {
+        for sku in &self.catalog.load().skus {
+            for pool in sku.pools.load().iter() {
+                pool.slabs.store(Arc::default());
+            }
+        }
+    }
+}
+
 impl State {
     /// An empty state that knows its orders by id. `orders`: how many to expect; `spread` is that of the index.
     pub fn new(source: Box<dyn SlabSource>, orders: u64, spread: Spread) -> State {
