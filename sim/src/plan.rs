@@ -125,6 +125,10 @@ impl Plan {
         if dice.bool() {
             features = dice.u32(..) | dice.u32(..);
         }
+        // Where there are channels most orders are theirs: everything else is to have runs of its own.
+        if dice.u32(0..3) > 0 {
+            features &= !(1 << Feature::Channels as u32);
+        }
         // The ring is a quarter of a segment and must take an append of every core and of the cold path.
         // At least one order of as many cards as any may have, all of them apart.
         let append_units_max = *dice.choice([11, 16, 24].as_slice()).expect("some");
