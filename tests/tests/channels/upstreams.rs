@@ -162,3 +162,41 @@ async fn a_server_is_no_upstream_of_its_own() {
     here.close().await;
     there.server.stop().ok();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_or_resets_is_no_worker_and_others_fill_its_orders() {
+    // The system takes the connections, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let rude = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let rude = rude.expect("a port is free");
+    let [silent_at, rude_at] = [silent.local_addr(), rude.local_addr()];
+    let resets = tokio::spawn(async move { while rude.accept().await.is_ok() {} });
+    let there = There::with(2_136, 12).await;
+    let mut channels = String::new();
+    for (name, url) in [
+        (
+            "silent",
+            format!("croupier://{}", silent_at.expect("bound")),
+        ),
+        ("rude", format!("croupier://{}", rude_at.expect("bound"))),
+        ("north", there.url.clone()),
+    ] {
+        channels.push_str(&format!(
+            "[[channel]]\nname = \"{name}\"\nkind = \"upstream\"\nurl = \"{url}\"\nsku_prefix = \"n-\"\n"
+        ));
+    }
+    let rule = "[[rule]]\nchannels = [{ silent = 40, rude = 40, north = 20 }]\n";
+    let here = Market::with(2_137, &format!("{channels}{rule}")).await;
+    here.oracle.delivers(SKU, here.sku, &there.secrets);
+    for _ in 0..12 {
+        here.order(1).await;
+    }
+    here.all_filled().await;
+    let secrets = there.secrets.iter().map(Vec::as_slice);
+    here.oracle.delivered(SKU, secrets);
+    assert_eq!(workers(&here).await, 1);
+    here.close().await;
+    resets.abort();
+    drop(silent);
+    there.server.stop().ok();
+}
