@@ -345,5 +345,5 @@ fn observe(
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(croupier_loom, croupier_shuttle))))]
 mod tests;
