@@ -487,8 +487,7 @@ fn turns_are_short_while_an_order_of_the_highest_lane_comes_now_and_then() {
     }
 }
 
-/// Chains that fill a turn each, beside lone orders that fill turns as well: every other turn is for each, small chains go with
-/// lone orders, and all is dealt whole.
+/// An order that comes again alone in a turn, and one in line that wants more than the rest of it: every other turn is for each.
 #[test]
 fn an_order_in_line_gets_its_room_beside_one_that_comes_again_and_again() {
     let (disk, readable) = new_store();
@@ -520,6 +519,8 @@ fn an_order_in_line_gets_its_room_beside_one_that_comes_again_and_again() {
     assert_eq!(settled.state, OrderState::Issued);
 }
 
+/// Chains that fill a turn each, beside lone orders that fill turns as well: every other turn is for each, small chains go with
+/// lone orders, and all is dealt whole.
 #[test]
 fn chains_and_lone_orders_leave_each_other_room() {
     use croupier_protocol::STEP_FLAG_LINKED;
