@@ -51,10 +51,6 @@ pub struct Depth {
 }
 
 impl Depth {
-    pub fn now(&self) -> u64 {
-        self.now
-    }
-
     /// One more waits. Times do not fall.
     pub fn up(&mut self, at_ms: u64) {
         self.pass(at_ms);
@@ -84,6 +80,43 @@ impl Depth {
             most: self.most,
             most_at_ms: self.most_at_ms,
             mean_e3: (self.area * 1000 / over) as u64,
+        }
+    }
+}
+
+/// The orders of a lane.
+#[derive(Clone, Debug, Default)]
+pub struct Lane {
+    /// Those that channels were asked for, and that have their cards.
+    outside: u64,
+    /// Those without their cards.
+    waiting: Depth,
+    waits: Waits,
+}
+
+impl Lane {
+    /// An order has its cards, or is certain to have them, after so long.
+    pub fn note(&mut self, wait_ms: u64) {
+        self.waits.note(wait_ms);
+    }
+
+    /// Channels are asked for one more order.
+    pub fn comes(&mut self, at_ms: u64) {
+        self.waiting.up(at_ms);
+    }
+
+    /// One of these waits no more: it is filled, or given up.
+    pub fn leaves(&mut self, at_ms: u64, is_filled: bool) {
+        self.waiting.down(at_ms);
+        self.outside += u64::from(is_filled);
+    }
+
+    /// What it comes to between two times, outside which nobody waits.
+    pub fn figures(&self, begun_ms: u64, end_ms: u64) -> Figures {
+        Figures {
+            outside: self.outside,
+            depth: Some(self.waiting.peak(begun_ms, end_ms)),
+            ..self.waits.figures()
         }
     }
 }

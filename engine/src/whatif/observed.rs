@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use croupier_protocol::Priority;
 
-use super::figures::{Depth, Figures, Waits};
+use super::figures::{Figures, Lane, Waits};
 use super::queues::Latency;
 use super::tables::{Channel, Known};
 use crate::route::{Asked, ToAsk, mix};
@@ -63,13 +63,6 @@ struct Seen {
     waits: Waits,
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    outside: u64,
-    waiting: Depth,
-    waits: Waits,
-}
-
 /// An order that came and waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiting<'a> {
@@ -85,7 +78,7 @@ impl Observed {
     /// An order that is looked at got its cards at once.
     pub fn at_once(&mut self, unix_ms: u64, lane: Priority) {
         self.count_at(unix_ms);
-        self.lanes[lane.as_index()].waits.note(0);
+        self.lanes[lane.as_index()].note(0);
     }
 
     /// An order waits; with the table that it was dealt by, if that is known.
@@ -106,7 +99,7 @@ impl Observed {
             had_place = self.join(known, chain);
             if order.is_counted {
                 self.count_at(unix_ms);
-                self.lanes[order.lane.as_index()].waiting.up(unix_ms);
+                self.lanes[order.lane.as_index()].comes(unix_ms);
             }
         }
         let open = Open {
@@ -165,19 +158,17 @@ impl Observed {
 
     /// An order waits no more, and has no cards.
     pub fn ended(&mut self, unix_ms: u64, id: u128) {
-        self.leave(unix_ms, id);
+        self.leave(unix_ms, id, false);
     }
 
     /// An order that waited has cards now: names of the pools that they are from, with how many; and the table in force.
     pub fn filled(&mut self, unix_ms: u64, id: u128, from: &[(&str, u64)], table: Option<&Known>) {
-        let Some(open) = self.leave(unix_ms, id) else {
+        let Some(open) = self.leave(unix_ms, id, true) else {
             return;
         };
         let wait_ms = unix_ms.saturating_sub(open.came_ms);
         if open.is_counted && open.chain.is_some() {
-            let lane = &mut self.lanes[open.lane.as_index()];
-            lane.outside += 1;
-            lane.waits.note(wait_ms);
+            self.lanes[open.lane.as_index()].note(wait_ms);
         }
         let chain = open.chain.map(|chain| &self.chains[chain as usize][..]);
         let chain = chain.unwrap_or_default();
@@ -201,7 +192,7 @@ impl Observed {
     }
 
     /// Takes an order out of line.
-    fn leave(&mut self, unix_ms: u64, id: u128) -> Option<Open> {
+    fn leave(&mut self, unix_ms: u64, id: u128, is_filled: bool) -> Option<Open> {
         let open = self.open.remove(&id)?;
         if let Some(chain) = open.chain {
             for &channel in &self.chains[chain as usize] {
@@ -209,7 +200,7 @@ impl Observed {
                 seen.in_line = seen.in_line.saturating_sub(1);
             }
             if open.is_counted {
-                self.lanes[open.lane.as_index()].waiting.down(unix_ms);
+                self.lanes[open.lane.as_index()].leaves(unix_ms, is_filled);
                 self.end_ms = self.end_ms.max(unix_ms);
             }
         }
@@ -246,13 +237,8 @@ impl Observed {
 
     /// What was recorded of a lane.
     pub fn lane(&self, lane: Priority) -> Figures {
-        let lane = &self.lanes[lane.as_index()];
         let begun = self.begun_ms.unwrap_or_default();
-        Figures {
-            outside: lane.outside,
-            depth: Some(lane.waiting.peak(begun, self.end_ms)),
-            ..lane.waits.figures()
-        }
+        self.lanes[lane.as_index()].figures(begun, self.end_ms)
     }
 
     /// Orders that waited, and were dealt by a table that is not known any more.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use croupier_protocol::Priority;
 
-use super::figures::{Depth, Figures, Waits};
+use super::figures::{Depth, Figures, Lane, Waits};
 use super::tables::Channel;
 use crate::route::{Balance, ToAsk, better_of_two, mix};
 
@@ -89,13 +89,6 @@ struct Server {
     groups: Vec<usize>,
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    outside: u64,
-    waiting: Depth,
-    waits: Waits,
-}
-
 /// Orders that wait for a place at any of the same channels.
 #[derive(Debug)]
 struct Group {
@@ -173,7 +166,7 @@ impl Queues {
     /// An order gets its cards at once.
     pub fn at_once(&mut self, at_ms: u64, lane: Priority) {
         self.begin(at_ms);
-        self.lanes[lane.as_index()].waits.note(0);
+        self.lanes[lane.as_index()].note(0);
     }
 
     /// An order comes for which channels are asked, each of which was [set](Self::set). One with a time before that of the last
@@ -194,9 +187,7 @@ impl Queues {
             self.over += 1;
             return;
         }
-        let lane = &mut self.lanes[arrival.lane.as_index()];
-        lane.outside += 1;
-        lane.waiting.up(self.now_ms);
+        self.lanes[arrival.lane.as_index()].comes(self.now_ms);
         match first {
             Some(channel) => self.start(channel, order),
             None => self.queue(channels, arrival.priority, order),
@@ -216,14 +207,9 @@ impl Queues {
                 ..waits
             }
         };
-        let lane = |lane: &Lane| Figures {
-            outside: lane.outside - lane.waiting.now(),
-            depth: Some(lane.waiting.peak(begun, end)),
-            ..lane.waits.figures()
-        };
         Outcome {
             channels: self.servers.iter().map(channel).collect(),
-            lanes: self.lanes.each_ref().map(lane),
+            lanes: self.lanes.each_ref().map(|lane| lane.figures(begun, end)),
             timeouts_ms: self.servers.iter().map(|one| one.timeout_ms).collect(),
             over: self.over,
             left: self.queued as u64,
@@ -242,7 +228,7 @@ impl Queues {
             self.jobs.pop();
             self.now_ms = end_ms;
             self.servers[usize::from(channel)].jobs -= 1;
-            self.lanes[usize::from(lane)].waiting.down(end_ms);
+            self.lanes[usize::from(lane)].leaves(end_ms, true);
             self.fill(channel);
         }
         // The end of all times is none.
@@ -295,7 +281,7 @@ impl Queues {
         server.jobs_most = server.jobs_most.max(server.jobs);
         let wait_ms = end_ms - order.came_ms;
         server.waits.note(wait_ms);
-        self.lanes[order.lane.as_index()].waits.note(wait_ms);
+        self.lanes[order.lane.as_index()].note(wait_ms);
         let lane = order.lane.as_index() as u8;
         let job = (end_ms, order.nth, channel, lane);
         self.jobs.push(Reverse(job));
