@@ -329,8 +329,7 @@ impl Script<'_> {
             Ok(sku) => sku,
             Err(error) => return self.see(&error),
         };
-        let [made, buried] =
-            [2, 1].map(|quantity| Order::new(OrderId::new_v7(), sku).quantity(quantity));
+        let [made, buried] = [(); 2].map(|()| Order::new(OrderId::new_v7(), sku).quantity(2));
         let mut mint = Mint::new(63);
         if !self
             .step(client, OrderStep::issue(made).wait(Wait::Told, LONG))
@@ -363,10 +362,7 @@ impl Script<'_> {
             return false;
         }
         if !self
-            .step(
-                client,
-                OrderStep::issue(buried.quantity(2)).wait(Wait::Told, LONG),
-            )
+            .step(client, OrderStep::issue(buried).wait(Wait::Told, LONG))
             .await
         {
             return false;
