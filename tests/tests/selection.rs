@@ -145,6 +145,15 @@ async fn at_random_every_card_is_dealt_once_and_not_as_they_came() {
     assert_eq!(different.len(), 300, "no card twice");
     let rising = places.windows(2).filter(|two| two[0] < two[1]).count();
     assert!((90..210).contains(&rising), "{rising} of 299 rise");
+    let steps: HashSet<_> = places
+        .windows(2)
+        .map(|two| i64::from(two[1].1) - i64::from(two[0].1))
+        .collect();
+    assert!(
+        steps.len() > 100,
+        "{} different steps from card to card",
+        steps.len()
+    );
     assert_eq!(counts(&stock(&client).await), [0, 0, 300, 0]);
 }
 

@@ -55,6 +55,7 @@ mod holds;
 mod room;
 mod table;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
@@ -257,9 +258,12 @@ impl OrderIndex {
         }
     }
 
-    /// Another number for every number, in no order that a caller could know.
+    /// Another number for every number, in no order that a caller could know. Not for the order's way: numbers that follow each
+    /// other must not give an order one can see, which takes a better hash than an index needs.
     pub fn mixed(&self, number: u64) -> u64 {
-        fold(number ^ self.keys.0, self.keys.1 ^ 0x9e37_79b9_7f4a_7c15)
+        let mut hasher = DefaultHasher::new();
+        (self.keys, number).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Hashes an id once; all else takes the result.
