@@ -11,7 +11,8 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use croupier_client::{Client, Error, IssuedOrder, Order, OrderId};
 use croupier_protocol::{
-    DeliverJob, EndJob, ImportRow, JOB_REASON_BYTES_MAX, JobRow, Priority, Refusal, TakeJobs,
+    DeliverJob, EndJob, FindSecret, ImportRow, JOB_REASON_BYTES_MAX, JobRow, Priority, Refusal,
+    SkuId, TakeJobs,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -25,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long an offer stays open.
 const WAIT_MS: u32 = 10_000;
+/// How long cards may be in stock before others are asked for, and how often that is looked at.
+const STOCK_LOOKS: u32 = 20;
+const STOCK_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Orders that are tried there for one of ours, if all cards of those before are known here.
 const IDS_MAX: u8 = 8;
 
@@ -209,8 +213,11 @@ async fn fill(engine: &Arc<Engine>, upstream: &Upstream, client: &Client, job: J
                 return reached;
             }
         };
-        let (channel, job) = (upstream.channel.clone(), job.clone());
+        let issued = Arc::new(issued);
+        let come = issued.clone();
+        let (channel, wanted) = (upstream.channel.clone(), job.clone());
         let delivered = blocking(engine, move |engine| {
+            let (issued, job) = (come, wanted);
             let rows = issued.cards.iter().zip(1..);
             let rows: Vec<ImportRow<'_>> = rows
                 .map(|(card, line)| ImportRow::new(line, card.secret.as_bytes()))
@@ -227,8 +234,13 @@ async fn fill(engine: &Arc<Engine>, upstream: &Upstream, client: &Client, job: J
         });
         match delivered.await {
             Ok(reply) if reply.missing == 0 => return true,
-            // Some or all of it was here already.
-            Ok(_) => {}
+            Ok(reply) => {
+                let lines = reply.rejections.iter().map(|rejected| rejected.line);
+                match known(engine, &job, &issued, lines.collect()).await {
+                    Known::Ours => return true,
+                    Known::Others => {}
+                }
+            }
             Err(refused) => {
                 tracing::error!(channel = %upstream.channel, why = %refused.text, "cards of an upstream could not be stored: they are asked for again under the same id");
                 return true;
@@ -238,6 +250,49 @@ async fn fill(engine: &Arc<Engine>, upstream: &Upstream, client: &Client, job: J
     let why = "what it sells for this order is here already";
     fail(engine, upstream, &job, 2, why).await;
     true
+}
+
+/// Who has cards that have come and were here already.
+enum Known {
+    /// The order that they are for.
+    Ours,
+    /// Other orders; or nobody, and it is not enough.
+    Others,
+}
+
+/// Waits until cards that were here already are with somebody: those that a crash left in stock are dealt as soon as the line is
+/// looked at, and the order that they are for needs no others then.
+async fn known(
+    engine: &Arc<Engine>,
+    job: &JobRow,
+    issued: &Arc<IssuedOrder>,
+    lines: Vec<u64>,
+) -> Known {
+    for _ in 0..STOCK_LOOKS {
+        let (issued, lines, wanted) = (issued.clone(), lines.clone(), job.clone());
+        let found = blocking(engine, move |engine| {
+            let sku = engine.state.sku_by_name(&wanted.sku).unwrap_or_default();
+            let mut found = Vec::new();
+            for line in lines {
+                let Some(card) = issued.cards.get((line as usize).wrapping_sub(1)) else {
+                    continue;
+                };
+                let secret = card.secret.as_bytes();
+                let sku = SkuId(sku);
+                found.extend(engine.find_secret(&FindSecret { sku, secret })?.rows);
+            }
+            Ok(found)
+        });
+        let found = found.await.unwrap_or_default();
+        if found.iter().any(|card| card.order == Some(job.job)) {
+            return Known::Ours;
+        }
+        if found.iter().all(|card| card.order.is_some()) {
+            return Known::Others;
+        }
+        tokio::time::sleep(STOCK_LOOK_EVERY).await;
+    }
+    Known::Others
 }
 
 async fn order(
