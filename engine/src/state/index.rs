@@ -489,14 +489,16 @@ fn grow(shard: &ArcSwap<Table>, table: &Arc<Table>) -> bool {
         // Whether that made room or only the link went: the caller looks again.
         return table.is_alone();
     }
-    let slots = table.slots.len();
-    let newer = Table::new(
-        slots + (slots * GROWTH_PERCENT / 100).max(8),
-        Some(table.clone()),
-    );
     // Only one of several growers wins; the others find its table in the next round.
-    shard.compare_and_swap(table, newer);
+    shard.compare_and_swap(table, larger(table));
     true
+}
+
+/// The table that follows one that is alone.
+fn larger(table: &Arc<Table>) -> Arc<Table> {
+    let slots = table.slots.len();
+    let more = (slots * GROWTH_PERCENT / 100).max(8);
+    Table::new(slots + more, Some(table.clone()))
 }
 
 /// One thread's view of the index: it keeps the newest table of every shard at hand, so that a look-up costs one load to

@@ -6,13 +6,16 @@
 
 use std::sync::OnceLock;
 
-use super::{OrderIndex, grow};
+use super::{OrderIndex, larger};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{Thread, current, park};
 
 /// Slots of a shard that are free when a larger table is made ahead: more than come while the arena goes through a chunk,
 /// which is how often the keeper is called.
 const SHARD_ROOM_SLOTS: usize = 256;
+/// As many as one in so many slots, if that is more: all shards come to their ends at about the same time, and the larger they are,
+/// the longer it takes to make room for them all.
+const SHARD_ROOM_SHARE: usize = 16;
 /// Smaller tables are made as fast as they are noticed.
 const SHARD_SLOTS_LARGE: usize = 512;
 
@@ -61,15 +64,15 @@ impl OrderIndex {
         }
         for shard in &self.shards {
             let table = shard.load_full();
-            if table.slots.len() >= SHARD_SLOTS_LARGE
-                && table.is_alone()
-                && table.room() < SHARD_ROOM_SLOTS
-                && grow(shard, &table)
-            {
-                let newer = shard.load();
+            let slots = table.slots.len();
+            let least = SHARD_ROOM_SLOTS.max(slots / SHARD_ROOM_SHARE);
+            if slots >= SHARD_SLOTS_LARGE && table.is_alone() && table.room() < least {
+                let newer = larger(&table);
+                // Before a dealer meets it: who claims in a shard that grows moves slots, too.
                 newer.touch();
+                shard.compare_and_swap(&table, newer);
                 // With a slot claimed just now it is left to the next claim in the shard.
-                newer.try_move(&table);
+                shard.load().try_move(&table);
             }
         }
     }
