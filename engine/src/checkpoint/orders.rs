@@ -307,23 +307,41 @@ impl OwnedChunk {
     }
 }
 
-/// Joins the newest files while the last is not much smaller than the one before, so that sizes fall by halves and there
-/// are few. Returns the names that are not needed any more once the checkpoint is switched.
+/// Files of about the same size that are joined, once there are so many: each order is copied again when its file has become
+/// eight times as large, and there are a few dozen files. Two would be fewer files, and three times the copying.
+const JOIN_FILES: usize = 8;
+/// Together up to this size, two are: nothing is saved by keeping them apart.
+const JOIN_ANY_BYTES: u64 = 1 << 20;
+
+/// How many of the oldest files stay as they are, the rest being joined. `bytes`: the sizes of all, the newest last.
+fn to_keep(bytes: &[u64]) -> usize {
+    let mut keep = bytes.len();
+    let mut joined_bytes = 0;
+    loop {
+        let about = 2 * joined_bytes.max(bytes[..keep].last().copied().unwrap_or_default());
+        let alike = bytes[..keep].iter().rev().take_while(|&&one| one < about);
+        let (files, more_bytes) = alike.fold((0, 0), |(files, sum), one| (files + 1, sum + one));
+        let is_small = joined_bytes + more_bytes <= JOIN_ANY_BYTES;
+        let least = if is_small { 2 } else { JOIN_FILES };
+        if files == 0 || files + usize::from(joined_bytes > 0) < least {
+            return keep;
+        }
+        keep -= files;
+        joined_bytes += more_bytes;
+    }
+}
+
+/// Joins the newest files where there are many of about the same size. Returns the names that are not needed any more once the
+/// checkpoint is switched.
 pub fn join_small(
     disk: &Disk,
     dir: &Path,
     store_id: StoreId,
     files: &mut Vec<OrderFile>,
 ) -> Result<Vec<String>, EngineError> {
-    let mut keep = files.len();
-    let mut joined_bytes = 0;
-    while keep > 0 && (keep == files.len() || files[keep - 1].file_bytes < 2 * joined_bytes) {
-        keep -= 1;
-        joined_bytes += files[keep].file_bytes;
-    }
-    let parts = files.split_off(keep);
-    if parts.len() < 2 {
-        files.extend(parts);
+    let bytes: Vec<u64> = files.iter().map(|file| file.file_bytes).collect();
+    let parts = files.split_off(to_keep(&bytes));
+    if parts.is_empty() {
         return Ok(Vec::new());
     }
     let mut writer = OrderFileWriter::begin(disk, dir, store_id)?;
@@ -336,4 +354,52 @@ pub fn join_small(
     let (first, end) = (parts[0].first_lsn, parts[parts.len() - 1].end_lsn);
     files.extend(writer.publish(first, end)?);
     Ok(parts.into_iter().map(|part| part.name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::to_keep;
+
+    #[test]
+    fn files_of_about_one_size_are_joined_once_there_are_many() {
+        const MIB: u64 = 1 << 20;
+        for (bytes, keep) in [
+            (&[][..], 0),
+            (&[5], 1),
+            (&[5, 5], 0),
+            (&[100 * MIB, 5, 5], 1),
+            (&[MIB / 2 + 1, MIB / 2], 2),
+            (&[100 * MIB, 3 * MIB], 2),
+            (&[3 * MIB; 7], 7),
+            (&[3 * MIB; 8], 0),
+            // What comes of it may be the eighth of its own size.
+            (&[[24 * MIB; 7], [3 * MIB; 7]].concat(), 14),
+            (&[&[24 * MIB; 7][..], &[3 * MIB; 8]].concat(), 0),
+            (&[&[24 * MIB; 6][..], &[3 * MIB; 8]].concat(), 6),
+            // Small ones between are no wall, large ones are.
+            (&[3, 3, 3, 3, 1, 3, 3, 3, 3].map(|one| one * MIB), 0),
+            (&[3, 3, 3, 3, 9, 3, 3, 3, 3].map(|one| one * MIB), 9),
+        ] {
+            assert_eq!(to_keep(bytes), keep, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn there_are_a_few_dozen_files_and_little_is_copied() {
+        let (mut files, mut copied, mut rng) = (Vec::new(), 0, fastrand::Rng::with_seed(7));
+        let mut written = 0;
+        for _ in 0..10_000 {
+            let one = rng.u64(1..400 << 20);
+            written += one;
+            files.push(one);
+            let keep = to_keep(&files);
+            let joined: u64 = files.drain(keep..).sum();
+            if joined > 0 {
+                files.push(joined);
+                copied += joined;
+            }
+            assert!(files.len() < 80, "{} files", files.len());
+        }
+        assert!(copied < 7 * written, "{copied} of {written}");
+    }
 }
