@@ -298,7 +298,7 @@ impl Reader {
 }
 
 /// What a draft gathers before it writes: as much as a block of the log may wait for.
-const DRAFT_BUFFER_BYTES: usize = 256 << 10;
+const DRAFT_BUFFER_BYTES: usize = 128 << 10;
 
 /// A file that is being written under a temporary name. Dropped unpublished, it is removed. Long ones are written past the
 /// page cache: nobody reads them soon.

@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -65,10 +67,12 @@ fn is_invalid(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
 }
 
-/// Bytes that are given back at a time.
-const SHRINK_BYTES: u64 = 1 << 20;
+/// Bytes that are given back at a time: what a device needs for them, a block of the log may have to wait.
+const SHRINK_BYTES: u64 = 256 << 10;
+/// Bytes after which a file system with a journal is to tell its device: pieces that wait for one commit go at once.
+const SHRINK_SYNC_BYTES: u64 = 1 << 20;
 
-/// Gives back the bytes of a file without a name.
+/// Gives back the bytes of a file without a name, and rests as long as each piece takes.
 fn shrink(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     // Under another name somebody keeps it.
@@ -77,8 +81,13 @@ fn shrink(file: &File) -> io::Result<()> {
     }
     let mut bytes = metadata.len();
     while bytes > SHRINK_BYTES {
+        let start = Instant::now();
         bytes -= SHRINK_BYTES;
         file.set_len(bytes)?;
+        if bytes % SHRINK_SYNC_BYTES < SHRINK_BYTES {
+            file.sync_data()?;
+        }
+        thread::sleep(start.elapsed());
     }
     Ok(())
 }
