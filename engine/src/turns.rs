@@ -102,8 +102,8 @@ pub struct Turns {
     staying: Vec<(u8, Order)>,
     /// Picked, but too large for the rest of that turn.
     held_back: Option<(u8, Order)>,
-    /// What is due wants more room than its share, and gets it before an order that is larger than the rest.
-    due_first: bool,
+    /// The last turn was for what is due only, which wants more room than its share.
+    was_for_due: bool,
 }
 
 impl Turns {
@@ -123,7 +123,7 @@ impl Turns {
             again: Vec::new(),
             staying: Vec::new(),
             held_back: None,
-            due_first: false,
+            was_for_due: false,
         }
     }
 
@@ -209,10 +209,10 @@ impl Turns {
             return if waits { Pick::NoRoom } else { Pick::Nothing };
         }
         let mut units_max = log.append_units_max() as usize;
-        // In every other turn: an order that stock is not for until a line has been looked at comes again and again, and would
-        // leave no room for the order in line that is to be filled.
-        self.due_first = due > units_max / DUE_SHARE && !self.due_first;
-        if due >= units_max {
+        // Every other turn is for nothing else: an order that stock is not for until a line has been looked at comes again and
+        // again, and would leave no room for the order in line that is to be filled; nor would holds that end with their steps.
+        self.was_for_due = due > units_max / DUE_SHARE && !self.was_for_due;
+        if due >= units_max || self.was_for_due {
             return Pick::Batch;
         }
         if due > 0 {
@@ -252,7 +252,7 @@ impl Turns {
             units += units_of(&chain);
             let orders = self.orders.len() + chain.len();
             let fits = units <= units_max / CHAIN_SHARE && orders <= orders_max / CHAIN_SHARE;
-            if !fits && (self.due_first || !self.orders.is_empty()) {
+            if !fits && !self.orders.is_empty() {
                 return self.chains.push_front(chain);
             }
             self.orders.extend_from_slice(&chain);
@@ -267,9 +267,8 @@ impl Turns {
         let chained = self.orders.len();
         let mut units = units_of(&self.orders);
         // One order alone may be larger than a turn.
-        let may_be_alone = !self.due_first;
         if let Some((_, order)) = &self.held_back
-            && (may_be_alone && self.orders.is_empty() || units + units_at_most(order) <= units_max)
+            && (self.orders.is_empty() || units + units_at_most(order) <= units_max)
         {
             units += units_at_most(order);
             self.orders.extend(self.held_back.take());
@@ -278,7 +277,7 @@ impl Turns {
             return;
         }
         while let Some((_, order)) = self.deferred.front()
-            && (may_be_alone && self.orders.is_empty() || units + units_at_most(order) <= units_max)
+            && (self.orders.is_empty() || units + units_at_most(order) <= units_max)
         {
             units += units_at_most(order);
             self.orders.extend(self.deferred.pop_front());
